@@ -1,0 +1,55 @@
+# Bare `make` lists the targets.
+
+# Installed into $(DESTDIR)$(PREFIX)/bin.
+PREFIX = /usr/local
+# How long each fuzz target runs.
+FUZZTIME = 20s
+# KEEP=1 leaves the demo running.
+KEEP =
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup build ## two relays and two people exchange messages, for real (KEEP=1 leaves them running)
+	KEEP=$(KEEP) go run ./internal/demo
+
+.PHONY: test
+test: setup ## all tests, with the race detector, and the pure Go build
+	go test -race -timeout 20m ./...
+	CGO_ENABLED=0 go test ./protocol/...
+	CGO_ENABLED=0 go build ./...
+
+.PHONY: check
+check: setup ## format, vet, staticcheck, modules, generated files, routes, comments, vulnerabilities
+	@scripts/check.sh
+
+.PHONY: build
+build: setup ## relayd and relay, into bin/
+	go build -o bin/ ./cmd/relayd ./cmd/relay
+
+.PHONY: install
+install: build ## put relayd and relay into PREFIX/bin (/usr/local/bin)
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 755 bin/relayd bin/relay "$(DESTDIR)$(PREFIX)/bin"
+
+.PHONY: setup
+setup: ## install what this machine lacks (the others do it by themselves)
+	@scripts/setup.sh
+
+.PHONY: generate
+generate: ## the server's routes and the Go client, from openapi.yaml
+	scripts/generate.sh
+
+.PHONY: vectors
+vectors: ## the test vectors, from the code
+	go run ./internal/vectors
+
+.PHONY: fuzz
+fuzz: setup ## every fuzz target for FUZZTIME (20s)
+	scripts/fuzz.sh $(FUZZTIME)
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin .cache out

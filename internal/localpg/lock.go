@@ -1,0 +1,91 @@
+package localpg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// ErrInUse says that another process runs the cluster.
+var ErrInUse = errors.New("database folder in use")
+
+// lockPatience is how long a start waits for an administrative command to finish.
+const lockPatience = 30 * time.Second
+
+// holder is what a lock is held for; it stands in the lock file for whoever finds it locked.
+type holder string
+
+const (
+	holderServer  holder = "server"  // runs until it is stopped
+	holderCommand holder = "command" // is done in a moment: worth waiting for
+)
+
+// lock keeps other processes from running the cluster. The kernel takes it back when the process
+// dies, so it never goes stale.
+type lock struct {
+	file *os.File
+	once sync.Once
+}
+
+func acquire(ctx context.Context, p place, as holder) (*lock, error) {
+	file, err := os.OpenFile(p.lockFile(), os.O_RDWR|os.O_CREATE|syscall.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the database folder (run this as the user it belongs to): %w", err)
+	}
+	deadline := time.Now().Add(lockPatience)
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if err == nil {
+			return noted(file, as)
+		}
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			_ = file.Close()
+			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+		}
+		pid, held := readHolder(file)
+		if held != holderCommand || time.Now().After(deadline) {
+			_ = file.Close()
+			return nil, fmt.Errorf("%w: %s is run by process %s: stop that one first, or choose another folder", ErrInUse, p.dir, pid)
+		}
+		if err := sleep(ctx, 50*time.Millisecond); err != nil {
+			_ = file.Close()
+			return nil, err
+		}
+	}
+}
+
+func noted(file *os.File, as holder) (*lock, error) {
+	err := file.Truncate(0)
+	if err == nil {
+		_, err = file.WriteAt([]byte(strconv.Itoa(os.Getpid())+" "+string(as)+"\n"), 0)
+	}
+	if err != nil {
+		_ = file.Close()
+		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
+	}
+	return &lock{file: file}, nil
+}
+
+func readHolder(file *os.File) (pid string, held holder) {
+	content := make([]byte, 64)
+	n, err := file.ReadAt(content, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return "unknown", holderServer
+	}
+	first, second, _ := strings.Cut(strings.TrimSpace(string(content[:n])), " ")
+	if first == "" {
+		return "unknown", holderServer
+	}
+	return first, holder(second)
+}
+
+func (l *lock) release() {
+	l.once.Do(func() { _ = l.file.Close() })
+}

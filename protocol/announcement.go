@@ -1,0 +1,136 @@
+package protocol
+
+import (
+	"unicode/utf8"
+
+	"github.com/go-json-experiment/json/jsontext"
+)
+
+// Limits of an announcement.
+const (
+	MaxAnnouncementSize = 4 << 10 // bytes of the envelope
+	maxTerms            = 16
+	maxContact          = 200 // characters
+)
+
+// TypeAnnouncement is the request type of a relay's announcement.
+const TypeAnnouncement = "serverBroadcast"
+
+// Announcement is what a relay says of itself to everybody: an envelope from and to the relay,
+// served at /.well-known/relaymarket and inside a 402. It is a document: readers ignore members
+// they do not know.
+type Announcement struct {
+	Type       string    `json:"type"`
+	Addresses  []string  `json:"addresses"` // see [ValidateAddress]; empty when the operator named none
+	Limits     Limits    `json:"limits"`
+	Terms      []Terms   `json:"terms"` // alternatives, the relay's preference first
+	Seq        int64     `json:"seq"`   // rises with every change
+	ValidUntil Timestamp `json:"validUntil"`
+}
+
+// Limits are the bounds a relay keeps, from its live configuration.
+type Limits struct {
+	RecordBytes   int64 `json:"recordBytes"`   // envelope of one record
+	AdmittedBytes int64 `json:"admittedBytes"` // envelope of one record left by an admitted key
+	BatchBytes    int64 `json:"batchBytes"`    // body of a batch
+	BatchRecords  int64 `json:"batchRecords"`
+	PageBytes     int64 `json:"pageBytes"`
+	PageRecords   int64 `json:"pageRecords"`
+	LifetimeMs    int64 `json:"lifetimeMs"`    // expires − now at most
+	MaxPulls      int64 `json:"maxPulls"`      // at most, one write
+	HeaderSeconds int64 `json:"headerSeconds"` // for headers to arrive
+	BodySeconds   int64 `json:"bodySeconds"`   // for a body to arrive
+}
+
+// Terms is one way in which a relay is willing to serve.
+type Terms struct {
+	Type    string `json:"type"`              // "grant": the operator gives quotas to keys he chooses
+	Payment bool   `json:"payment"`           // whether it costs money
+	Contact string `json:"contact,omitempty"` // how to reach the operator, at most 200 characters
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom: every member is required.
+func (l *Limits) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	type plain Limits
+	return decodeItem(dec, (*plain)(l), "recordBytes", "admittedBytes", "batchBytes", "batchRecords", "pageBytes",
+		"pageRecords", "lifetimeMs", "maxPulls", "headerSeconds", "bodySeconds")
+}
+
+func (l Limits) validate() error {
+	least := min(l.RecordBytes, l.AdmittedBytes, l.BatchBytes, l.BatchRecords, l.PageBytes,
+		l.PageRecords, l.LifetimeMs, l.MaxPulls, l.HeaderSeconds, l.BodySeconds)
+	if least < 0 {
+		return Errorf(CodeInvalidValue, "a limit is never negative")
+	}
+	return nil
+}
+
+// UnmarshalJSONFrom implements json.UnmarshalerFrom: type and payment are required.
+func (t *Terms) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
+	type plain Terms
+	return decodeItem(dec, (*plain)(t), "type", "payment")
+}
+
+// RequestType implements [Request].
+func (*Announcement) RequestType() string { return TypeAnnouncement }
+
+func (a *Announcement) setType() { a.Type = TypeAnnouncement }
+func (*Announcement) open() bool { return true }
+func (*Announcement) required() []string {
+	return []string{"addresses", "limits", "terms", "seq", "validUntil"}
+}
+
+// Validate implements [Request].
+func (a *Announcement) Validate() error {
+	if len(a.Addresses) > MaxCardRelays {
+		return Errorf(CodeInvalidValue, "an announcement names at most %d addresses", MaxCardRelays)
+	}
+	for _, address := range a.Addresses {
+		if err := ValidateAddress(address); err != nil {
+			return err
+		}
+	}
+	if err := a.Limits.validate(); err != nil {
+		return err
+	}
+	if len(a.Terms) > maxTerms {
+		return Errorf(CodeInvalidValue, "an announcement offers at most %d terms", maxTerms)
+	}
+	for _, t := range a.Terms {
+		if t.Type == "" || utf8.RuneCountInString(t.Contact) > maxContact {
+			return Errorf(CodeInvalidValue, "terms have a type, and a contact of at most %d characters", maxContact)
+		}
+	}
+	if a.Seq < 0 {
+		return Errorf(CodeInvalidValue, "seq starts at 0")
+	}
+	return a.ValidUntil.Validate()
+}
+
+// ParseAnnouncement reads and verifies an announcement against the reader's clock.
+func ParseAnnouncement(data []byte, now Timestamp) (*Envelope, *Announcement, error) {
+	if len(data) > MaxAnnouncementSize {
+		return nil, nil, Errorf(CodeTooLarge, "an announcement has at most %d bytes", MaxAnnouncementSize)
+	}
+	e, err := ParseEnvelope(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	var a Announcement
+	if err := e.Decode(&a); err != nil {
+		return nil, nil, err
+	}
+	if e.From != e.To {
+		return nil, nil, Errorf(CodeWrongAudience, "an announcement is addressed to its own signer")
+	}
+	if err := CheckNotFuture(e.Timestamp, now); err != nil {
+		return nil, nil, err
+	}
+	if a.ValidUntil < now {
+		return nil, nil, Errorf(CodeStale, "the announcement was valid until %s", a.ValidUntil.Time().Format("2006-01-02 15:04:05Z"))
+	}
+	if err := e.Verify(); err != nil {
+		return nil, nil, err
+	}
+	return e, &a, nil
+}

@@ -1,0 +1,162 @@
+package protocol
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// Code is the stable, append-only word for one kind of refusal. It is the "code" member of a
+// problem document (RFC 9457) and an error itself, so errors.Is(err, CodeGone) works on both sides
+// of the wire.
+type Code string
+
+// The codes, by HTTP status. A code never changes its meaning and is never reused.
+const (
+	CodeMalformed    Code = "malformed"     // 400: not the shape this request has
+	CodeNotCanonical Code = "not_canonical" // 400: JSON, but not its RFC 8785 form, or not integers only
+	CodeBadPath      Code = "bad_path"      // 400: a path segment outside its grammar
+	CodeBadQuery     Code = "bad_query"     // 400: unknown, repeated or unreadable query parameter
+	CodeBadCursor    Code = "bad_cursor"    // 400: not a cursor this relay handed out
+
+	CodeUnauthorized Code = "unauthorized"  // 401: no authorization where the route needs one
+	CodeStale        Code = "stale"         // 401: timestamp too old; carries the relay's time
+	CodeFuture       Code = "future"        // 401: timestamp too far ahead; carries the relay's time
+	CodeBadSignature Code = "bad_signature" // 401: the signature is not the signer's
+
+	CodeNoAccount Code = "no_account" // 402: the key has no account here; carries the relay's offer
+
+	CodeWrongTarget Code = "wrong_target" // 403: the signed target is not this request line
+	CodeWrongType   Code = "wrong_type"   // 403: the signed request type is not the route's
+	CodeMismatch    Code = "mismatch"     // 403: path and body disagree
+	CodeWrongParty  Code = "wrong_party"  // 403: the other of the two parties may do this
+
+	CodeNotFound         Code = "not_found"          // 404: none of yours, or there is none
+	CodeMethodNotAllowed Code = "method_not_allowed" // 405: the path exists, with other methods
+	CodeTooSlow          Code = "too_slow"           // 408: the request did not arrive in time
+
+	CodeConflict  Code = "conflict"   // 409: another request is stored under this path
+	CodePageOpen  Code = "page_open"  // 409: acknowledge the open page first; carries its id
+	CodeCardOlder Code = "card_older" // 409: a newer card is stored
+
+	CodeGone        Code = "gone"         // 410: deleted, expired or used up
+	CodeCursorEpoch Code = "cursor_epoch" // 410: cursor of another life of this relay: start over
+	CodePageSpent   Code = "page_spent"   // 410: served as often as pages are; carries its root
+
+	CodeTooLarge Code = "too_large" // 413: over a published limit
+
+	CodeContentType     Code = "content_type"     // 415: not the media type of this route
+	CodeContentEncoding Code = "content_encoding" // 415: bodies travel as they are signed
+
+	CodeWrongAudience Code = "wrong_audience" // 421: signed for somebody else
+
+	CodeInvalidValue Code = "invalid_value" // 422: well formed, but outside what the field may mean
+	CodeExpired      Code = "expired"       // 422: expires has passed already
+	CodeRootMismatch Code = "root_mismatch" // 422: the acknowledged root is not the page's
+
+	CodeRateAddress Code = "rate_address" // 429: too many requests from this address
+	CodeRateKey     Code = "rate_key"     // 429: too many requests by this key
+
+	CodeInternal   Code = "internal"   // 500: the relay's fault, told to its log
+	CodeOverloaded Code = "overloaded" // 503: a bounded queue is full; try again
+
+	CodeQuotaStored   Code = "quota_stored"   // 507: the account's bytes at once are used
+	CodeQuotaMoved    Code = "quota_moved"    // 507: the account's bytes of this month are used
+	CodeQuotaAdmitted Code = "quota_admitted" // 507: what the receiver admits you to leave is used
+	CodeDiskFull      Code = "disk_full"      // 507: the relay cannot store more at present
+)
+
+// codeTable is the one place that says which status and which words belong to a code.
+var codeTable = map[Code]struct {
+	status int
+	title  string
+}{
+	CodeMalformed:        {http.StatusBadRequest, "The request is malformed"},
+	CodeNotCanonical:     {http.StatusBadRequest, "The JSON is not in canonical form"},
+	CodeBadPath:          {http.StatusBadRequest, "The path is malformed"},
+	CodeBadQuery:         {http.StatusBadRequest, "The query is malformed"},
+	CodeBadCursor:        {http.StatusBadRequest, "The cursor is malformed"},
+	CodeUnauthorized:     {http.StatusUnauthorized, "Authorization is needed"},
+	CodeStale:            {http.StatusUnauthorized, "The timestamp is too old"},
+	CodeFuture:           {http.StatusUnauthorized, "The timestamp is in the future"},
+	CodeBadSignature:     {http.StatusUnauthorized, "The signature is false"},
+	CodeNoAccount:        {http.StatusPaymentRequired, "This key has no account here"},
+	CodeWrongTarget:      {http.StatusForbidden, "The authorization is for another request"},
+	CodeWrongType:        {http.StatusForbidden, "The request type does not belong to this route"},
+	CodeMismatch:         {http.StatusForbidden, "Path and body disagree"},
+	CodeWrongParty:       {http.StatusForbidden, "The other party may do this, not you"},
+	CodeNotFound:         {http.StatusNotFound, "There is none of yours"},
+	CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
+	CodeTooSlow:          {http.StatusRequestTimeout, "The request took too long to arrive"},
+	CodeConflict:         {http.StatusConflict, "Another record has this path"},
+	CodePageOpen:         {http.StatusConflict, "An earlier page waits for its acknowledgement"},
+	CodeCardOlder:        {http.StatusConflict, "A newer card is stored"},
+	CodeGone:             {http.StatusGone, "The record is gone"},
+	CodeCursorEpoch:      {http.StatusGone, "The cursor is of another life of this relay"},
+	CodePageSpent:        {http.StatusGone, "The page was served as often as pages are"},
+	CodeTooLarge:         {http.StatusRequestEntityTooLarge, "The request is too large"},
+	CodeContentType:      {http.StatusUnsupportedMediaType, "The content type does not belong to this route"},
+	CodeContentEncoding:  {http.StatusUnsupportedMediaType, "Content encodings are not accepted"},
+	CodeWrongAudience:    {http.StatusMisdirectedRequest, "The request is for another relay"},
+	CodeInvalidValue:     {http.StatusUnprocessableEntity, "A value is out of bounds"},
+	CodeExpired:          {http.StatusUnprocessableEntity, "The record has expired already"},
+	CodeRootMismatch:     {http.StatusUnprocessableEntity, "The root is not the page's"},
+	CodeRateAddress:      {http.StatusTooManyRequests, "Too many requests from this address"},
+	CodeRateKey:          {http.StatusTooManyRequests, "Too many requests by this key"},
+	CodeInternal:         {http.StatusInternalServerError, "Something failed inside the relay"},
+	CodeOverloaded:       {http.StatusServiceUnavailable, "The relay is overloaded"},
+	CodeQuotaStored:      {http.StatusInsufficientStorage, "The account's storage is used"},
+	CodeQuotaMoved:       {http.StatusInsufficientStorage, "The account's traffic of this month is used"},
+	CodeQuotaAdmitted:    {http.StatusInsufficientStorage, "What the receiver admits you to leave is used"},
+	CodeDiskFull:         {http.StatusInsufficientStorage, "The relay cannot store more at present"},
+}
+
+// Error makes a Code usable as the target of errors.Is.
+func (c Code) Error() string { return string(c) }
+
+// Status is the HTTP status of the code; an unknown code is 500.
+func (c Code) Status() int {
+	if row, ok := codeTable[c]; ok {
+		return row.status
+	}
+	return http.StatusInternalServerError
+}
+
+// Title is the short, fixed sentence of the code for people.
+func (c Code) Title() string {
+	if row, ok := codeTable[c]; ok {
+		return row.title
+	}
+	return "An unknown refusal"
+}
+
+// Codes lists every code, in no particular order.
+func Codes() []Code {
+	all := make([]Code, 0, len(codeTable))
+	for c := range codeTable {
+		all = append(all, c)
+	}
+	return all
+}
+
+// Error is a refusal: its code and a sentence about this very case. The sentence may be shown to
+// the other side and therefore holds nothing that is secret.
+type Error struct {
+	Code   Code
+	Detail string
+}
+
+// Error implements error.
+func (e *Error) Error() string {
+	if e.Detail == "" {
+		return string(e.Code)
+	}
+	return string(e.Code) + ": " + e.Detail
+}
+
+// Unwrap makes errors.Is(err, code) true.
+func (e *Error) Unwrap() error { return e.Code }
+
+// Errorf makes an [Error]. The format takes no %w: the cause of a refusal is its code.
+func Errorf(code Code, format string, args ...any) *Error {
+	return &Error{Code: code, Detail: fmt.Sprintf(format, args...)}
+}

@@ -1,0 +1,48 @@
+package protocol
+
+import (
+	"encoding/json"
+	"testing"
+)
+
+// fuzzDecode feeds canonical text to the decoder of one request type.
+func fuzzDecode(f *testing.F, requestType string) {
+	f.Helper()
+	for _, raw := range readVectors(f, "requests.json").Cases {
+		var c struct{ Type, Request string }
+		if err := json.Unmarshal(raw, &c); err != nil {
+			f.Fatal(err)
+		}
+		if c.Type == requestType {
+			f.Add([]byte(c.Request))
+		}
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if CheckCanonical(data) != nil || data[0] != '{' {
+			return // no envelope carries it
+		}
+		e := &Envelope{Request: data}
+		if err := e.readType(); err != nil {
+			checkCoded(t, err)
+			return
+		}
+		request := requestOf(t, requestType)
+		if err := e.Decode(request); err != nil {
+			checkCoded(t, err)
+			return
+		}
+		if err := request.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		checkReencoded(t, request, data)
+	})
+}
+
+func FuzzDecodeWrite(f *testing.F)        { fuzzDecode(f, TypeWrite) }
+func FuzzDecodePull(f *testing.F)         { fuzzDecode(f, TypePull) }
+func FuzzDecodeGot(f *testing.F)          { fuzzDecode(f, TypeGot) }
+func FuzzDecodeListen(f *testing.F)       { fuzzDecode(f, TypeListen) }
+func FuzzDecodeAdmit(f *testing.F)        { fuzzDecode(f, TypeAdmit) }
+func FuzzDecodeTargeted(f *testing.F)     { fuzzDecode(f, TypeRead) }
+func FuzzDecodeIdentity(f *testing.F)     { fuzzDecode(f, TypeIdentity) }
+func FuzzDecodeAnnouncement(f *testing.F) { fuzzDecode(f, TypeAnnouncement) }
