@@ -16,7 +16,8 @@
 //
 // # Guarantees
 //
-// Every parser here is strict: what it accepts encodes to the very bytes it was given. Every
+// Every parser of what is signed is strict: what it accepts encodes to the very bytes it was given,
+// but for members of the future in documents. Keys and links have other spellings too. Every
 // parser is bounded: it allocates in proportion to its input and refuses input over its limit
 // first. Nothing panics on any input. Values are safe for concurrent use once made.
 //

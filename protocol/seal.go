@@ -178,7 +178,8 @@ func Seal(to *SealingPublicKey, c SealContext, header SealedHeader, body []byte)
 }
 
 // Open decrypts sealed content. Any failure to authenticate has code [CodeBadSignature]: altered,
-// sealed to another key, or moved from another context. Other errors are [CodeMalformed].
+// sealed to another key, or moved from another context. What opens and is not what Seal makes has
+// code [CodeMalformed], [CodeNotCanonical] or [CodeInvalidValue].
 func Open(key *SealingPrivateKey, c SealContext, sealed []byte) (*SealedHeader, []byte, error) {
 	if len(sealed) < 1+sealEncSize+sealMinPlain+sealTagSize {
 		return nil, nil, Errorf(CodeMalformed, "sealed content has at least %d bytes", 1+sealEncSize+sealMinPlain+sealTagSize)

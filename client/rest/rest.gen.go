@@ -178,9 +178,10 @@ type PageHeader struct {
 
 // Problem RFC 9457 problem document.
 type Problem struct {
-	Announcement *Envelope     `json:"announcement,omitempty"`
-	Code         protocol.Code `json:"code"`
-	Detail       *string       `json:"detail,omitempty"`
+	// Announcement With no_account: the relay's announcement, byte for byte as it is signed.
+	Announcement *json.RawMessage `json:"announcement,omitempty"`
+	Code         protocol.Code    `json:"code"`
+	Detail       *string          `json:"detail,omitempty"`
 
 	// PageId With page_open and page_spent: the page to acknowledge.
 	PageId *string `json:"pageId,omitempty"`

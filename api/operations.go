@@ -1,0 +1,134 @@
+package api
+
+import (
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/go-chi/chi/v5"
+
+	"relaymarket/protocol"
+)
+
+// Bodies of requests that carry keys and names only. The largest that is legal fits: a thousand keys are 67 kB,
+// a thousand admitted ones 150 kB.
+const (
+	maxNamesBody = 128 << 10
+	maxAdmitBody = 256 << 10
+	maxGotBody   = 4 << 10
+)
+
+// Media types of what goes to and fro.
+const (
+	mediaEnvelope = "application/json"
+	mediaLines    = "application/x-ndjson"
+	mediaProblem  = "application/problem+json"
+)
+
+// class is what is shed together when the relay is overloaded, first what comes first.
+type class int
+
+const (
+	classUnsigned class = iota
+	classReader
+	classWriter
+)
+
+// operation is what is known of a route before its handler runs.
+type operation struct {
+	name    string // operationId
+	class   class
+	media   string   // media type of the body; "" when there is none
+	size    int64    // bytes of the body at most
+	queries []string // parameters of the query
+}
+
+// operations maps "METHOD pattern" to what is known of the route. TestRoutes holds it against
+// openapi.yaml.
+func operations(recordBytes int64) map[string]*operation {
+	inventory := []string{"after", "limit", "afterTs", "beforeTs"}
+	const record = "/{user}/outbox/{receiver}/{id}"
+	return map[string]*operation{
+		"GET /.well-known/relaymarket":   {name: "getAnnouncement", class: classUnsigned},
+		"GET /account":                   {name: "getAccount", class: classWriter},
+		"PUT /account/admitted":          {name: "putAdmitted", class: classWriter, media: mediaEnvelope, size: maxAdmitBody},
+		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
+		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"GET /{user}/card":               {name: "getCard", class: classUnsigned},
+		"PUT /{user}/card":               {name: "putCard", class: classWriter, media: mediaEnvelope, size: protocol.MaxCardSize},
+		"GET /{user}/outbox":             {name: "listOutboxes", class: classReader, queries: inventory},
+		"POST /{user}/outbox":            {name: "writeBatch", class: classWriter, media: mediaLines, size: protocol.MaxPageBytes},
+		"GET /{user}/outbox/{receiver}":  {name: "listOutbox", class: classReader, queries: inventory},
+		http.MethodPut + " " + record:    {name: "writeRecord", class: classWriter, media: mediaEnvelope, size: recordBytes},
+		http.MethodGet + " " + record:    {name: "readRecord", class: classReader, queries: []string{"pageId"}},
+		http.MethodDelete + " " + record: {name: "deleteRecord", class: classWriter},
+	}
+}
+
+// methods are those that any route has.
+var methods = []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}
+
+// find is the operation that a request line asks for, and otherwise the methods that its path has.
+func (s *Server) find(method, path string) (*operation, []string) {
+	if op := s.match(method, path); op != nil {
+		return op, nil
+	}
+	var allowed []string
+	for _, m := range methods {
+		if s.match(m, path) != nil {
+			allowed = append(allowed, m)
+		}
+	}
+	return nil, allowed
+}
+
+func (s *Server) match(method, path string) *operation {
+	rctx := chi.NewRouteContext()
+	if !s.router.Match(rctx, method, path) {
+		return nil
+	}
+	return s.operations[method+" "+rctx.RoutePattern()]
+}
+
+// checkPath refuses what no route could mean. Segments are compared byte for byte, so a percent-encoded one
+// would be a second name for the same thing.
+func checkPath(requestURI string) error {
+	path, _, _ := strings.Cut(requestURI, "?")
+	if !strings.HasPrefix(path, "/") || strings.Contains(path, "%") {
+		return protocol.Errorf(protocol.CodeBadPath, "a path starts with / and is never percent-encoded")
+	}
+	if path == "/" {
+		return nil
+	}
+	segments := strings.Split(path[1:], "/")
+	if slices.Contains(segments, "") || slices.Contains(segments, ".") || slices.Contains(segments, "..") {
+		return protocol.Errorf(protocol.CodeBadPath, "a path has no empty segments, nor . and ..")
+	}
+	longest := map[string]int{"outbox": 4, "card": 2}
+	if segments[0] == "inbox" && len(segments) > 3 {
+		return protocol.Errorf(protocol.CodeBadPath, "an inbox is /inbox/receiver, with /got or /listen")
+	}
+	if n, known := longest[segments[min(1, len(segments)-1)]]; known && len(segments) > n {
+		return protocol.Errorf(protocol.CodeBadPath, "the path has more segments than its route")
+	}
+	return nil
+}
+
+// checkQuery refuses parameters that are unknown, repeated or unreadable. Values are the handlers'.
+func (op *operation) checkQuery(raw string) error {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return protocol.Errorf(protocol.CodeBadQuery, "the query is not name=value pairs joined by &")
+	}
+	for name, list := range values {
+		if !slices.Contains(op.queries, name) {
+			return protocol.Errorf(protocol.CodeBadQuery, "unknown query parameter %.40q", name)
+		}
+		if len(list) > 1 {
+			return protocol.Errorf(protocol.CodeBadQuery, "the query parameter %s occurs twice", name)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,55 @@
+package api
+
+import (
+	"sync/atomic"
+
+	"relaymarket/protocol"
+)
+
+// load counts the requests at work and the bytes of their bodies. Both are bounded, and what is over is
+// refused at once: a queue would only make everybody late.
+type load struct {
+	working  atomic.Int64
+	most     [3]int64 // by class
+	bytes    atomic.Int64
+	maxBytes int64
+}
+
+func newLoad(b Bounds) *load {
+	most := int64(b.MaxConcurrent)
+	return &load{
+		most:     [3]int64{classUnsigned: max(most/2, 1), classReader: max(most*3/4, 1), classWriter: most},
+		maxBytes: b.MaxBodyBytes,
+	}
+}
+
+// acquire takes a slot for the exchange; what is left for a class shrinks with its rank.
+func (l *load) acquire(x *exchange, m *metrics) error {
+	if l.working.Add(1) > l.most[x.op.class] {
+		l.working.Add(-1)
+		m.drop(dropsByClass[x.op.class])
+		return protocol.Errorf(protocol.CodeOverloaded, "the relay has as many requests at work as it can")
+	}
+	x.slot = true
+	return nil
+}
+
+// hold counts n more bytes for the exchange, or does not when they are too many.
+func (l *load) hold(x *exchange, n int64) bool {
+	if l.bytes.Add(n) > l.maxBytes {
+		l.bytes.Add(-n)
+		return false
+	}
+	x.held += n
+	return true
+}
+
+// release gives back all that the exchange has. It may be called again.
+func (l *load) release(x *exchange) {
+	if x.slot {
+		l.working.Add(-1)
+		x.slot = false
+	}
+	l.bytes.Add(-x.held)
+	x.held = 0
+}

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/go-chi/chi/v5"
+
+	"relaymarket/protocol"
+)
+
+// Server is the relay's HTTP interface. It is safe for concurrent use.
+type Server struct {
+	cfg        Config
+	operations map[string]*operation
+	router     chi.Router
+	metrics    *metrics
+	announcer  *announcer
+	addresses  *limiter // rates by address
+	keys       *limiter // rates by key
+	load       *load
+	listeners  *listeners
+	draining   context.Context // done once Drain was called
+	drain      context.CancelFunc
+}
+
+// New checks the configuration and signs the first announcement. It starts nothing.
+func New(cfg Config) (*Server, error) {
+	if err := cfg.complete(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		cfg:        cfg,
+		operations: operations(cfg.Limits.RecordBytes),
+		announcer:  &announcer{cfg: cfg},
+		addresses:  newLimiter(cfg.Rates.Address, cfg.Rates.Tracked),
+		keys:       newLimiter(cfg.Rates.Key, cfg.Rates.Tracked),
+		load:       newLoad(cfg.Bounds),
+		listeners:  newListeners(cfg.Bounds),
+	}
+	if _, err := s.announcer.current(cfg.Clock()); err != nil {
+		return nil, fmt.Errorf("announcement: %w", err)
+	}
+	var err error
+	if s.metrics, err = newMetrics(cfg.Registry, s); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	s.draining, s.drain = context.WithCancel(context.Background())
+	s.router = s.newRouter()
+	return s, nil
+}
+
+// newRouter puts the generated routes on chi. What they cannot bind is a refusal like any other.
+func (s *Server) newRouter() chi.Router {
+	router := chi.NewRouter()
+	HandlerWithOptions(&routes{s}, ChiServerOptions{
+		BaseRouter: router,
+		ErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
+			s.refuse(w, r, bindingError(err))
+		},
+	})
+	return router
+}
+
+// routes implements the generated ServerInterface: each method is an operation of openapi.yaml.
+type routes struct{ *Server }
+
+var _ ServerInterface = (*routes)(nil)
+
+// Handler is the public interface.
+func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
+
+// Drain ends the listeners' streams and refuses new ones, so that http.Server.Shutdown, which
+// waits for open requests, comes to an end. Other requests are served on.
+func (s *Server) Drain() { s.drain() }
+
+// bindingError is the refusal of a parameter that the generated code could not read.
+func bindingError(err error) error {
+	var name string
+	var invalid *InvalidParamFormatError
+	var missing *RequiredParamError
+	switch {
+	case errors.As(err, &missing):
+		return protocol.Errorf(protocol.CodeBadQuery, "the query parameter %s is missing", missing.ParamName)
+	case errors.As(err, &invalid):
+		name = invalid.ParamName
+	}
+	if name == "user" || name == "receiver" || name == "id" {
+		return protocol.Errorf(protocol.CodeBadPath, "%s is 64 lower-case hex digits in a path", name)
+	}
+	return protocol.Errorf(protocol.CodeBadQuery, "the query parameter %s is not readable", name)
+}

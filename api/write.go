@@ -1,0 +1,91 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"relaymarket/protocol"
+	"relaymarket/records"
+)
+
+// WriteRecord implements ServerInterface.
+func (s *routes) WriteRecord(w http.ResponseWriter, r *http.Request, user User, receiver Receiver, id Id) {
+	stored, replayed, err := s.writeRecord(exchangeOf(r), r, protocol.Path{Sender: user, Receiver: receiver, ID: protocol.RecordID(id)})
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	status := http.StatusCreated
+	if replayed {
+		status = http.StatusOK
+	}
+	s.reply(w, r, status, stored)
+}
+
+func (s *Server) writeRecord(x *exchange, r *http.Request, path protocol.Path) (*Stored, bool, error) {
+	if err := checkID(path.ID); err != nil {
+		return nil, false, err
+	}
+	var write protocol.Write
+	e, err := s.envelope(x, r, &write)
+	if err != nil {
+		return nil, false, err
+	}
+	err = s.checkWrite(e, &write, func() error {
+		if e.From != path.Sender || e.To != path.Receiver || write.RecordID != path.ID {
+			return protocol.Errorf(protocol.CodeMismatch, "the path is not that of the write: /from/outbox/to/recordId")
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, false, err
+	}
+	if err := s.authentic(x, e); err != nil {
+		return nil, false, err
+	}
+	ctx, cancel := s.work(r)
+	defer cancel()
+	outcome := s.cfg.Records.Write(ctx, []records.Incoming{{Envelope: e, Write: &write}})[0]
+	if outcome.Err != nil {
+		return nil, false, outcome.Err
+	}
+	return &Stored{Cursor: outcome.Cursor, Hash: outcome.Hash}, outcome.Replayed, nil
+}
+
+// checkWrite checks all of a decoded write that comes before the signature. A retry is signed anew, so
+// its own time must be fresh, however old the record is.
+func (s *Server) checkWrite(e *protocol.Envelope, write *protocol.Write, placed func() error) error {
+	if err := checkType(e, protocol.TypeWrite); err != nil {
+		return err // whose audience it has, only its own type tells
+	}
+	if write.Relay != s.relay() {
+		return protocol.Errorf(protocol.CodeWrongAudience, "the record is for the relay %s, this is %s", write.Relay, s.relay())
+	}
+	if err := placed(); err != nil {
+		return err
+	}
+	now := s.now()
+	if err := protocol.CheckFresh(e.Timestamp, now); err != nil {
+		return err
+	}
+	l := s.cfg.Limits
+	if write.MaxPulls > l.MaxPulls {
+		return protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", l.MaxPulls)
+	}
+	if write.Expires > now.Add(l.Lifetime) {
+		return protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", l.Lifetime)
+	}
+	return nil
+}
+
+func checkID(id protocol.RecordID) error {
+	if id.Validate() != nil {
+		return protocol.Errorf(protocol.CodeBadPath, "a record id is 1 to %d of letters, digits, - and _", protocol.MaxRecordID)
+	}
+	return nil
+}
+
+// work is the context of what the domains do for a request.
+func (s *Server) work(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(r.Context(), s.cfg.Bounds.WorkTimeout)
+}

@@ -1,0 +1,191 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+
+	"relaymarket/protocol"
+)
+
+// ErrNoMessage: no message has this name.
+var ErrNoMessage = errors.New("no such message")
+
+// Message is one that arrived. The same message from another relay is the same row.
+type Message struct {
+	N           int64 // order of arrival on this device
+	From        protocol.PublicKey
+	ID          protocol.RecordID
+	Content     protocol.Hash      // over sealed content and tag
+	Envelope    protocol.Hash      // of the envelope that came first
+	Relay       protocol.PublicKey // that brought it
+	Tag         protocol.Tag
+	ContentType string
+	Name        string // a file's, as its sender says: never a path
+	Device      string
+	Seq         int64 // 0 when the message cannot be opened
+	Body        []byte
+	Fault       string // why it cannot be read, else empty
+	Sent        protocol.Timestamp
+	Expires     protocol.Timestamp
+	Received    protocol.Timestamp
+	Read        protocol.Timestamp // 0: not yet
+	// Contradiction is set when the sender signed different content under the same id. The first stays.
+	Contradiction *protocol.Hash
+}
+
+// Gap is a run of messages that a sender's device numbered and that are not here.
+type Gap struct {
+	From        protocol.PublicKey
+	Device      string
+	First, Last int64
+	Noticed     protocol.Timestamp
+}
+
+const messageColumns = `SELECT n, sender, record_id, content, envelope, relay, tag, content_type, name, device, seq,
+	body, fault, sent, expires, received, coalesce(read, 0), contradiction FROM messages `
+
+func scanMessage(scan func(...any) error) (Message, error) {
+	var m Message
+	var sender, content, envelope, relay, other []byte
+	err := scan(&m.N, &sender, &m.ID, &content, &envelope, &relay, &m.Tag, &m.ContentType, &m.Name, &m.Device, &m.Seq,
+		&m.Body, &m.Fault, &m.Sent, &m.Expires, &m.Received, &m.Read, &other)
+	m.From, m.Relay = publicKey(sender), publicKey(relay)
+	m.Content, m.Envelope = hash(content), hash(envelope)
+	if other != nil {
+		h := hash(other)
+		m.Contradiction = &h
+	}
+	return m, err
+}
+
+// storeMessages keeps what is new and notes what contradicts. It returns how many were new.
+func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Message) (int, error) {
+	stored := 0
+	for i := range messages {
+		m := &messages[i]
+		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
+			name, device, seq, body, fault, sent, expires, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,
+			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Fault, m.Sent, m.Expires, s.now())
+		if err != nil {
+			return 0, err
+		}
+		n, err := result.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		if n == 0 {
+			_, err = tx.ExecContext(ctx, `UPDATE messages SET contradiction = ? WHERE sender = ? AND record_id = ? AND content <> ?
+				AND contradiction IS NULL`, m.Content[:], m.From[:], m.ID, m.Content[:])
+		} else if stored++; m.Seq > 0 {
+			err = s.count(ctx, tx, m)
+		}
+		if err != nil {
+			return 0, err
+		}
+	}
+	return stored, nil
+}
+
+// count follows the numbers of a sender's device. A number above the highest opens a gap if it
+// skips some; one below closes the gap it lies in, as a slower relay's copies do.
+func (s *Store) count(ctx context.Context, tx *sql.Tx, m *Message) error {
+	var high int64
+	err := tx.QueryRowContext(ctx, `SELECT high FROM sequences WHERE sender = ? AND device = ?`, m.From[:], m.Device).Scan(&high)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if m.Seq > high {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO sequences VALUES (?, ?, ?)
+			ON CONFLICT (sender, device) DO UPDATE SET high = excluded.high`, m.From[:], m.Device, m.Seq); err != nil {
+			return err
+		}
+		return s.openGap(ctx, tx, m, high+1, m.Seq-1, s.now())
+	}
+	var first, last int64
+	var noticed protocol.Timestamp
+	err = tx.QueryRowContext(ctx, `DELETE FROM gaps WHERE sender = ?1 AND device = ?2 AND first <= ?3 AND last >= ?3
+		RETURNING first, last, noticed`, m.From[:], m.Device, m.Seq).Scan(&first, &last, &noticed)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil // a number used twice: the sender's affair
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.openGap(ctx, tx, m, first, m.Seq-1, noticed); err != nil {
+		return err
+	}
+	return s.openGap(ctx, tx, m, m.Seq+1, last, noticed)
+}
+
+func (s *Store) openGap(ctx context.Context, tx *sql.Tx, m *Message, first, last int64, noticed protocol.Timestamp) error {
+	if first > last {
+		return nil
+	}
+	_, err := tx.ExecContext(ctx, `INSERT INTO gaps VALUES (?, ?, ?, ?, ?)`, m.From[:], m.Device, first, last, noticed)
+	return err
+}
+
+// Gaps lists what is missing, that which was noticed from then on only.
+func (s *Store) Gaps(ctx context.Context, since protocol.Timestamp) ([]Gap, error) {
+	return collect(ctx, s.sql, func(scan func(...any) error) (Gap, error) {
+		var g Gap
+		var sender []byte
+		err := scan(&sender, &g.Device, &g.First, &g.Last, &g.Noticed)
+		g.From = publicKey(sender)
+		return g, err
+	}, `SELECT sender, device, first, last, noticed FROM gaps WHERE noticed >= ? ORDER BY noticed, sender, device, first`, since)
+}
+
+// Filter chooses messages.
+type Filter struct {
+	Unread bool
+	From   *protocol.PublicKey
+	After  int64 // only those that arrived after this one
+	Limit  int   // the newest of them; 0 is all
+}
+
+// Messages lists messages in the order they arrived.
+func (s *Store) Messages(ctx context.Context, f Filter) ([]Message, error) {
+	limit := f.Limit
+	if limit <= 0 {
+		limit = -1
+	}
+	from := optionalKey(f.From)
+	return collect(ctx, s.sql, scanMessage, `SELECT * FROM (`+messageColumns+`
+		WHERE removed IS NULL AND n > ? AND (NOT ? OR read IS NULL) AND (? IS NULL OR sender = ?) ORDER BY n DESC LIMIT ?) ORDER BY n`,
+		f.After, f.Unread, from, from, limit)
+}
+
+// LastMessage is the number of the message that arrived last, 0 if none did.
+func (s *Store) LastMessage(ctx context.Context) (n int64, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT coalesce(max(n), 0) FROM messages`).Scan(&n)
+	return n, err
+}
+
+// MessagesNamed lists those whose record id is id, or starts with it.
+func (s *Store) MessagesNamed(ctx context.Context, id string) ([]Message, error) {
+	pattern := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(id) + "%"
+	exact, err := collect(ctx, s.sql, scanMessage, messageColumns+`WHERE removed IS NULL AND record_id = ? ORDER BY n`, id)
+	if err != nil || len(exact) > 0 {
+		return exact, err
+	}
+	return collect(ctx, s.sql, scanMessage, messageColumns+
+		`WHERE removed IS NULL AND record_id LIKE ? ESCAPE '\' ORDER BY n LIMIT 100`, pattern)
+}
+
+// MarkRead notes when a message was read first.
+func (s *Store) MarkRead(ctx context.Context, n int64) error {
+	return s.exec(ctx, `UPDATE messages SET read = coalesce(read, ?) WHERE n = ?`, s.now(), n)
+}
+
+// Forget removes a received message from view and its body from disk.
+func (s *Store) Forget(ctx context.Context, n int64) error {
+	done, err := s.changed(ctx, `UPDATE messages SET body = NULL, removed = ? WHERE n = ? AND removed IS NULL`, s.now(), n)
+	if err == nil && !done {
+		return ErrNoMessage
+	}
+	return err
+}

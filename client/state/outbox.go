@@ -1,0 +1,234 @@
+package state
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"strings"
+
+	"relaymarket/protocol"
+)
+
+// CopyState is where one relay's copy of a message stands.
+type CopyState string
+
+// The states of a copy. queued → stored → removing → gone; queued → failed.
+const (
+	CopyQueued   CopyState = "queued"   // to be sent, or sent with unknown outcome
+	CopyStored   CopyState = "stored"   // the relay confirmed that it is on its disk
+	CopyRemoving CopyState = "removing" // to be deleted from the relay
+	CopyGone     CopyState = "gone"     // deleted, expired or used up
+	CopyFailed   CopyState = "failed"   // refused for good
+)
+
+// Outgoing is a message of the owner.
+type Outgoing struct {
+	N           int64
+	ID          protocol.RecordID
+	To          protocol.PublicKey
+	Sealed      []byte // nil when no copy waits any more
+	Tag         protocol.Tag
+	ContentType string
+	Name        string
+	Device      string
+	Seq         int64
+	Body        []byte
+	Expires     protocol.Timestamp
+	MaxPulls    int64
+	Created     protocol.Timestamp
+	Removed     protocol.Timestamp // 0: not removed
+	Copies      []Copy
+}
+
+// Copy is one relay's copy of a message.
+type Copy struct {
+	Relay   protocol.PublicKey
+	Address string
+	State   CopyState
+	Error   string // of the last attempt
+	Changed protocol.Timestamp
+	Hash    *protocol.Hash // of the stored envelope
+	Cursor  string
+}
+
+// Enqueue numbers a message for its receiver, has it sealed, and stores it with a queued copy for
+// each relay, all in one step: no number is ever used twice, none is lost when sealing fails.
+func (s *Store) Enqueue(ctx context.Context, to protocol.PublicKey, relays []Relay, seal func(device string, seq int64) (*Outgoing, error)) (*Outgoing, error) {
+	var message *Outgoing
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		var seq int64
+		err := tx.QueryRowContext(ctx, `INSERT INTO counters VALUES (?, 1) ON CONFLICT (receiver) DO UPDATE SET seq = seq + 1
+			RETURNING seq`, to[:]).Scan(&seq)
+		if err != nil {
+			return err
+		}
+		if message, err = seal(s.device, seq); err != nil {
+			return err
+		}
+		m := message
+		m.To, m.Device, m.Seq, m.Created = to, s.device, seq, s.now()
+		result, err := tx.ExecContext(ctx, `INSERT INTO outbox (record_id, receiver, sealed, tag, content_type, name, device, seq,
+			body, expires, max_pulls, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, to[:], m.Sealed, m.Tag,
+			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created)
+		if err != nil {
+			return err
+		}
+		if m.N, err = result.LastInsertId(); err != nil {
+			return err
+		}
+		for _, r := range relays {
+			if _, err := tx.ExecContext(ctx, `INSERT INTO copies (n, relay, address, state, error, changed, cursor)
+				VALUES (?, ?, ?, 'queued', '', ?, '')`, m.N, r.Key[:], r.Address, m.Created); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return message, err
+}
+
+// Waiting lists the numbers of the messages that have something to do on a relay, oldest first.
+func (s *Store) Waiting(ctx context.Context, relay protocol.PublicKey) ([]int64, error) {
+	return collect(ctx, s.sql, func(scan func(...any) error) (n int64, err error) { return n, scan(&n) },
+		`SELECT n FROM copies WHERE relay = ? AND state IN ('queued', 'removing') ORDER BY n`, relay[:])
+}
+
+// Attempt notes an envelope before it is sent.
+func (s *Store) Attempt(ctx context.Context, n int64, relay protocol.PublicKey, envelope protocol.Hash) error {
+	return s.exec(ctx, `INSERT OR IGNORE INTO attempts VALUES (?, ?, ?)`, n, relay[:], envelope[:])
+}
+
+// Stored notes a relay's confirmation. It is false, and nothing changes, if no envelope with this
+// hash was ever signed for the copy. A message removed meanwhile goes on to be deleted.
+func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, envelope protocol.Hash, cursor string) (bool, error) {
+	ours := false
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, `UPDATE copies SET hash = ?3, cursor = ?4, error = '', changed = ?5,
+			state = CASE WHEN (SELECT removed FROM outbox WHERE n = ?1) IS NULL THEN 'stored' ELSE 'removing' END
+			WHERE n = ?1 AND relay = ?2 AND EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3)`,
+			n, relay[:], envelope[:], cursor, s.now())
+		if err != nil {
+			return err
+		}
+		changed, err := result.RowsAffected()
+		if err != nil {
+			return err
+		}
+		ours = changed > 0
+		return settle(ctx, tx, n)
+	})
+	return ours, err
+}
+
+// SetCopy notes another outcome: the error of an attempt with the state unchanged, or an end.
+func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, state CopyState, reason string) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = ?, error = ?, changed = ? WHERE n = ? AND relay = ?`,
+			state, reason, s.now(), n, relay[:]); err != nil {
+			return err
+		}
+		return settle(ctx, tx, n)
+	})
+}
+
+// settle drops the sealed content once no copy waits for it.
+func settle(ctx context.Context, tx *sql.Tx, n int64) error {
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1
+		AND NOT EXISTS (SELECT 1 FROM copies WHERE n = ?1 AND state = 'queued')`, n)
+	return err
+}
+
+// Remove marks a message as removed: each copy that is or may be on a relay is to be deleted there.
+func (s *Store) Remove(ctx context.Context, n int64) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		now := s.now()
+		if _, err := tx.ExecContext(ctx, `UPDATE outbox SET removed = coalesce(removed, ?) WHERE n = ?`, now, n); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'removing', error = '', changed = ?
+			WHERE n = ? AND state IN ('queued', 'stored')`, now, n); err != nil {
+			return err
+		}
+		return settle(ctx, tx, n)
+	})
+}
+
+const outgoingColumns = `SELECT n, record_id, receiver, sealed, tag, content_type, name, device, seq, body, expires,
+	max_pulls, created, coalesce(removed, 0) FROM outbox `
+
+func scanOutgoing(scan func(...any) error) (Outgoing, error) {
+	var m Outgoing
+	var receiver []byte
+	err := scan(&m.N, &m.ID, &receiver, &m.Sealed, &m.Tag, &m.ContentType, &m.Name, &m.Device, &m.Seq, &m.Body, &m.Expires,
+		&m.MaxPulls, &m.Created, &m.Removed)
+	m.To = publicKey(receiver)
+	return m, err
+}
+
+// Outgoing finds one message by its number. ErrNoMessage.
+func (s *Store) Outgoing(ctx context.Context, n int64) (*Outgoing, error) {
+	found, err := s.outgoing(ctx, outgoingColumns+`WHERE n = ?`, n)
+	if err != nil {
+		return nil, err
+	}
+	if len(found) == 0 {
+		return nil, ErrNoMessage
+	}
+	return &found[0], nil
+}
+
+// Outbox lists the newest messages, oldest first; limit 0 is all.
+func (s *Store) Outbox(ctx context.Context, limit int) ([]Outgoing, error) {
+	if limit <= 0 {
+		limit = -1
+	}
+	return s.outgoing(ctx, `SELECT * FROM (`+outgoingColumns+`ORDER BY n DESC LIMIT ?) ORDER BY n`, limit)
+}
+
+// OutgoingNamed lists the messages whose record id is id, or starts with it.
+func (s *Store) OutgoingNamed(ctx context.Context, id string) ([]Outgoing, error) {
+	exact, err := s.outgoing(ctx, outgoingColumns+`WHERE record_id = ?`, id)
+	if err != nil || len(exact) > 0 {
+		return exact, err
+	}
+	pattern := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(id) + "%"
+	return s.outgoing(ctx, outgoingColumns+`WHERE record_id LIKE ? ESCAPE '\' ORDER BY n LIMIT 100`, pattern)
+}
+
+func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outgoing, error) {
+	found, err := collect(ctx, s.sql, scanOutgoing, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	for i := range found {
+		found[i].Copies, err = collect(ctx, s.sql, scanCopy,
+			`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? ORDER BY address, relay`, found[i].N)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
+func scanCopy(scan func(...any) error) (Copy, error) {
+	var c Copy
+	var relay, stored []byte
+	err := scan(&relay, &c.Address, &c.State, &c.Error, &c.Changed, &stored, &c.Cursor)
+	c.Relay = publicKey(relay)
+	if stored != nil {
+		h := hash(stored)
+		c.Hash = &h
+	}
+	return c, err
+}
+
+// Copy finds one copy. ErrNoMessage.
+func (s *Store) Copy(ctx context.Context, n int64, relay protocol.PublicKey) (Copy, error) {
+	row := s.sql.QueryRowContext(ctx,
+		`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? AND relay = ?`, n, relay[:])
+	c, err := scanCopy(row.Scan)
+	if errors.Is(err, sql.ErrNoRows) {
+		return Copy{}, ErrNoMessage
+	}
+	return c, err
+}

@@ -1,0 +1,98 @@
+package relaynode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"relaymarket/internal/db"
+	"relaymarket/internal/localpg"
+	"relaymarket/ledger/books"
+	"relaymarket/migrations"
+)
+
+// stopPatience bounds the clean end of the private database. After it Postgres is made to leave, and
+// recovers at the next start.
+const stopPatience = 30 * time.Second
+
+// startPatience bounds how long an external database may take to answer when the relay starts.
+const startPatience = 10 * time.Second
+
+// Database says where the relay's data is.
+type Database struct {
+	URL         string         // of an external Postgres; empty: the private cluster
+	Cluster     localpg.Config // the private cluster, when there is no URL
+	Connections int32          // at most
+}
+
+// starter is localpg.Start, which wants the cluster for itself, or localpg.Open, which shares it.
+type starter func(context.Context, localpg.Config) (*localpg.Cluster, error)
+
+// store is an open, migrated database, and the cluster it is in if that is private.
+type store struct {
+	db      *db.DB
+	cluster *localpg.Cluster // nil with an external database
+}
+
+func (d Database) open(ctx context.Context, start starter) (*store, error) {
+	s := &store{}
+	url := d.URL
+	if url == "" {
+		cluster, err := start(ctx, d.Cluster)
+		if err != nil {
+			return nil, err
+		}
+		s.cluster, url = cluster, cluster.URL()
+	}
+	if err := s.connect(ctx, url, d.Connections); err != nil {
+		return nil, errors.Join(err, s.close(context.WithoutCancel(ctx)))
+	}
+	return s, nil
+}
+
+func (s *store) connect(ctx context.Context, url string, connections int32) error {
+	opened, err := db.Open(ctx, url, connections)
+	if err != nil {
+		return err
+	}
+	s.db = opened
+	ping, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if err := s.db.Ping(ping); err != nil {
+		return fmt.Errorf("the database does not answer; see that Postgres runs and that database-url is right: %w", err)
+	}
+	return migrations.Up(ctx, url)
+}
+
+// close closes the pool, then stops the private cluster.
+func (s *store) close(ctx context.Context) error {
+	if s.db != nil {
+		s.db.Close()
+	}
+	if s.cluster == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopPatience)
+	defer cancel()
+	return s.cluster.Stop(ctx)
+}
+
+// exited is closed when the private cluster ends; nil, which never is, with an external database.
+func (s *store) exited() <-chan struct{} {
+	if s.cluster == nil {
+		return nil
+	}
+	return s.cluster.Exited()
+}
+
+// WithBooks runs an administrative command on the relay's accounts. It may be called while a relay serves
+// from the same database, private or not, and while none does.
+func WithBooks(ctx context.Context, d Database, do func(context.Context, *books.Store) error) error {
+	s, err := d.open(ctx, localpg.Open)
+	if err != nil {
+		return err
+	}
+	err = do(ctx, books.New(books.Config{DB: s.db, Clock: time.Now}))
+	return errors.Join(err, s.close(context.WithoutCancel(ctx)))
+}

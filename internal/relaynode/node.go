@@ -1,0 +1,191 @@
+// Package relaynode is a whole relay in one process: database, records, accounts, the public and the operator's
+// HTTP servers, wired together and run as one.
+//
+// # Start and end
+//
+// Run opens the database (a private Postgres cluster, or one given by URL), migrates it, listens on both
+// addresses, and calls Ready. When its context is done it ends in this order, so that whatever was accepted
+// is finished and nothing is acknowledged that is not durable:
+//
+//	no new connections, listeners' streams end ─► requests at work finish (ShutdownTimeout at most)
+//	─► writes in the queue are committed and answered ─► the pool closes ─► the private Postgres stops
+//
+// The operator's server stays up until the requests are done: /readyz is red meanwhile and /metrics can be read.
+//
+// A private Postgres that ends by itself ends Run with an error, since nothing would bring it back. An external
+// database that goes away does not: requests are answered 503 and /readyz is red until it is back.
+//
+// cmd/relayd calls it, and testnode for tests.
+package relaynode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"golang.org/x/sync/errgroup"
+
+	"relaymarket/api"
+	"relaymarket/internal/localpg"
+	"relaymarket/ledger/books"
+	"relaymarket/protocol"
+	"relaymarket/records"
+)
+
+// Config is everything a relay is run with. Key, Database, the two addresses and Logger are required.
+type Config struct {
+	Key             *protocol.PrivateKey
+	Database        Database
+	Listen          string // host:port of the public interface; port 0 takes a free one
+	OperatorListen  string // host:port of /livez, /readyz and /metrics
+	Addresses       []string
+	Contact         string
+	TrustedProxies  []netip.Prefix
+	Limits          records.Limits
+	Rates           api.Rates
+	Bounds          api.Bounds
+	ShutdownTimeout time.Duration // for requests at work to finish
+	Clock           func() time.Time
+	Logger          *slog.Logger
+	Ready           func(Ready) // called once, when both servers accept
+}
+
+// Ready is what Run knows once it serves.
+type Ready struct {
+	URL         string // of the public interface, on this machine
+	OperatorURL string
+	Key         protocol.PublicKey
+}
+
+// node is a relay whose parts are made and not yet running.
+type node struct {
+	cfg       Config
+	store     *store
+	records   *records.Store
+	api       *api.Server
+	public    *http.Server
+	operator  *http.Server
+	listeners [2]net.Listener // of public and operator
+	draining  atomic.Bool
+}
+
+// Run runs a relay until ctx is done, which is a clean end and no error, or until a part of it fails.
+func Run(ctx context.Context, cfg Config) (err error) {
+	if cfg.Clock == nil {
+		cfg.Clock = time.Now
+	}
+	n := &node{cfg: cfg}
+	// Before the database, which takes a while: a port in use is found out at once.
+	if err := n.listen(ctx); err != nil {
+		return err
+	}
+	defer n.closeListeners()
+	if n.store, err = cfg.Database.open(ctx, localpg.Start); err != nil {
+		if ctx.Err() != nil {
+			return nil // told to end while it was starting
+		}
+		return err
+	}
+	defer func() { err = errors.Join(err, n.store.close(context.WithoutCancel(ctx))) }()
+	if err := n.wire(ctx); err != nil {
+		return err
+	}
+	return n.run(ctx)
+}
+
+// wire makes the parts, inside out.
+func (n *node) wire(ctx context.Context) error {
+	cfg := n.cfg
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock})
+	var err error
+	n.records, err = records.New(ctx, records.Config{
+		DB: n.store.db, Books: accounts, Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Limits, Registerer: registry,
+	})
+	if err != nil {
+		return err
+	}
+	n.api, err = api.New(api.Config{
+		Key: cfg.Key, Records: n.records, Books: accounts, Clock: cfg.Clock, Logger: cfg.Logger, Registry: registry,
+		Limits: cfg.Limits, Addresses: cfg.Addresses, Contact: cfg.Contact,
+		Rates: cfg.Rates, TrustProxy: cfg.TrustedProxies, Bounds: cfg.Bounds,
+	})
+	if err != nil {
+		return err
+	}
+	n.public = n.server(n.api.Handler())
+	n.operator = n.server(n.operatorHandler())
+	return nil
+}
+
+// run serves until something fails or ctx is done, and ends in the order the package comment gives.
+func (n *node) run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	// The store outlives ctx: it answers what the servers still finish.
+	storing, stopStoring := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopStoring()
+	stored := make(chan struct{})
+	group.Go(func() error {
+		defer close(stored)
+		if err := n.records.Run(storing); err != nil && storing.Err() == nil {
+			return fmt.Errorf("records: %w", err)
+		}
+		return nil
+	})
+	group.Go(func() error { return serve(n.public, n.listeners[0]) })
+	group.Go(func() error { return serve(n.operator, n.listeners[1]) })
+	group.Go(func() error {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-n.store.exited():
+			return errors.New("the private database ended by itself: its log is in the relay's folder, under db")
+		}
+	})
+	group.Go(func() error {
+		<-ctx.Done()
+		n.shutDown(context.WithoutCancel(ctx), stopStoring, stored)
+		return nil
+	})
+	ready := n.ready()
+	n.cfg.Logger.Info("relay ready", "url", ready.URL, "operator", ready.OperatorURL, "key", ready.Key.Bech32())
+	if n.cfg.Ready != nil {
+		n.cfg.Ready(ready)
+	}
+	return group.Wait()
+}
+
+// shutDown finishes what was accepted.
+func (n *node) shutDown(ctx context.Context, stopStoring func(), stored <-chan struct{}) {
+	log := n.cfg.Logger
+	log.Info("relay ending", "patience", n.cfg.ShutdownTimeout)
+	n.draining.Store(true)
+	n.api.Drain()
+	patience, cancel := context.WithTimeout(ctx, n.cfg.ShutdownTimeout)
+	defer cancel()
+	if err := n.public.Shutdown(patience); err != nil {
+		log.Warn("requests were cut off because they did not finish in time", "patience", n.cfg.ShutdownTimeout)
+		_ = n.public.Close()
+	}
+	stopStoring()
+	<-stored
+	_ = n.operator.Close()
+	log.Info("relay ended")
+}
+
+func (n *node) ready() Ready {
+	return Ready{
+		URL:         "http://" + reachable(n.listeners[0].Addr()),
+		OperatorURL: "http://" + reachable(n.listeners[1].Addr()),
+		Key:         n.cfg.Key.Public(),
+	}
+}

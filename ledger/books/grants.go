@@ -1,0 +1,178 @@
+package books
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/internal/db"
+	"relaymarket/protocol"
+)
+
+// MaxQuota bounds a quota in bytes, so that sums of quotas and uses never overflow an int64.
+const MaxQuota = protocol.MaxInteger
+
+// maxNote bounds an operator's note in bytes.
+const maxNote = 200
+
+// Day is a calendar day in UTC, as 2026-01-31.
+type Day string
+
+// ParseDay checks that s is a day of the calendar.
+func ParseDay(s string) (Day, error) {
+	if _, err := time.Parse(time.DateOnly, s); err != nil {
+		return "", fmt.Errorf("%q is not a day: write it as 2026-01-31", s)
+	}
+	return Day(s), nil
+}
+
+// DayOf is the day of an instant, in UTC.
+func DayOf(t time.Time) Day { return Day(t.UTC().Format(time.DateOnly)) }
+
+// Grant is an operator's promise to serve a key.
+type Grant struct {
+	Key         protocol.PublicKey
+	QuotaStored int64 // envelope bytes at once
+	QuotaMoved  int64 // bytes a calendar month
+	LastDay     Day   // last day on which writes are taken
+	Note        string
+}
+
+// Validate checks bounds. Errors have code [protocol.CodeInvalidValue].
+func (g Grant) Validate() error {
+	if err := g.Key.Validate(); err != nil {
+		return err
+	}
+	if g.QuotaStored < 0 || g.QuotaStored > MaxQuota || g.QuotaMoved < 0 || g.QuotaMoved > MaxQuota {
+		return protocol.Errorf(protocol.CodeInvalidValue, "a quota is 0 to %d bytes", int64(MaxQuota))
+	}
+	if _, err := ParseDay(string(g.LastDay)); err != nil {
+		return protocol.Errorf(protocol.CodeInvalidValue, "%v", err)
+	}
+	if len(g.Note) > maxNote {
+		return protocol.Errorf(protocol.CodeInvalidValue, "a note has at most %d bytes", maxNote)
+	}
+	return nil
+}
+
+// Account is a grant and what was used of it.
+type Account struct {
+	Grant
+	Revoked  bool
+	Active   bool   // writes are taken today
+	Stored   int64  // bytes
+	Moved    int64  // bytes in Month, reserved pulls included
+	Month    string // as 2026-01
+	Admitted []AdmittedUse
+}
+
+// AdmittedUse is a key that the account admits, and what it has stored here now.
+type AdmittedUse struct {
+	protocol.Admitted
+	UsedBytes   int64
+	UsedRecords int64
+}
+
+// Config is what a [Store] needs.
+type Config struct {
+	DB    *db.DB
+	Clock func() time.Time
+}
+
+// Store is the accounts of one relay. It is safe for concurrent use.
+type Store struct {
+	db    *db.DB
+	clock func() time.Time
+}
+
+// New makes a store; it does not touch the database.
+func New(cfg Config) *Store { return &Store{db: cfg.DB, clock: cfg.Clock} }
+
+// Put makes or changes a grant. What was used stays counted; a revoked grant is in force again.
+func (s *Store) Put(ctx context.Context, g Grant) error {
+	if err := g.Validate(); err != nil {
+		return err
+	}
+	_, err := s.db.Pool().Exec(ctx, `
+		INSERT INTO accounts (key, kind, quota_stored, quota_moved, last_day, note)
+		VALUES ($1, 'grant', $2, $3, $4::date, $5)
+		ON CONFLICT (key) DO UPDATE SET quota_stored = $2, quota_moved = $3, last_day = $4::date, note = $5, revoked = false`,
+		g.Key[:], g.QuotaStored, g.QuotaMoved, string(g.LastDay), g.Note)
+	return wrap(err, "grant %s", g.Key)
+}
+
+// Revoke ends a grant: no new writes, what is stored stays readable until it expires. The error
+// has code [protocol.CodeNotFound] when there is no such grant.
+func (s *Store) Revoke(ctx context.Context, key protocol.PublicKey) error {
+	tag, err := s.db.Pool().Exec(ctx, `UPDATE accounts SET revoked = true WHERE key = $1`, key[:])
+	if err == nil && tag.RowsAffected() == 0 {
+		return protocol.Errorf(protocol.CodeNotFound, "%s has no grant", key.Bech32())
+	}
+	return wrap(err, "revoke %s", key)
+}
+
+const accountColumns = `key, quota_stored, quota_moved, last_day::text, note, revoked, stored, moved, month`
+
+func (s *Store) scan(row pgx.CollectableRow) (Account, error) {
+	var a Account
+	var key []byte
+	var month int
+	err := row.Scan(&key, &a.QuotaStored, &a.QuotaMoved, &a.LastDay, &a.Note, &a.Revoked, &a.Stored, &a.Moved, &month)
+	copy(a.Key[:], key)
+	now := s.clock()
+	if current := monthOf(now); month < current {
+		a.Moved, month = 0, current // nothing was used in this month yet
+	}
+	a.Month = fmt.Sprintf("%04d-%02d", month/100, month%100)
+	a.Active = !a.Revoked && a.LastDay >= DayOf(now)
+	return a, err
+}
+
+// List is all accounts in the order of their keys, without those they admit.
+func (s *Store) List(ctx context.Context) ([]Account, error) {
+	rows, err := s.db.Pool().Query(ctx, `SELECT `+accountColumns+` FROM accounts ORDER BY key`)
+	if err != nil {
+		return nil, wrap(err, "list grants")
+	}
+	all, err := pgx.CollectRows(rows, s.scan)
+	return all, wrap(err, "list grants")
+}
+
+// Get is one account with those it admits. The error has code [protocol.CodeNoAccount] when there
+// is none.
+func (s *Store) Get(ctx context.Context, key protocol.PublicKey) (Account, error) {
+	rows, err := s.db.Pool().Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE key = $1`, key[:])
+	if err != nil {
+		return Account{}, wrap(err, "read account %s", key)
+	}
+	a, err := pgx.CollectExactlyOneRow(rows, s.scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Account{}, noAccount(key)
+	}
+	if err != nil {
+		return Account{}, wrap(err, "read account %s", key)
+	}
+	a.Admitted, err = s.admitted(ctx, key)
+	return a, err
+}
+
+func noAccount(key protocol.PublicKey) error {
+	return protocol.Errorf(protocol.CodeNoAccount, "%s has no account on this relay: ask its operator for one", key.Bech32())
+}
+
+// wrap names what was tried; failures that a client can wait out keep their code.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, db.Refusal(err))...)
+}
+
+// monthOf is year·100 + month, in UTC, the form in which accounts count.
+func monthOf(t time.Time) int {
+	y, m, _ := t.UTC().Date()
+	return y*100 + int(m)
+}

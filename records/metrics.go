@@ -1,0 +1,35 @@
+package records
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are the figures of this package. None has a public key as a label.
+type metrics struct {
+	written, pulled, swept, shed, careful, behind prometheus.Counter
+}
+
+func newMetrics(r prometheus.Registerer, s *Store) *metrics {
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "relayd_records_" + name, Help: help})
+		if r != nil {
+			r.MustRegister(c)
+		}
+		return c
+	}
+	m := &metrics{
+		written: counter("written_total", "Records committed, repeats not counted."),
+		pulled:  counter("pulled_total", "Records served in pages, pages served again counted again."),
+		swept:   counter("swept_total", "Rows removed after their records ended."),
+		shed:    counter("write_shed_total", "Write requests refused because the write queue was full."),
+		careful: counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
+		behind:  counter("listen_behind_total", "Listeners ended because they did not keep up."),
+	}
+	if r != nil {
+		r.MustRegister(
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relayd_records_write_queue", Help: "Writes waiting for a committer."},
+				func() float64 { return float64(s.queue.depth()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relayd_records_listeners", Help: "Listeners connected."},
+				func() float64 { return float64(s.tail.listening()) }),
+		)
+	}
+	return m
+}

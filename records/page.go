@@ -1,0 +1,99 @@
+package records
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/protocol"
+)
+
+// serveAgain answers a page that exists, and counts the serve before it happens. It returns nil
+// when there is no such page.
+func (s *Store) serveAgain(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID) (*Page, error) {
+	var ns []int64
+	var ids []string
+	var senders, hashes, rootRaw []byte
+	var end int64
+	page := &Page{Header: protocol.PageHeader{PageID: id}}
+	err := tx.QueryRow(ctx, `
+		SELECT ns, senders, ids, hashes, root, after_n, more, served FROM pages WHERE reader = $1 AND page_id = $2`,
+		reader[:], string(id)).Scan(&ns, &senders, &ids, &hashes, &rootRaw, &end, &page.Header.More, &page.Header.Served)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	root := protocol.Hash(rootRaw)
+	if page.Header.Served >= protocol.MaxPageServes {
+		return nil, &PageError{Code: protocol.CodePageSpent, PageID: id, Root: &root,
+			Detail: fmt.Sprintf("page %s was served %d times: acknowledge its root and pull on", id, page.Header.Served)}
+	}
+	if _, err := tx.Exec(ctx, `UPDATE pages SET served = served + 1 WHERE reader = $1 AND page_id = $2`, reader[:], string(id)); err != nil {
+		return nil, err
+	}
+	live, err := s.liveEnvelopes(ctx, tx, ns)
+	if err != nil {
+		return nil, err
+	}
+	page.Header.Served++
+	page.Header.Root, page.Header.Cursor, page.Header.Records = &root, s.cursor(end), int64(len(ns))
+	page.Lines = make([]Line, len(ns))
+	for i, n := range ns {
+		if envelope, ok := live[n]; ok {
+			page.Lines[i].Envelope = envelope
+			continue
+		}
+		page.Lines[i].Gone = &protocol.GoneRecord{
+			From:     protocol.PublicKey(senders[32*i : 32*i+32]),
+			RecordID: protocol.RecordID(ids[i]),
+			Hash:     protocol.Hash(hashes[32*i : 32*i+32]),
+		}
+	}
+	return page, nil
+}
+
+// liveEnvelopes reads the envelopes that may still be served: a page that used up a record's last
+// pull serves it until its bytes are freed.
+func (s *Store) liveEnvelopes(ctx context.Context, tx pgx.Tx, ns []int64) (map[int64][]byte, error) {
+	rows, err := tx.Query(ctx, `SELECT n, envelope FROM records WHERE n = ANY($1) AND state = 0 AND expires > $2`, ns, int64(s.now()))
+	if err != nil {
+		return nil, err
+	}
+	live := make(map[int64][]byte, len(ns))
+	var n int64
+	var envelope []byte
+	_, err = pgx.ForEachRow(rows, []any{&n, &envelope}, func() error {
+		live[n], envelope = envelope, nil
+		return nil
+	})
+	return live, err
+}
+
+// Got stores a reader's acknowledgement of a page. The same acknowledgement again is fine. Errors
+// have code [protocol.CodeNotFound] or [protocol.CodeRootMismatch].
+func (s *Store) Got(ctx context.Context, reader protocol.PublicKey, ack Acknowledgement) error {
+	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
+		tag, err := tx.Exec(ctx, `
+			UPDATE pages SET got = $4, got_at = $5 WHERE reader = $1 AND page_id = $2 AND root = $3 AND got IS NULL`,
+			reader[:], string(ack.PageID), ack.Root[:], ack.Envelope.Bytes(), int64(s.now()))
+		if err != nil || tag.RowsAffected() == 1 {
+			return err
+		}
+		var root []byte
+		err = tx.QueryRow(ctx, `SELECT root FROM pages WHERE reader = $1 AND page_id = $2`, reader[:], string(ack.PageID)).Scan(&root)
+		switch {
+		case errors.Is(err, pgx.ErrNoRows):
+			return protocol.Errorf(protocol.CodeNotFound, "there is no page %s of yours", ack.PageID)
+		case err != nil:
+			return err
+		case !bytes.Equal(root, ack.Root[:]):
+			return protocol.Errorf(protocol.CodeRootMismatch, "the root acknowledged is not that of page %s", ack.PageID)
+		}
+		return nil
+	}), "acknowledge page %s", ack.PageID)
+}

@@ -1,0 +1,117 @@
+package records
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/errgroup"
+
+	"relaymarket/internal/db"
+	"relaymarket/ledger/books"
+	"relaymarket/protocol"
+)
+
+// Config is what a [Store] needs.
+type Config struct {
+	DB         *db.DB
+	Books      *books.Store
+	Clock      func() time.Time
+	Logger     *slog.Logger
+	Limits     Limits
+	Registerer prometheus.Registerer // nil: metrics are kept and not shown
+}
+
+// Store is the records of one relay. It is safe for concurrent use.
+type Store struct {
+	db     *db.DB
+	books  *books.Store
+	clock  func() time.Time
+	log    *slog.Logger
+	limits Limits
+	epoch  string
+
+	queue   *queue
+	tail    *tail
+	metrics *metrics
+}
+
+// New makes a store on a migrated database. It starts nothing: [Store.Run] does.
+func New(ctx context.Context, cfg Config) (*Store, error) {
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue()}
+	var head int64
+	if err := cfg.DB.Pool().QueryRow(ctx, `SELECT epoch, n FROM relay_cursor`).Scan(&s.epoch, &head); err != nil {
+		return nil, fmt.Errorf("read cursor: %w", db.Refusal(err))
+	}
+	s.tail = newTail(s, head)
+	s.metrics = newMetrics(cfg.Registerer, s)
+	return s, nil
+}
+
+// Run commits writes, tells listeners and sweeps, until ctx is done. It then takes no more writes,
+// answers those it took, and returns.
+func (s *Store) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for range committers {
+		g.Go(func() error { s.commitLoop(); return nil })
+	}
+	g.Go(func() error {
+		<-ctx.Done()
+		s.queue.close()
+		return nil
+	})
+	g.Go(func() error { s.tail.run(ctx); return nil })
+	g.Go(func() error { s.sweepLoop(ctx); return nil })
+	return g.Wait()
+}
+
+// Ready tells whether the database answers and is the one this store was made on.
+func (s *Store) Ready(ctx context.Context) error {
+	var epoch string
+	if err := s.db.Pool().QueryRow(ctx, `SELECT epoch FROM relay_cursor`).Scan(&epoch); err != nil {
+		return fmt.Errorf("read cursor: %w", db.Refusal(err))
+	}
+	if epoch != s.epoch {
+		return fmt.Errorf("the database was replaced while this relay ran (epoch %s, was %s): restart it", epoch, s.epoch)
+	}
+	return nil
+}
+
+func (s *Store) now() protocol.Timestamp { return protocol.TimestampOf(s.clock()) }
+
+// cursor is the wire form of a place: epoch, dot, decimal n.
+func (s *Store) cursor(n int64) string { return s.epoch + "." + strconv.FormatInt(n, 10) }
+
+// place reads a cursor; nil is the beginning. A cursor of another epoch is of another life of this
+// database: its holder must start over.
+func (s *Store) place(after *string) (int64, error) {
+	if after == nil {
+		return 0, nil
+	}
+	epoch, digits, ok := strings.Cut(*after, ".")
+	n, err := strconv.ParseInt(digits, 10, 64)
+	if !ok || epoch == "" || err != nil || n < 0 || strconv.FormatInt(n, 10) != digits {
+		return 0, protocol.Errorf(protocol.CodeBadCursor, "this is no cursor of a relay")
+	}
+	if epoch != s.epoch {
+		return 0, errEpoch()
+	}
+	return n, nil
+}
+
+// errEpoch also answers a cursor ahead of everything committed here: the database was set back.
+func errEpoch() error {
+	return protocol.Errorf(protocol.CodeCursorEpoch, "the cursor is of another life of this relay: start over without one")
+}
+
+// wrap names what was tried; failures that a client can wait out keep their code.
+func wrap(err error, format string, args ...any) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf(format+": %w", append(args, db.Refusal(err))...)
+}

@@ -1,0 +1,213 @@
+package records
+
+import (
+	"context"
+	"sync"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/protocol"
+)
+
+// maxWaiting bounds what waits for one listener. One that does not keep up is told where to
+// resume, and its memory is given back.
+const maxWaiting = 1024
+
+// Subscription tells one listener of the records that named senders leave for him, each once and
+// in cursor order: first what was committed before, from the database, then as it is committed.
+// Next is for one goroutine; Close and Cursor are for any.
+type Subscription struct {
+	store    *Store
+	receiver protocol.PublicKey
+	senders  map[protocol.PublicKey]struct{}
+	raw      [][]byte      // senders, as the database takes them
+	joined   int64         // the tail tells what is above this, the database what is not
+	wake     chan struct{} // capacity 1: something waits
+
+	mu      sync.Mutex // guards what follows; taken after tail.mu
+	told    int64      // everything up to here was handed out
+	backlog []*Entry   // read from the database, to be handed out
+	caught  bool       // the database has nothing more up to joined
+	waiting []*Entry   // told by the tail
+	behind  bool       // waiting overflowed
+	closed  bool
+}
+
+// Listen starts a subscription after a cursor; nil is the beginning. The caller must Close it.
+func (s *Store) Listen(ctx context.Context, reader protocol.PublicKey, senders []protocol.PublicKey, after *string) (*Subscription, error) {
+	place, err := s.place(after)
+	if err != nil {
+		return nil, err
+	}
+	head, err := s.head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if place > head {
+		return nil, errEpoch()
+	}
+	sub := &Subscription{store: s, receiver: reader, senders: make(map[protocol.PublicKey]struct{}, len(senders)),
+		wake: make(chan struct{}, 1), told: place}
+	for _, k := range senders {
+		sub.senders[k] = struct{}{}
+		sub.raw = append(sub.raw, k[:])
+	}
+	s.tail.join(sub, head)
+	return sub, nil
+}
+
+// join registers a subscription. What was committed up to head is read from the database; when
+// nobody listened before, the tail need not tell it either.
+func (t *tail) join(sub *Subscription, head int64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count == 0 {
+		t.last = max(t.last, head)
+	}
+	sub.joined = t.last
+	group := t.listeners[sub.receiver]
+	if group == nil {
+		group = make(map[*Subscription]struct{})
+		t.listeners[sub.receiver] = group
+	}
+	group[sub] = struct{}{}
+	t.count++
+	t.readOn() // what other processes committed since
+}
+
+// offer is called by the tail, which holds its lock: it must not block.
+func (sub *Subscription) offer(e *Entry) {
+	if _, wanted := sub.senders[e.Sender]; !wanted {
+		return
+	}
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.behind || sub.closed || e.n <= sub.told {
+		return
+	}
+	if len(sub.waiting) >= maxWaiting {
+		sub.behind, sub.waiting = true, nil
+		sub.store.metrics.behind.Inc()
+	} else {
+		sub.waiting = append(sub.waiting, e)
+	}
+	select {
+	case sub.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Next waits for the next event, or for ctx. After an event with Behind there is none.
+func (sub *Subscription) Next(ctx context.Context) (Event, error) {
+	for {
+		if err := sub.catchUp(ctx); err != nil {
+			return Event{}, err
+		}
+		if event, ok := sub.pop(); ok {
+			return event, nil
+		}
+		select {
+		case <-sub.wake:
+		case <-ctx.Done():
+			return Event{}, ctx.Err()
+		}
+	}
+}
+
+// Ready tells whether Next has something without waiting for a commit.
+func (sub *Subscription) Ready() bool {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	return !sub.caught || len(sub.backlog) > 0 || len(sub.waiting) > 0 || sub.behind
+}
+
+func (sub *Subscription) pop() (Event, bool) {
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	var e *Entry
+	switch {
+	case len(sub.backlog) > 0:
+		e, sub.backlog = sub.backlog[0], sub.backlog[1:]
+	case sub.behind:
+		return Event{Behind: true, Cursor: sub.store.cursor(sub.told)}, true
+	case len(sub.waiting) > 0:
+		e, sub.waiting[0] = sub.waiting[0], nil
+		if sub.waiting = sub.waiting[1:]; len(sub.waiting) == 0 {
+			sub.waiting = nil // so that a burst's memory is not kept for the life of the listener
+		}
+	default:
+		return Event{}, false
+	}
+	sub.told = e.n
+	return Event{Entry: e, Cursor: e.Cursor}, true
+}
+
+// catchUp reads what was committed up to joined, some at a time.
+func (sub *Subscription) catchUp(ctx context.Context) error {
+	sub.mu.Lock()
+	caught, told, pending := sub.caught, sub.told, len(sub.backlog)
+	sub.mu.Unlock()
+	if caught || pending > 0 {
+		return nil
+	}
+	entries, err := sub.store.committedBetween(ctx, sub, told)
+	if err != nil {
+		return err
+	}
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	sub.backlog = entries
+	sub.caught = len(entries) < tailBatch
+	return nil
+}
+
+func (s *Store) committedBetween(ctx context.Context, sub *Subscription, after int64) ([]*Entry, error) {
+	rows, err := s.db.Pool().Query(ctx, `
+		SELECT l.* FROM unnest($2::bytea[]) AS s (key) CROSS JOIN LATERAL (
+		  SELECT `+entryColumns+` FROM records r LEFT JOIN pulls p USING (n)
+		  WHERE r.receiver = $1 AND r.sender = s.key AND r.n > $3 AND r.n <= $4 AND r.state = 0 AND r.expires > $5
+		  ORDER BY r.n LIMIT $6) l
+		ORDER BY l.n LIMIT $6`, sub.receiver[:], sub.raw, after, sub.joined, int64(s.now()), tailBatch)
+	if err != nil {
+		return nil, wrap(err, "listen")
+	}
+	var entries []*Entry
+	var row entryRow
+	_, err = pgx.ForEachRow(rows, row.targets(), func() error {
+		entries = append(entries, row.entry(s))
+		return nil
+	})
+	return entries, wrap(err, "listen")
+}
+
+// Cursor is where to resume: everything up to it was handed out. It moves on while nothing comes
+// for this listener, so that a resumed one need not look through what was for others.
+func (sub *Subscription) Cursor() string {
+	t := sub.store.tail
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.caught && len(sub.backlog) == 0 && len(sub.waiting) == 0 && !sub.behind {
+		sub.told = max(sub.told, t.last)
+	}
+	return sub.store.cursor(sub.told)
+}
+
+// Close ends the subscription. It may be called more than once.
+func (sub *Subscription) Close() {
+	t := sub.store.tail
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	sub.mu.Lock()
+	defer sub.mu.Unlock()
+	if sub.closed {
+		return
+	}
+	sub.closed, sub.waiting, sub.backlog = true, nil, nil
+	t.count--
+	delete(t.listeners[sub.receiver], sub)
+	if len(t.listeners[sub.receiver]) == 0 {
+		delete(t.listeners, sub.receiver)
+	}
+}

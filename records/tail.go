@@ -1,0 +1,158 @@
+package records
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/protocol"
+)
+
+// followEvery is how often the cursor is read while somebody listens, for what other processes
+// committed. This process's own commits are told at once.
+const followEvery = 250 * time.Millisecond
+
+// tailBatch is the most records read at once when the tail reads on from the database.
+const tailBatch = 1000
+
+// tail tells subscriptions of committed records, each once and in cursor order. Commits of this
+// process arrive through publish; when one does not join on to the last told, something was
+// committed elsewhere or is about to be published, and the tail reads on from the database.
+type tail struct {
+	store *Store
+	gap   chan struct{} // capacity 1: reading on is wanted
+
+	mu        sync.Mutex // guards what follows; never held during I/O
+	last      int64      // everything up to here was told
+	listeners map[protocol.PublicKey]map[*Subscription]struct{}
+	count     int
+}
+
+func newTail(s *Store, head int64) *tail {
+	return &tail{store: s, gap: make(chan struct{}, 1), last: head, listeners: make(map[protocol.PublicKey]map[*Subscription]struct{})}
+}
+
+// publish tells of records just committed, whose places are contiguous from first. It never blocks.
+func (t *tail) publish(first int64, entries []*Entry) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if first > t.last+1 {
+		t.readOn()
+		return
+	}
+	t.tell(entries, first+int64(len(entries))-1)
+}
+
+// readOn asks run to read from the database.
+func (t *tail) readOn() {
+	select {
+	case t.gap <- struct{}{}:
+	default:
+	}
+}
+
+// tell dispatches what was not told yet and moves last to upto. The caller holds mu.
+func (t *tail) tell(entries []*Entry, upto int64) {
+	if t.count > 0 {
+		for _, e := range entries {
+			if e.n <= t.last {
+				continue
+			}
+			for sub := range t.listeners[e.Receiver] {
+				sub.offer(e)
+			}
+		}
+	}
+	t.last = max(t.last, upto)
+}
+
+// run reads on from the database when there is a gap, and now and then while somebody listens.
+func (t *tail) run(ctx context.Context) {
+	ticker := time.NewTicker(followEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.gap:
+		case <-ticker.C:
+			if t.listening() == 0 {
+				continue
+			}
+		}
+		if err := t.follow(ctx); err != nil && ctx.Err() == nil {
+			t.store.log.Warn("read on for listeners", "err", err)
+		}
+	}
+}
+
+func (t *tail) listening() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.count
+}
+
+// follow reads and tells everything committed after last.
+func (t *tail) follow(ctx context.Context) error {
+	for {
+		t.mu.Lock()
+		last, count := t.last, t.count
+		t.mu.Unlock()
+		if count == 0 {
+			return t.skip(ctx)
+		}
+		entries, upto, err := t.store.committedAfter(ctx, last)
+		if err != nil {
+			return err
+		}
+		t.mu.Lock()
+		t.tell(entries, upto)
+		t.mu.Unlock()
+		if len(entries) < tailBatch {
+			return nil
+		}
+	}
+}
+
+// skip moves last to the head: nobody listens, so nobody needs what lies between.
+func (t *tail) skip(ctx context.Context) error {
+	head, err := t.store.head(ctx)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.count == 0 {
+		t.last = max(t.last, head)
+	}
+	return nil
+}
+
+func (s *Store) head(ctx context.Context) (n int64, err error) {
+	err = s.db.Pool().QueryRow(ctx, `SELECT n FROM relay_cursor`).Scan(&n)
+	return n, wrap(err, "read cursor")
+}
+
+// committedAfter reads up to tailBatch records after a place, and up to where that is complete.
+func (s *Store) committedAfter(ctx context.Context, after int64) (entries []*Entry, upto int64, err error) {
+	rows, err := s.db.Pool().Query(ctx, `
+		SELECT c.n, l.* FROM relay_cursor c LEFT JOIN LATERAL (
+		  SELECT `+entryColumns+` FROM records r LEFT JOIN pulls p USING (n) WHERE r.n > $1 ORDER BY r.n LIMIT $2) l ON true
+		ORDER BY l.n`, after, tailBatch)
+	if err != nil {
+		return nil, 0, wrap(err, "read committed records")
+	}
+	var row entryRow
+	_, err = pgx.ForEachRow(rows, append([]any{&upto}, row.targets()...), func() error {
+		if row.n != nil {
+			entries = append(entries, row.entry(s))
+		}
+		return nil
+	})
+	if len(entries) == tailBatch {
+		upto = entries[tailBatch-1].n
+	}
+	return entries, upto, wrap(err, "read committed records")
+}
