@@ -185,3 +185,29 @@ func writeAll(t *testing.T, h *house, from *protocol.PrivateKey, to protocol.Pub
 		}
 	}
 }
+
+// A listener that resumes on a process which has not yet seen what he saw elsewhere is not told it twice.
+func TestResumeOnAProcessThatLags(t *testing.T) {
+	h := newHouse(t)
+	lagging := joinHouse(t, h.url, h.relay, h.offset)
+	alice, bob := h.account(), key(t)
+	senders := []protocol.PublicKey{alice.Public()}
+	first, err := lagging.store.Listen(t.Context(), bob.Public(), senders, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	cursor := h.mustWrite(h.compose(alice, bob.Public(), "a"))
+	resumed, err := lagging.store.Listen(t.Context(), bob.Public(), senders, &cursor)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resumed.Close()
+	if e, err := first.Next(t.Context()); err != nil || e.Entry.ID != "a" {
+		t.Fatalf("%+v %v", e, err)
+	}
+	h.mustWrite(h.compose(alice, bob.Public(), "b"))
+	if e, err := resumed.Next(t.Context()); err != nil || e.Entry.ID != "b" {
+		t.Fatalf("resumed after a, told %+v %v", e, err)
+	}
+}

@@ -232,3 +232,14 @@ func (s *Store) Copy(ctx context.Context, n int64, relay protocol.PublicKey) (Co
 	}
 	return c, err
 }
+
+// WaitingRelays lists the relays on which something is to be done.
+func (s *Store) WaitingRelays(ctx context.Context) ([]Relay, error) {
+	return collect(ctx, s.sql, func(scan func(...any) error) (r Relay, err error) {
+		var key []byte
+		err = scan(&key, &r.Address)
+		r.Key = publicKey(key)
+		return r, err
+	}, `SELECT c.relay, coalesce(r.address, max(c.address)) FROM copies c LEFT JOIN relays r ON r.key = c.relay
+		WHERE c.state IN ('queued', 'removing') GROUP BY c.relay ORDER BY c.relay`)
+}

@@ -26,7 +26,6 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
-	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -74,7 +73,6 @@ type node struct {
 	public    *http.Server
 	operator  *http.Server
 	listeners [2]net.Listener // of public and operator
-	draining  atomic.Bool
 }
 
 // Run runs a relay until ctx is done, which is a clean end and no error, or until a part of it fails.
@@ -123,7 +121,7 @@ func (n *node) wire(ctx context.Context) error {
 		return err
 	}
 	n.public = n.server(n.api.Handler())
-	n.operator = n.server(n.operatorHandler())
+	n.operator = n.server(n.api.Operator())
 	return nil
 }
 
@@ -168,7 +166,6 @@ func (n *node) run(ctx context.Context) error {
 func (n *node) shutDown(ctx context.Context, stopStoring func(), stored <-chan struct{}) {
 	log := n.cfg.Logger
 	log.Info("relay ending", "patience", n.cfg.ShutdownTimeout)
-	n.draining.Store(true)
 	n.api.Drain()
 	patience, cancel := context.WithTimeout(ctx, n.cfg.ShutdownTimeout)
 	defer cancel()

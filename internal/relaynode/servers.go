@@ -59,19 +59,6 @@ func serve(s *http.Server, l net.Listener) error {
 	return nil
 }
 
-// operatorHandler is the api's, but for a relay that is about to end: a load balancer has to send
-// people elsewhere before it refuses them.
-func (n *node) operatorHandler() http.Handler {
-	inner := n.api.Operator()
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/readyz" && n.draining.Load() {
-			http.Error(w, "not ready: the relay is ending", http.StatusServiceUnavailable)
-			return
-		}
-		inner.ServeHTTP(w, r)
-	})
-}
-
 // reachable is an address to connect to on this machine: one that listens everywhere listens on loopback too.
 func reachable(a net.Addr) string {
 	at, err := netip.ParseAddrPort(a.String())

@@ -183,4 +183,3 @@ func (l testLog) Write(line []byte) (int, error) {
 	l.t.Log(strings.TrimRight(string(line), "\n"))
 	return len(line), nil
 }
-

@@ -1,0 +1,222 @@
+package api
+
+import "encoding/json"
+
+// names are the faults of a name: record id, page id, tag.
+func (b *badTable) name(field string, most string) {
+	b.field(400, "malformed", field, "empty", `""`, "too long", `"{a*`+most+`}"`, "of another alphabet", `"a.b"`,
+		"with a space", `"a b"`, "of Unicode", `"é"`, "a number", `7`, "an object", `{}`)
+}
+
+func (b *badTable) hex(field string, digits string) {
+	b.field(400, "malformed", field, "short", `"abc"`, "long", `"{a*`+digits+`}a"`, "in capitals", `"{A*`+digits+`}"`,
+		"of no hex", `"{g*`+digits+`}"`, "a number", `7`, "absent", `null`)
+}
+
+// count are the faults of an integer whose bounds are 1 and most.
+func (b *badTable) count(field, most string) {
+	b.field(422, "invalid_value", field, "zero", `0`, "negative", `-1`, "too big", most)
+	b.field(400, "malformed", field, "a string", `"1"`, "an array", `[1]`, "absent", `null`, "a boolean", `true`)
+	b.field(400, "not_canonical", field, "a fraction", `1.5`, "over 2^53", `9007199254740992`, "with an exponent", `@1e3`)
+}
+
+func (b *badTable) writes() {
+	for _, op := range []string{"writeRecord", "writeBatch"} {
+		b.op, b.base = op, baseRequests[op]
+		b.name("recordId", "65")
+		b.field(400, "malformed", "recordId", "absent", `null`)
+		b.name("tag", "33")
+		b.hex("relay", "64")
+		b.count("maxPulls", "1000001")
+		b.field(422, "invalid_value", "maxPulls", "over the relay's limit", `10001`)
+		b.field(422, "invalid_value", "expires", "over the relay's limit", `{now+31700000000}`)
+		b.field(422, "expired", "expires", "past", `{now-1000}`, "zero", `0`)
+		b.field(400, "malformed", "expires", "a string", `"tomorrow"`, "absent", `null`)
+		b.field(422, "invalid_value", "expires", "negative", `-1`)
+		b.field(400, "not_canonical", "expires", "over 2^53", `9007199254740992`)
+		b.field(422, "invalid_value", "content", "empty", `""`)
+		b.field(400, "malformed", "content", "base64url", `"_-_-"`, "without padding", `"aGVsbG8"`, "padding bits set", `"aGVsbG9="`,
+			"with a newline", `"aGVs\nbG8="`, "a number", `7`, "absent", `null`)
+		b.add(413, "too_large", "content too large", set("content", `"{A*1048576}"`), nil)
+		b.add(402, "no_account", "signer without an account", &alteration{Signer: "stranger"}, pathOf(op, "stranger"))
+		b.add(403, "mismatch", "signer another than the path's", &alteration{Signer: "stranger"}, nil)
+	}
+	b.op = "writeRecord"
+	b.field(403, "mismatch", "recordId", "another than the path's", `"other"`)
+	b.add(403, "mismatch", "receiver another than the path's", msg("to", `"{carol}"`), nil)
+	b.add(409, "conflict", "another record under a path in use", set("recordId", `"kept"`), &wireFault{Path: hexRecord + "kept"})
+	b.add(401, "stale", "replayed after its time", msg("timestamp", "{now-300500}"), nil)
+	b.op = "writeBatch"
+	b.add(409, "conflict", "another record under a path in use", set("recordId", `"kept"`), nil)
+}
+
+func pathOf(op, user string) *wireFault {
+	if op == "writeBatch" {
+		return &wireFault{Path: "/{" + user + "}/outbox"}
+	}
+	return &wireFault{Path: "/{" + user + "}/outbox/{bob}/fresh"}
+}
+
+func (b *badTable) reading() {
+	for _, op := range []string{"pull", "listen"} {
+		b.op, b.base = op, baseRequests[op]
+		b.field(422, "invalid_value", "senders", "empty", `[]`, "twice the same", `["{alice}","{alice}"]`)
+		b.field(400, "malformed", "senders", "absent", `null`, "a string", `"{alice}"`, "of numbers", `[1]`, "of short keys", `["abc"]`,
+			"in capitals", `["{A*64}"]`, "of no hex", `["{g*64}"]`)
+		b.add(422, "invalid_value", "senders too many", set("senders", manyKeys(1001)), nil)
+		b.field(400, "bad_cursor", "after", "empty", `""`, "too long", `"{a*65}"`, "with a space", `"a b"`, "of no epoch", `"7"`,
+			"negative", `"epoch.-1"`, "of Unicode", `"é.1"`)
+		b.field(410, "cursor_epoch", "after", "of another epoch", `"000000000000.1"`)
+		b.field(400, "malformed", "after", "a number", `7`)
+		b.add(403, "mismatch", "signer another than the path's", &alteration{Signer: "stranger"}, nil)
+	}
+	b.op = "pull"
+	b.count("limit", "1001")
+	b.name("pageId", "65")
+	b.field(400, "malformed", "pageId", "absent", `null`)
+	b.add(409, "page_open", "another page while one is open", &alteration{Signer: "carol"}, &wireFault{Path: "/inbox/{carol}"})
+	b.riders()
+	b.op, b.base = "got", baseRequests["got"]
+	b.name("pageId", "65")
+	b.hex("root", "64")
+	b.field(422, "root_mismatch", "root", "another", `"{0*64}"`)
+	b.field(404, "not_found", "pageId", "unknown", `"unknown"`)
+	b.add(403, "mismatch", "signer another than the path's", &alteration{Signer: "stranger"}, nil)
+	b.add(404, "not_found", "page of another reader", &alteration{Signer: "bob"}, &wireFault{Path: "/inbox/{bob}/got"})
+	b.queries()
+}
+
+// riders are faults of the acknowledgement within a pull.
+func (b *badTable) riders() {
+	b.field(400, "malformed", "got", "a string", `"x"`, "a number", `1`, "an array", `[]`, "an empty object", `{}`)
+	rider := func(status int, code, fault string, a *alteration) {
+		b.add(status, code, "got "+fault, &alteration{Rider: a}, nil)
+	}
+	rider(403, "mismatch", "of another reader", &alteration{Signer: "stranger"})
+	rider(421, "wrong_audience", "to another relay", msg("to", `"{other}"`))
+	rider(401, "stale", "stale", msg("timestamp", "{now-301000}"))
+	rider(401, "future", "of the future", msg("timestamp", "{now+310000}"))
+	rider(403, "wrong_type", "of another type", set("type", `"listen"`))
+	rider(401, "bad_signature", "forged", &alteration{Forger: "stranger"})
+	rider(400, "malformed", "with a short root", set("root", `"abc"`))
+	rider(400, "malformed", "with a bad page id", set("pageId", `"a.b"`))
+	rider(400, "malformed", "with an unknown member", set("zzz", "1"))
+	rider(404, "not_found", "for an unknown page", &alteration{})
+	b.add(422, "root_mismatch", "got with another root", &alteration{Signer: "carol", Rider: &alteration{Signer: "carol",
+		Set: map[string]json.RawMessage{"root": raw(`"{0*64}"`)}}}, &wireFault{Path: "/inbox/{carol}"})
+}
+
+// queries are faults of the values in a query.
+func (b *badTable) queries() {
+	query := func(status int, code, fault, q string) { b.add(status, code, fault, nil, &wireFault{Query: q}) }
+	for _, op := range []string{"listOutbox", "listOutboxes"} {
+		b.op, b.base = op, baseRequests[op]
+		query(400, "bad_query", "limit twice", "limit=1&limit=1")
+		query(400, "bad_query", "limit of letters", "limit=ten")
+		query(400, "bad_query", "limit empty", "limit=")
+		query(400, "bad_query", "limit beyond integers", "limit=99999999999999999999")
+		query(422, "invalid_value", "limit zero", "limit=0")
+		query(422, "invalid_value", "limit too big", "limit=1001")
+		query(422, "invalid_value", "afterTs negative", "afterTs=-1")
+		query(400, "bad_query", "afterTs of letters", "afterTs=now")
+		query(422, "invalid_value", "beforeTs over 2^53", "beforeTs=9007199254740992")
+		query(400, "bad_query", "beforeTs a fraction", "beforeTs=1.5")
+		query(400, "bad_cursor", "after too long", "after={a*65}")
+		query(400, "bad_cursor", "after empty", "after=")
+		query(400, "bad_cursor", "after of no cursor", "after=cursor")
+		query(410, "cursor_epoch", "after of another epoch", "after=000000000000.1")
+	}
+	b.op, b.base = "readRecord", baseRequests["readRecord"]
+	query(400, "bad_query", "pageId twice", "pageId=a&pageId=a")
+	query(400, "bad_query", "pageId empty", "pageId=")
+	query(400, "bad_query", "pageId too long", "pageId={a*65}")
+	query(400, "bad_query", "pageId of another alphabet", "pageId=a.b")
+	query(400, "bad_query", "pageId absent", "page=a")
+}
+
+func (b *badTable) accounts() {
+	b.op, b.base = "putAdmitted", baseRequests["putAdmitted"]
+	b.field(400, "malformed", "keys", "absent", `null`, "an object", `{}`, "of strings", `["{bob}"]`)
+	key := func(status int, code, fault, entry string) { b.add(status, code, fault, set("keys", `[`+entry+`]`), nil) }
+	key(422, "invalid_value", "key twice", `{"bytes":1,"key":"{bob}","records":1},{"bytes":1,"key":"{bob}","records":1}`)
+	key(400, "malformed", "key absent", `{"bytes":1,"records":1}`)
+	key(400, "malformed", "key short", `{"bytes":1,"key":"abc","records":1}`)
+	key(400, "malformed", "key in capitals", `{"bytes":1,"key":"{A*64}","records":1}`)
+	key(400, "malformed", "key with an unknown member", `{"bytes":1,"key":"{bob}","records":1,"zzz":1}`)
+	for _, f := range [][3]string{{"bytes", `{"bytes":`, `,"key":"{bob}","records":1}`}, {"records", `{"bytes":1,"key":"{bob}","records":`, `}`}} {
+		key(422, "invalid_value", f[0]+" zero", f[1]+`0`+f[2])
+		key(422, "invalid_value", f[0]+" negative", f[1]+`-5`+f[2])
+		key(400, "malformed", f[0]+" a string", f[1]+`"1"`+f[2])
+		key(400, "not_canonical", f[0]+" over 2^53", f[1]+`9007199254740992`+f[2])
+	}
+	key(400, "malformed", "bytes absent", `{"key":"{bob}","records":1}`)
+	key(400, "malformed", "records absent", `{"bytes":1,"key":"{bob}"}`)
+	b.add(402, "no_account", "signer without an account", &alteration{Signer: "stranger"}, nil)
+	b.op, b.base = "getAccount", baseRequests["getAccount"]
+	b.add(402, "no_account", "signer without an account", &alteration{Signer: "stranger"}, nil)
+	b.cards()
+}
+
+func (b *badTable) cards() {
+	b.op, b.base = "getCard", baseRequests["getCard"]
+	b.add(404, "not_found", "card of nobody", nil, &wireFault{Path: "/{stranger}/card"})
+	b.op, b.base = "putCard", baseRequests["putCard"]
+	b.field(422, "invalid_value", "label", "too long", `"{a*65}"`, "with a control character", `"a\nb"`)
+	b.field(400, "malformed", "label", "absent", `null`, "a number", `7`)
+	b.field(400, "malformed", "relays", "absent", `null`, "an object", `{}`, "without a key", `[{"address":"https://a.example"}]`,
+		"with a short key", `[{"address":"https://a.example","pubkey":"abc"}]`)
+	b.field(422, "invalid_value", "relays", "at an address with a path", `[{"address":"https://a.example/x","pubkey":"{relay}"}]`,
+		"at http", `[{"address":"http://a.example","pubkey":"{relay}"}]`, "in capitals", `[{"address":"https://A.example","pubkey":"{relay}"}]`,
+		"twice the same", `[{"address":"https://a.example","pubkey":"{relay}"},{"address":"https://b.example","pubkey":"{relay}"}]`)
+	b.field(422, "invalid_value", "sealing", "empty", `[]`, "of a suite too big", `[{"key":"AAAA","suite":256}]`,
+		"of a negative suite", `[{"key":"AAAA","suite":-1}]`)
+	b.field(400, "malformed", "sealing", "absent", `null`, "without a key", `[{"suite":200}]`, "of no base64", `[{"key":"_-_-","suite":200}]`)
+	b.field(422, "invalid_value", "hubs", "of no address", `["hub"]`)
+	b.field(400, "malformed", "hubs", "a string", `"https://hub.example"`)
+	b.add(413, "too_large", "card too large", set("note", `"{a*20000}"`), nil)
+	b.add(421, "wrong_audience", "card for somebody else", msg("to", `"{bob}"`), nil)
+	b.add(403, "mismatch", "card of another than the path's", &alteration{Signer: "stranger"}, nil)
+	b.add(402, "no_account", "card of no account holder", &alteration{Signer: "stranger"}, &wireFault{Path: "/{stranger}/card"})
+}
+
+// parties are requests that are right, by somebody who may not.
+func (b *badTable) parties() {
+	party := func(op string, status int, code, who string) {
+		b.op, b.base = op, baseRequests[op]
+		b.add(status, code, "signer "+who, &alteration{Signer: who}, nil)
+	}
+	party("readRecord", 403, "wrong_party", "alice")
+	party("readRecord", 404, "not_found", "stranger")
+	party("deleteRecord", 403, "wrong_party", "carol")
+	party("deleteRecord", 404, "not_found", "stranger")
+	party("listOutbox", 404, "not_found", "stranger")
+	party("listOutboxes", 404, "not_found", "bob")
+	b.op, b.base = "readRecord", baseRequests["readRecord"]
+	b.add(404, "not_found", "record of no name", nil, &wireFault{Path: "/{alice}/outbox/{dave}/nothing"})
+	b.op, b.base = "deleteRecord", baseRequests["deleteRecord"]
+	b.add(404, "not_found", "record of no name", nil, &wireFault{Path: "/{alice}/outbox/{carol}/nothing"})
+	b.op, b.base = "getAnnouncement", baseRequests["getAnnouncement"]
+	b.add(404, "not_found", "path of no route", nil, &wireFault{Path: "/favicon.ico"})
+	b.add(404, "not_found", "path empty", nil, &wireFault{Path: "/"})
+	b.add(400, "bad_path", "path of a proxy", nil, &wireFault{Path: "http://relay.example/account"})
+}
+
+// manyKeys is an array of that many keys, all different.
+func manyKeys(n int) string {
+	keys := make([]string, n)
+	for i := range keys {
+		keys[i] = hexNumber(i)
+	}
+	data, _ := json.Marshal(keys)
+	return string(data)
+}
+
+func hexNumber(i int) string {
+	const digits = "0123456789abcdef"
+	out := []byte("{0*60}0000")
+	for at := len(out) - 1; i > 0; i /= 16 {
+		out[at] = digits[i%16]
+		at--
+	}
+	return string(out)
+}

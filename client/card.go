@@ -1,0 +1,163 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"relaymarket/client/state"
+	"relaymarket/protocol"
+)
+
+// Card is the user's identity card: what friends need to write to him and to find what he writes.
+// It is signed anew only when it changed. Without keys it is the one that was signed last.
+func (c *Client) Card(ctx context.Context) (*protocol.Envelope, error) {
+	label, last, err := c.state.Profile(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.identity == nil {
+		if last == nil {
+			return nil, ErrLocked
+		}
+		return protocol.ParseEnvelope(last)
+	}
+	relays, err := c.state.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c.signCard(label, relays, last)
+}
+
+// Link is the short form of the card, for a text or a QR code.
+func (c *Client) Link(ctx context.Context) (protocol.Link, error) {
+	relays, err := c.state.Relays(ctx)
+	link := protocol.Link{Key: c.Key()}
+	for _, r := range relays {
+		link.Relays = append(link.Relays, r.Address)
+	}
+	return link, err
+}
+
+// Label is the name that the card gives the user, a hint for people and no identity.
+func (c *Client) Label(ctx context.Context) (string, error) {
+	label, _, err := c.state.Profile(ctx)
+	return label, err
+}
+
+// SetLabel changes the label. PublishCard then tells the relays.
+func (c *Client) SetLabel(ctx context.Context, label string) error {
+	if err := checkText(label, 0, protocol.MaxLabel); err != nil {
+		return err
+	}
+	return c.state.SetLabel(ctx, label)
+}
+
+// PublishCard brings the card to each of the user's relays that does not have it yet. The reports
+// are about those that were asked.
+func (c *Client) PublishCard(ctx context.Context) ([]RelayReport, error) {
+	card, err := c.Card(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// Stored before any relay sees it, so that this device never signs two cards of one time.
+	if err := c.state.SetCard(ctx, card.Bytes()); err != nil {
+		return nil, err
+	}
+	relays, err := c.state.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	relays = slices.DeleteFunc(relays, func(r state.Relay) bool { return r.Published != nil && *r.Published == card.Hash() })
+	reports := make([]RelayReport, len(relays))
+	var group errgroup.Group
+	group.SetLimit(parallel)
+	for i, r := range relays {
+		group.Go(func() error {
+			reports[i] = RelayReport{Relay: r.Key, Address: r.Address, Err: c.publishOn(ctx, r, card)}
+			return nil
+		})
+	}
+	return reports, group.Wait()
+}
+
+// signCard makes the card of these relays, or gives the last one if it says the same.
+func (c *Client) signCard(label string, relays []state.Relay, last []byte) (*protocol.Envelope, error) {
+	if err := c.unlocked(); err != nil {
+		return nil, err
+	}
+	id := &protocol.Identity{Label: label, Relays: []protocol.RelayRef{}, Sealing: []protocol.SealingItem{c.sealing.Public().Item()}}
+	for _, r := range relays {
+		id.Relays = append(id.Relays, protocol.RelayRef{Address: r.Address, PubKey: r.Key})
+	}
+	at := c.now()
+	var before *protocol.Envelope
+	if last != nil {
+		var err error
+		if before, err = protocol.ParseEnvelope(last); err != nil {
+			return nil, fmt.Errorf("the kept card: %w", err)
+		}
+		at = max(at, before.Timestamp+1) // of two cards the newer wins, also after the clock was set back
+	}
+	next, err := protocol.Sign(c.identity, c.Key(), at, id)
+	if err != nil {
+		return nil, err
+	}
+	if before != nil && bytes.Equal(before.Request, next.Request) {
+		return before, nil
+	}
+	return next, nil
+}
+
+func (c *Client) publishOn(ctx context.Context, r state.Relay, card *protocol.Envelope) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	p, err := c.peer(r.Key, r.Address)
+	if err != nil {
+		return err
+	}
+	sent, err := c.putNewest(ctx, p, card)
+	if err != nil {
+		return err
+	}
+	if sent != card { // the other relays are told next time: their card differs from this one
+		if err := c.state.SetCard(ctx, sent.Bytes()); err != nil {
+			return err
+		}
+	}
+	return c.state.SetPublished(ctx, r.Key, sent.Hash())
+}
+
+// outdate handles a relay that has a newer card of ours: another device made it, or this one
+// before it lost its state. Ours is dated after it and sent again.
+func (c *Client) outdate(ctx context.Context, p *peer, card *protocol.Envelope) (*protocol.Envelope, error) {
+	data, err := p.card(ctx, c.Key())
+	if err != nil {
+		return nil, err
+	}
+	newer, _, err := protocol.ParseCard(data, c.now())
+	if err != nil || newer.From != c.Key() {
+		return nil, p.tampered("it refuses the card for one that is not valid")
+	}
+	var id protocol.Identity
+	if err := card.Decode(&id); err != nil {
+		return nil, err
+	}
+	return protocol.Sign(c.identity, c.Key(), max(c.now(), newer.Timestamp+1), &id)
+}
+
+// putNewest brings the card to a relay, dated after whatever card of ours is there.
+func (c *Client) putNewest(ctx context.Context, p *peer, card *protocol.Envelope) (*protocol.Envelope, error) {
+	err := p.putCard(ctx, card)
+	if !errors.Is(err, protocol.CodeCardOlder) || c.identity == nil {
+		return card, err
+	}
+	if card, err = c.outdate(ctx, p, card); err != nil {
+		return nil, err
+	}
+	return card, p.putCard(ctx, card)
+}

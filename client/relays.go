@@ -1,0 +1,179 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"relaymarket/client/rest"
+	"relaymarket/client/state"
+	"relaymarket/protocol"
+)
+
+// Relay is one of the user's own relays.
+type Relay = state.Relay
+
+// Account is what an account on a relay may use and has used.
+type Account = rest.Account
+
+// parallel is how many relays are talked to at once.
+const parallel = 16
+
+// NormalizeAddress makes an address of what people type: without a scheme it is https://, on loopback http://,
+// and a slash at the end is dropped.
+func NormalizeAddress(typed string) (string, error) {
+	address := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(typed)), "/")
+	if !strings.Contains(address, "://") {
+		host, _, _ := strings.Cut(address, ":")
+		ip, err := netip.ParseAddr(host)
+		if host == "localhost" || err == nil && ip.IsLoopback() || strings.HasPrefix(address, "[::1]") {
+			address = "http://" + address
+		} else {
+			address = "https://" + address
+		}
+	}
+	return address, protocol.ValidateAddress(address)
+}
+
+// AddRelay makes a relay one of the user's own: it asks who the relay is, leaves the card there and,
+// when that succeeded, tells the other relays of the new card. A relay that does not
+// know the user's key refuses with protocol.CodeNoAccount, and is not added. It is safe to repeat.
+func (c *Client) AddRelay(ctx context.Context, typed string) (*Relay, *protocol.Announcement, error) {
+	if err := c.unlocked(); err != nil {
+		return nil, nil, err
+	}
+	address, err := NormalizeAddress(typed)
+	if err != nil {
+		return nil, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	p, offer, err := c.meet(ctx, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	relay := Relay{Key: p.key, Address: address, Added: c.now()}
+	if err := c.introduce(ctx, p, relay); err != nil {
+		return nil, nil, err
+	}
+	if _, err := c.PublishCard(ctx); err != nil {
+		return nil, nil, err
+	}
+	return &relay, offer, nil
+}
+
+// meet asks an address which relay is there.
+func (c *Client) meet(ctx context.Context, address string) (*peer, *protocol.Announcement, error) {
+	p, err := c.peer(protocol.PublicKey{}, address)
+	if err != nil {
+		return nil, nil, err
+	}
+	data, err := p.announcement(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	e, offer, err := protocol.ParseAnnouncement(data, c.now())
+	if err != nil {
+		return nil, nil, p.fail(fmt.Errorf("its announcement is not valid: %w", err))
+	}
+	p.key = e.From
+	return p, offer, nil
+}
+
+// introduce leaves a card that names the new relay on it, and stores both only when it took it: a
+// relay that refuses must not stand in the card.
+func (c *Client) introduce(ctx context.Context, p *peer, relay Relay) error {
+	label, last, err := c.state.Profile(ctx)
+	if err != nil {
+		return err
+	}
+	relays, err := c.state.Relays(ctx)
+	if err != nil {
+		return err
+	}
+	known := false
+	for i := range relays {
+		if relays[i].Key == relay.Key {
+			relays[i].Address, known = relay.Address, true
+		}
+	}
+	if !known {
+		relays = append(relays, relay)
+	}
+	card, err := c.signCard(label, relays, last)
+	if err != nil {
+		return err
+	}
+	if card, err = c.putNewest(ctx, p, card); err != nil {
+		return err
+	}
+	if err := c.state.PutRelay(ctx, relay.Key, relay.Address); err != nil {
+		return err
+	}
+	if err := c.state.SetCard(ctx, card.Bytes()); err != nil {
+		return err
+	}
+	return c.state.SetPublished(ctx, relay.Key, card.Hash())
+}
+
+// Relays lists the user's own relays.
+func (c *Client) Relays(ctx context.Context) ([]Relay, error) { return c.state.Relays(ctx) }
+
+// FindRelay finds one of the user's relays by its address or key. ErrNoRelay.
+func (c *Client) FindRelay(ctx context.Context, typed string) (*Relay, error) {
+	relays, err := c.state.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	address, _ := NormalizeAddress(typed)
+	key, keyErr := protocol.ParsePublicKey(typed)
+	for _, r := range relays {
+		if r.Address == address || keyErr == nil && r.Key == key {
+			return &r, nil
+		}
+	}
+	return nil, ErrNoRelay
+}
+
+// RemoveRelay takes a relay out of the user's list and card. The relay itself gets the new card too,
+// as far as it answers, because friends may know no other place to find it. What is stored there stays until it expires.
+func (c *Client) RemoveRelay(ctx context.Context, key protocol.PublicKey) ([]RelayReport, error) {
+	if err := c.unlocked(); err != nil {
+		return nil, err
+	}
+	relays, err := c.state.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.state.DeleteRelay(ctx, key); err != nil {
+		return nil, err
+	}
+	reports, err := c.PublishCard(ctx)
+	if err != nil {
+		return nil, err
+	}
+	card, err := c.Card(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range relays {
+		if r.Key == key {
+			if err := c.publishOn(ctx, r, card); err != nil {
+				c.log.Info("the removed relay did not take the new card", "relay", r.Address, "error", err)
+			}
+		}
+	}
+	return reports, nil
+}
+
+// Account asks one of the user's relays what he may use there and has used.
+func (c *Client) Account(ctx context.Context, relay Relay) (*Account, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	p, err := c.peer(relay.Key, relay.Address)
+	if err != nil {
+		return nil, err
+	}
+	return p.account(ctx)
+}

@@ -1,0 +1,202 @@
+package client
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"relaymarket/client/state"
+	"relaymarket/protocol"
+)
+
+// Message is a message that arrived.
+type Message = state.Message
+
+// Gap is a run of messages that a friend's device numbered and that did not arrive: expired,
+// deleted or hidden by a relay.
+type Gap = state.Gap
+
+// RelayReport is what came of talking to one relay.
+type RelayReport struct {
+	Relay     protocol.PublicKey
+	Address   string
+	Records   int // new ones pulled
+	Delivered int // queued ones settled
+	Err       error
+}
+
+// SyncResult is what a Sync found.
+type SyncResult struct {
+	Messages []Message     // that arrived, in order of arrival
+	Gaps     []Gap         // that were noticed and did not close
+	Changes  []CardChange  // of friends' cards
+	Pulled   []RelayReport // the relays of friends
+	Sent     []RelayReport // own relays that had something queued, or lacked the card
+}
+
+// Failed are the reports of relays that failed.
+func (r *SyncResult) Failed() []RelayReport {
+	all := append(slices.Clone(r.Pulled), r.Sent...)
+	return slices.DeleteFunc(all, func(r RelayReport) bool { return r.Err == nil })
+}
+
+// Sync sends what is queued and pulls what friends left, from all their relays at once. A relay
+// that fails is reported and holds up nobody else. At most once an hour it looks for newer cards of friends.
+func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
+	if err := c.unlocked(); err != nil {
+		return nil, err
+	}
+	before, err := c.state.LastMessage(ctx)
+	if err != nil {
+		return nil, err
+	}
+	started := c.now()
+	result := &SyncResult{}
+	group, work := errgroup.WithContext(ctx)
+	group.Go(func() (err error) {
+		result.Pulled, err = c.pullAll(work, nil)
+		return err
+	})
+	group.Go(func() (err error) {
+		result.Changes, err = c.refreshCards(work)
+		return err
+	})
+	group.Go(func() (err error) {
+		result.Sent, err = c.catchUp(work)
+		return err
+	})
+	if err := group.Wait(); err != nil {
+		return nil, err
+	}
+	if err := c.pullMoved(ctx, result); err != nil {
+		return nil, err
+	}
+	if result.Messages, err = c.state.Messages(ctx, state.Filter{After: before}); err != nil {
+		return nil, err
+	}
+	result.Gaps, err = c.state.Gaps(ctx, started)
+	return result, err
+}
+
+// catchUp does what own relays are owed: queued messages, then a card that changed.
+func (c *Client) catchUp(ctx context.Context) ([]RelayReport, error) {
+	sent, err := c.Flush(ctx)
+	if err != nil {
+		return nil, err
+	}
+	published, err := c.PublishCard(ctx)
+	return append(sent, published...), err
+}
+
+// pullMoved pulls the relays that friends moved to, which this Sync did not know when it began.
+func (c *Client) pullMoved(ctx context.Context, result *SyncResult) error {
+	moved := map[protocol.PublicKey]bool{}
+	for _, change := range result.Changes {
+		for _, r := range change.RelaysAdded {
+			moved[r.PubKey] = true
+		}
+	}
+	if len(moved) == 0 {
+		return nil
+	}
+	reports, err := c.pullAll(ctx, moved)
+	result.Pulled = append(result.Pulled, reports...)
+	return err
+}
+
+// post is a relay on which friends leave records.
+type post struct {
+	key       protocol.PublicKey
+	addresses []string // the most trusted first
+	friends   []protocol.PublicKey
+}
+
+// posts groups friends by relay. A friend may name any address for a relay's key, and who answers
+// there learns whom we read: so our own address of a relay comes first, then the one that most friends name.
+func (c *Client) posts(ctx context.Context) ([]post, error) {
+	friends, err := c.Friends(ctx)
+	if err != nil {
+		return nil, err
+	}
+	own, err := c.state.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	found := map[protocol.PublicKey]*post{}
+	votes := map[protocol.PublicKey]map[string]int{}
+	add := func(friend, relay protocol.PublicKey, address string) {
+		if found[relay] == nil {
+			found[relay], votes[relay] = &post{key: relay}, map[string]int{}
+		}
+		found[relay].friends = append(found[relay].friends, friend)
+		votes[relay][address]++
+	}
+	for _, f := range friends {
+		if f.Key == c.Key() { // his own list is newer than any card of his
+			for _, r := range own {
+				add(f.Key, r.Key, r.Address)
+			}
+			continue
+		}
+		for _, r := range f.Card.Relays {
+			add(f.Key, r.PubKey, r.Address)
+		}
+	}
+	for _, r := range own {
+		if votes[r.Key] != nil {
+			votes[r.Key][r.Address] += len(friends) + 1
+		}
+	}
+	posts := make([]post, 0, len(found))
+	for key, p := range found {
+		for address := range votes[key] {
+			p.addresses = append(p.addresses, address)
+		}
+		slices.SortFunc(p.addresses, func(a, b string) int {
+			if d := votes[key][b] - votes[key][a]; d != 0 {
+				return d
+			}
+			return strings.Compare(a, b)
+		})
+		posts = append(posts, *p)
+	}
+	slices.SortFunc(posts, func(a, b post) int { return strings.Compare(a.addresses[0], b.addresses[0]) })
+	return posts, nil
+}
+
+// pullAll pulls every relay, or only those named.
+func (c *Client) pullAll(ctx context.Context, only map[protocol.PublicKey]bool) ([]RelayReport, error) {
+	posts, err := c.posts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if only != nil {
+		posts = slices.DeleteFunc(posts, func(p post) bool { return !only[p.key] })
+	}
+	reports := make([]RelayReport, len(posts))
+	group, work := errgroup.WithContext(ctx)
+	group.SetLimit(parallel)
+	for i, p := range posts {
+		group.Go(func() error {
+			var err error
+			reports[i], err = c.pullPost(work, p)
+			return err
+		})
+	}
+	return reports, group.Wait()
+}
+
+// lockPull keeps pulls of one relay in this process apart.
+func (c *Client) lockPull(relay protocol.PublicKey) *sync.Mutex {
+	c.mu.Lock()
+	if c.pulling[relay] == nil {
+		c.pulling[relay] = &sync.Mutex{}
+	}
+	lock := c.pulling[relay]
+	c.mu.Unlock()
+	lock.Lock()
+	return lock
+}
