@@ -2,7 +2,6 @@ package api
 
 import (
 	"encoding/json"
-	"iter"
 	"maps"
 	"regexp"
 	"slices"
@@ -52,8 +51,6 @@ func writeMembers(id string) map[string]string {
 	return map[string]string{"content": `"aGVsbG8="`, "expires": `{now+3600000}`, "maxPulls": `8`, "recordId": `"` + id + `"`, "relay": `"{relay}"`}
 }
 
-func mapKeys[V any](m map[string]V) iter.Seq[string] { return maps.Keys(m) }
-
 var (
 	namePattern   = regexp.MustCompile(`\{(alice|bob|carol|dave|stranger|other|relay|root)\}`)
 	nowPattern    = regexp.MustCompile(`\{now([+-]\d+)\}`)
@@ -68,6 +65,7 @@ func (w *world) expand(text string) string {
 		}
 		return w.keys[s[1:len(s)-1]].Public().String()
 	})
+	text = strings.ReplaceAll(text, "{ff}", "\xff") // what no UTF-8 has, nor a file of JSON
 	text = nowPattern.ReplaceAllStringFunc(text, func(s string) string {
 		ahead, _ := strconv.ParseInt(s[4:len(s)-1], 10, 64)
 		return strconv.FormatInt(int64(w.now())+ahead, 10)
@@ -133,7 +131,7 @@ func alter(members map[string]string, set map[string]json.RawMessage) {
 		if raw, ok := strings.CutPrefix(text, `"@`); ok {
 			text = strings.TrimSuffix(raw, `"`)
 		}
-		if members[name] = text; text == "null" {
+		if members[name] = text; string(value) == "null" {
 			delete(members, name)
 		}
 	}

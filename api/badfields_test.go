@@ -17,7 +17,7 @@ func (b *badTable) hex(field string, digits string) {
 func (b *badTable) count(field, most string) {
 	b.field(422, "invalid_value", field, "zero", `0`, "negative", `-1`, "too big", most)
 	b.field(400, "malformed", field, "a string", `"1"`, "an array", `[1]`, "absent", `null`, "a boolean", `true`)
-	b.field(400, "not_canonical", field, "a fraction", `1.5`, "over 2^53", `9007199254740992`, "with an exponent", `@1e3`)
+	b.field(400, "not_canonical", field, "a fraction", `1.5`, "over 2^53", `9007199254740992`, "with an exponent", `1e3`)
 }
 
 func (b *badTable) writes() {
@@ -32,7 +32,8 @@ func (b *badTable) writes() {
 		b.field(422, "invalid_value", "expires", "over the relay's limit", `{now+31700000000}`)
 		b.field(422, "expired", "expires", "past", `{now-1000}`, "zero", `0`)
 		b.field(400, "malformed", "expires", "a string", `"tomorrow"`, "absent", `null`)
-		b.field(422, "invalid_value", "expires", "negative", `-1`)
+		b.field(400, "malformed", "expires", "negative", `-1`)
+		b.add(401, "bad_signature", "signature over other content", &alteration{Wire: []string{`aGVsbG8=`, `aGVsbA==`}}, nil)
 		b.field(400, "not_canonical", "expires", "over 2^53", `9007199254740992`)
 		b.field(422, "invalid_value", "content", "empty", `""`)
 		b.field(400, "malformed", "content", "base64url", `"_-_-"`, "without padding", `"aGVsbG8"`, "padding bits set", `"aGVsbG9="`,
@@ -71,6 +72,7 @@ func (b *badTable) reading() {
 		b.add(403, "mismatch", "signer another than the path's", &alteration{Signer: "stranger"}, nil)
 	}
 	b.op = "pull"
+	b.add(401, "bad_signature", "signature over another limit", &alteration{Wire: []string{`"limit":10`, `"limit":11`}}, nil)
 	b.count("limit", "1001")
 	b.name("pageId", "65")
 	b.field(400, "malformed", "pageId", "absent", `null`)
@@ -137,7 +139,9 @@ func (b *badTable) queries() {
 func (b *badTable) accounts() {
 	b.op, b.base = "putAdmitted", baseRequests["putAdmitted"]
 	b.field(400, "malformed", "keys", "absent", `null`, "an object", `{}`, "of strings", `["{bob}"]`)
-	key := func(status int, code, fault, entry string) { b.add(status, code, fault, set("keys", `[`+entry+`]`), nil) }
+	key := func(status int, code, fault, entry string) {
+		b.add(status, code, fault, set("keys", `[`+entry+`]`), nil)
+	}
 	key(422, "invalid_value", "key twice", `{"bytes":1,"key":"{bob}","records":1},{"bytes":1,"key":"{bob}","records":1}`)
 	key(400, "malformed", "key absent", `{"bytes":1,"records":1}`)
 	key(400, "malformed", "key short", `{"bytes":1,"key":"abc","records":1}`)

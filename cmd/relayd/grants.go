@@ -169,15 +169,20 @@ func (p program) booksFlags(cmd *cobra.Command, s *settings) {
 
 // withBooks runs an administrative command on the relay's accounts, whether or not the relay runs.
 func (p program) withBooks(cmd *cobra.Command, s *settings, do func(context.Context, *books.Store) error) error {
-	ctx := cmd.Context()
+	if err := p.loadRelay(cmd, s); err != nil {
+		return err
+	}
+	return relaynode.WithBooks(cmd.Context(), s.databaseConfig(p.logger(s)), do)
+}
+
+// loadRelay loads the settings of a relay that was set up: a folder that was not would get a database that
+// nobody serves.
+func (p program) loadRelay(cmd *cobra.Command, s *settings) error {
 	if err := s.load(p.environ, cmd.Flags()); err != nil {
 		return err
 	}
-	// A folder that was not set up would get a database that nobody serves.
-	if _, err := s.readKey(); err != nil {
-		return err
-	}
-	return relaynode.WithBooks(ctx, s.databaseConfig(p.logger(s)), do)
+	_, err := s.readKey()
+	return err
 }
 
 func state(a books.Account) string {

@@ -69,14 +69,13 @@ func (p program) root(began *bool) *cobra.Command {
 
 Settings come from flags, then the environment (RELAYD_LISTEN for --listen), then
 relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
-		SilenceErrors:     true,
-		SilenceUsage:      true,
-		PersistentPreRun:  func(*cobra.Command, []string) { *began = true },
-		CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: false},
+		SilenceErrors:    true,
+		SilenceUsage:     true,
+		PersistentPreRun: func(*cobra.Command, []string) { *began = true },
 	}
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.AddCommand(p.initCommand(), p.serveCommand(), p.grantCommand(), p.grantsCommand(), p.revokeCommand(),
-		p.idCommand(), p.configCommand(), p.versionCommand())
+		p.restoredCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
 	return root
 }

@@ -349,3 +349,40 @@ func TestReadyLine(t *testing.T) {
 		t.Errorf("after SIGINT: %v", err)
 	}
 }
+
+// After restored, cursors from before are refused, so that a reader who is ahead of the backup misses nothing.
+func TestRestored(t *testing.T) {
+	p := testnode.StartProcess(t, testnode.ProcessOptions{})
+	s := newStream(t)
+	p.Grant(t, s.sender.Public())
+	e, id := s.sign(p.Key)
+	if err := s.put(p.URL, e, id); err != nil {
+		t.Fatal(err)
+	}
+	cursor := func() string {
+		var listing struct{ Cursor string }
+		target := "/" + s.sender.Public().String() + "/outbox"
+		e, err := protocol.Sign(s.sender, p.Key, protocol.TimestampOf(time.Now()), &protocol.Targeted{Type: protocol.TypeInventory, Target: "GET " + target})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.get(p.URL+target, e.Authorization(), &listing)
+		return listing.Cursor
+	}
+	before := cursor()
+	if got := command(t, "restored", "--dir", p.Dir); got.code != 1 || !strings.Contains(got.err, "stop that one first") {
+		t.Errorf("restored while it serves: exit code %d: %s", got.code, got.err)
+	}
+	if code := p.Terminate(); code != 0 {
+		t.Fatalf("exit code %d\n%s", code, p.Log())
+	}
+	if got := command(t, "restored", "--dir", p.Dir); got.code != 0 {
+		t.Fatalf("restored: exit code %d: %s", got.code, got.err)
+	}
+	p.Start()
+	epoch, n, _ := strings.Cut(before, ".")
+	if epochNow, nNow, _ := strings.Cut(cursor(), "."); epochNow == epoch || nNow != n {
+		t.Errorf("the cursor was %s and is %s.%s", before, epochNow, nNow)
+	}
+	s.checkSettled(s.stored(p.Key, p.URL), p.Account(t, s.sender.Public()))
+}

@@ -10,6 +10,7 @@ import (
 	"relaymarket/internal/localpg"
 	"relaymarket/ledger/books"
 	"relaymarket/migrations"
+	"relaymarket/records"
 )
 
 // stopPatience bounds the clean end of the private database. After it Postgres is made to leave, and
@@ -89,10 +90,22 @@ func (s *store) exited() <-chan struct{} {
 // WithBooks runs an administrative command on the relay's accounts. It may be called while a relay serves
 // from the same database, private or not, and while none does.
 func WithBooks(ctx context.Context, d Database, do func(context.Context, *books.Store) error) error {
-	s, err := d.open(ctx, localpg.Open)
+	return d.with(ctx, localpg.Open, func(s *store) error {
+		return do(ctx, books.New(books.Config{DB: s.db, Clock: time.Now}))
+	})
+}
+
+// Restored begins another life of a database that was put back from a backup: every cursor handed out before is
+// answered "start over", because readers may be ahead of what is here now. No relay may serve from it meanwhile; with
+// a private cluster that is made sure of.
+func Restored(ctx context.Context, d Database) error {
+	return d.with(ctx, localpg.Start, func(s *store) error { return records.NewEpoch(ctx, s.db) })
+}
+
+func (d Database) with(ctx context.Context, start starter, do func(*store) error) error {
+	s, err := d.open(ctx, start)
 	if err != nil {
 		return err
 	}
-	err = do(ctx, books.New(books.Config{DB: s.db, Clock: time.Now}))
-	return errors.Join(err, s.close(context.WithoutCancel(ctx)))
+	return errors.Join(do(s), s.close(context.WithoutCancel(ctx)))
 }

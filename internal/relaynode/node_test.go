@@ -21,13 +21,15 @@ import (
 
 func TestMain(m *testing.M) { testpg.Main(m) }
 
-// write stores one record of a new id and returns the reply.
+// write stores the record of that id and returns the reply.
 func write(t *testing.T, n *testnode.Node, sender *protocol.PrivateKey, id string) (int, string) {
 	t.Helper()
 	now := protocol.TimestampOf(time.Now())
 	receiver := sender.Public()
+	// The same request each time it is called with the same id.
+	expires := protocol.TimestampOf(time.Now().Truncate(24 * time.Hour).Add(48 * time.Hour))
 	e, err := protocol.Sign(sender, receiver, now, &protocol.Write{Relay: n.Key, RecordID: protocol.RecordID(id),
-		Expires: now.Add(time.Hour), MaxPulls: 1, Content: base64.StdEncoding.EncodeToString([]byte("sealed"))})
+		Expires: expires, MaxPulls: 1, Content: base64.StdEncoding.EncodeToString([]byte("sealed"))})
 	if err != nil {
 		t.Fatal(err)
 	}
