@@ -29,6 +29,7 @@ func badCases() []*badCase {
 	b.reading()
 	b.accounts()
 	b.parties()
+	b.order()
 	return b.cases
 }
 

@@ -205,6 +205,29 @@ func (b *badTable) parties() {
 	b.add(400, "bad_path", "path of a proxy", nil, &wireFault{Path: "http://relay.example/account"})
 }
 
+// order are requests with several faults: the one whose check comes first is told.
+func (b *badTable) order() {
+	b.op, b.base = "pull", baseRequests["pull"]
+	stale, other := raw("{now-301000}"), raw(`"{other}"`)
+	type members = map[string]json.RawMessage
+	colour := &wireFault{Query: "colour=red"}
+	b.add(413, "too_large", "two faults: size before query", nil, &wireFault{Query: "colour=red", Length: 9 << 20})
+	b.add(400, "bad_query", "two faults: query before media type", nil, &wireFault{Query: "colour=red", Headers: map[string]string{"Content-Type": ""}})
+	b.add(400, "bad_query", "two faults: query before shape", &alteration{Cut: 1}, colour)
+	b.add(400, "malformed", "two faults: shape before audience", &alteration{Set: members{"zzz": raw("1")}, Msg: members{"to": other}}, nil)
+	b.add(400, "not_canonical", "two faults: canonical form before audience", &alteration{Text: []string{`"type":`, `"type": `}, Msg: members{"to": other}}, nil)
+	b.add(421, "wrong_audience", "two faults: audience before type", &alteration{Set: members{"type": raw(`"got"`)}, Msg: members{"to": other}}, nil)
+	b.add(403, "wrong_type", "two faults: type before party", &alteration{Signer: "stranger", Set: members{"type": raw(`"got"`)}}, nil)
+	b.add(403, "mismatch", "two faults: party before time", &alteration{Signer: "stranger", Msg: members{"timestamp": stale}}, nil)
+	b.add(401, "stale", "two faults: time before signature", &alteration{Forger: "stranger", Msg: members{"timestamp": stale}}, nil)
+	b.add(401, "bad_signature", "two faults: signature before the cursor's epoch", &alteration{Forger: "stranger", Set: members{"after": raw(`"000000000000.1"`)}}, nil)
+	b.op, b.base = "writeRecord", baseRequests["writeRecord"]
+	b.add(401, "bad_signature", "two faults: signature before account", &alteration{Signer: "stranger", Forger: "other"}, pathOf("writeRecord", "stranger"))
+	b.op, b.base = "readRecord", baseRequests["readRecord"]
+	b.add(403, "wrong_target", "two faults: target before time", &alteration{Set: members{"target": raw(`"GET /"`)}, Msg: members{"timestamp": stale}}, nil)
+	b.add(401, "bad_signature", "two faults: signature before party", &alteration{Signer: "stranger", Forger: "other"}, nil)
+}
+
 // manyKeys is an array of that many keys, all different.
 func manyKeys(n int) string {
 	keys := make([]string, n)

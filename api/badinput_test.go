@@ -357,6 +357,7 @@ func (w *world) exchange(t *testing.T, fault *wireFault, method, uri string, hea
 	defer reply.Body.Close()
 	if reply.StatusCode == http.StatusOK && reply.ContentLength < 0 { // a stream: its first line will do
 		line, err := bufio.NewReader(reply.Body).ReadBytes('\n')
+		_ = conn.Close() // or Body.Close would wait for the end
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -180,7 +180,7 @@ func (c *Client) noteCopy(ctx context.Context, p *peer, n int64, was state.CopyS
 	return errors.Join(pass, c.state.SetCopy(note, n, p.key, next, reason))
 }
 
-// FindOutgoing finds own messages by record id or its beginning, newest last.
+// FindOutgoing finds own messages by record id, or its beginning or end, newest last.
 func (c *Client) FindOutgoing(ctx context.Context, id string) ([]Outgoing, error) {
 	return c.state.OutgoingNamed(ctx, id)
 }

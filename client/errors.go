@@ -85,7 +85,7 @@ func (e *RelayError) contact() string {
 	var contacts []string
 	for _, t := range e.Offer.Terms {
 		if t.Contact != "" {
-			contacts = append(contacts, t.Contact)
+			contacts = append(contacts, oneLine(t.Contact))
 		}
 	}
 	if len(contacts) == 0 {

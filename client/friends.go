@@ -240,7 +240,7 @@ func similar(typed string, friends []state.Friend) []string {
 	typed = strings.ToLower(typed)
 	for _, f := range friends {
 		name := strings.ToLower(f.Name)
-		if distance(typed, name) <= max(1, len([]rune(name))/3) || typed != "" && strings.HasPrefix(name, typed) {
+		if distance(typed, name) <= max(1, (len([]rune(name))+1)/3) || typed != "" && strings.HasPrefix(name, typed) {
 			names = append(names, f.Name)
 		}
 	}

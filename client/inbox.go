@@ -14,7 +14,7 @@ func (c *Client) Messages(ctx context.Context, f Filter) ([]Message, error) {
 	return c.state.Messages(ctx, f)
 }
 
-// FindMessages finds messages by record id or its beginning. Two senders may use one id.
+// FindMessages finds messages by record id, or its beginning or end. Two senders may use one id.
 func (c *Client) FindMessages(ctx context.Context, id string) ([]Message, error) {
 	return c.state.MessagesNamed(ctx, id)
 }

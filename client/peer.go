@@ -120,7 +120,7 @@ func (p *peer) refusal(reply *http.Response) error {
 		e.Err = fmt.Errorf("it answers %d, and not as a relay does: check the address", reply.StatusCode)
 		return e
 	}
-	e.Code, e.Detail, e.Time, e.Root = problem.Code, problem.Detail, problem.Time, problem.Root
+	e.Code, e.Detail, e.Time, e.Root = problem.Code, oneLine(problem.Detail), problem.Time, problem.Root
 	if problem.PageID.Validate() == nil {
 		e.PageID = problem.PageID
 	}

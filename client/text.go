@@ -49,3 +49,17 @@ func nameFrom(label string) string {
 	}
 	return name
 }
+
+// oneLine makes a stranger's sentence fit for an error message: short, on one line, nothing hidden in it.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unprintable(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+	if runes := []rune(s); len(runes) > 300 {
+		s = string(runes[:300]) + "…"
+	}
+	return s
+}

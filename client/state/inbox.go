@@ -165,15 +165,19 @@ func (s *Store) LastMessage(ctx context.Context) (n int64, err error) {
 	return n, err
 }
 
-// MessagesNamed lists those whose record id is id, or starts with it.
+// MessagesNamed lists those whose record id is id, or starts or ends with it.
 func (s *Store) MessagesNamed(ctx context.Context, id string) ([]Message, error) {
-	pattern := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(id) + "%"
 	exact, err := collect(ctx, s.sql, scanMessage, messageColumns+`WHERE removed IS NULL AND record_id = ? ORDER BY n`, id)
 	if err != nil || len(exact) > 0 {
 		return exact, err
 	}
 	return collect(ctx, s.sql, scanMessage, messageColumns+
-		`WHERE removed IS NULL AND record_id LIKE ? ESCAPE '\' ORDER BY n LIMIT 100`, pattern)
+		`WHERE removed IS NULL AND (record_id LIKE ?1 || '%' ESCAPE '\' OR record_id LIKE '%' || ?1 ESCAPE '\') ORDER BY n LIMIT 100`, likeText(id))
+}
+
+// likeText takes the meaning from what LIKE would read as a pattern.
+func likeText(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(s)
 }
 
 // MarkRead notes when a message was read first.

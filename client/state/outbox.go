@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"strings"
 
 	"relaymarket/protocol"
 )
@@ -185,14 +184,14 @@ func (s *Store) Outbox(ctx context.Context, limit int) ([]Outgoing, error) {
 	return s.outgoing(ctx, `SELECT * FROM (`+outgoingColumns+`ORDER BY n DESC LIMIT ?) ORDER BY n`, limit)
 }
 
-// OutgoingNamed lists the messages whose record id is id, or starts with it.
+// OutgoingNamed lists the messages whose record id is id, or starts or ends with it.
 func (s *Store) OutgoingNamed(ctx context.Context, id string) ([]Outgoing, error) {
 	exact, err := s.outgoing(ctx, outgoingColumns+`WHERE record_id = ?`, id)
 	if err != nil || len(exact) > 0 {
 		return exact, err
 	}
-	pattern := strings.NewReplacer(`\`, `\\`, `%`, `\%`, `_`, `\_`).Replace(id) + "%"
-	return s.outgoing(ctx, outgoingColumns+`WHERE record_id LIKE ? ESCAPE '\' ORDER BY n LIMIT 100`, pattern)
+	return s.outgoing(ctx, outgoingColumns+
+		`WHERE record_id LIKE ?1 || '%' ESCAPE '\' OR record_id LIKE '%' || ?1 ESCAPE '\' ORDER BY n LIMIT 100`, likeText(id))
 }
 
 func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outgoing, error) {

@@ -148,7 +148,13 @@ func TestTerminateLosesNothing(t *testing.T) {
 		}
 		group.Wait()
 		p.Start()
-		s.checkAcknowledged(s.stored(p.Key, p.URL))
+		found := s.stored(p.Key, p.URL)
+		s.checkAcknowledged(found)
+		for id := range found {
+			if s.acked[id] == nil {
+				t.Errorf("%s was stored, and its sender not answered", id)
+			}
+		}
 		s.settle(p.URL)
 		s.checkSettled(s.stored(p.Key, p.URL), p.Account(t, s.sender.Public()))
 	}
@@ -348,6 +354,30 @@ func TestReadyLine(t *testing.T) {
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("after SIGINT: %v", err)
 	}
+}
+
+// A relay that is told to end while it makes its database ends cleanly, and starts the next time.
+func TestTerminateWhileStarting(t *testing.T) {
+	dir := testnode.Folder(t)
+	if got := command(t, "init", "--dir", dir); got.code != 0 {
+		t.Fatal(got.err)
+	}
+	for _, after := range []time.Duration{50, 300, 900} {
+		var log strings.Builder
+		cmd := testnode.Command(t, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0")
+		cmd.Stderr = &log
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after * time.Millisecond)
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("told to end after %d ms: %v\n%s", after, err, log.String())
+		}
+	}
+	testnode.StartProcess(t, testnode.ProcessOptions{Dir: dir})
 }
 
 // After restored, cursors from before are refused, so that a reader who is ahead of the backup misses nothing.

@@ -8,6 +8,8 @@ import (
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
+
+	"relaymarket/protocol"
 )
 
 func (p program) idCommand() *cobra.Command {
@@ -99,7 +101,7 @@ func (p program) versionCommand() *cobra.Command {
 	}
 }
 
-// version is what the Go command noted about the build.
+// version is what the Go command noted about the build, and what checks signatures in it.
 func version() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
@@ -116,5 +118,5 @@ func version() string {
 			}
 		}
 	}
-	return strings.Join(append(parts, info.GoVersion), " ")
+	return strings.Join(append(parts, info.GoVersion, protocol.Implementation), " ")
 }

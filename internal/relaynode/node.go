@@ -87,16 +87,22 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	defer n.closeListeners()
 	if n.store, err = cfg.Database.open(ctx, localpg.Start); err != nil {
-		if ctx.Err() != nil {
-			return nil // told to end while it was starting
-		}
-		return err
+		return n.unlessEnded(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.store.close(context.WithoutCancel(ctx))) }()
 	if err := n.wire(ctx); err != nil {
-		return err
+		return n.unlessEnded(ctx, err)
 	}
 	return n.run(ctx)
+}
+
+// unlessEnded is for the error of a start: one that was told to end has not failed, whatever it was doing.
+func (n *node) unlessEnded(ctx context.Context, err error) error {
+	if ctx.Err() == nil {
+		return err
+	}
+	n.cfg.Logger.Info("ended while starting", "err", err)
+	return nil
 }
 
 // wire makes the parts, inside out.

@@ -1,0 +1,65 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"relaymarket/client"
+)
+
+func (p *program) listenCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "listen", Short: "Show messages as they arrive, until you end it", Args: cobra.NoArgs,
+		Long: `Shows each message the moment a relay has it. What arrives stays unread. With --json, each message is one line,
+{"message": …}, and so is each change of a relay's state, {"relay": …}. End it with Ctrl-C.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			c, err := p.openKeys(ctx)
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			friends, err := c.Friends(ctx)
+			if err != nil {
+				return err
+			}
+			if len(friends) == 0 && !p.json {
+				p.complain("You have no friends here yet; those you add now are listened to at once.\n")
+			}
+			err = c.Listen(ctx, func(e client.Event) error { return p.showEvent(ctx, c, e) })
+			if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+				return nil // ended by the user
+			}
+			return err
+		},
+	}
+}
+
+func (p *program) showEvent(ctx context.Context, c *client.Client, e client.Event) error {
+	if e.Relay != nil {
+		switch {
+		case p.json:
+			return p.printLine(map[string]relayLine{"relay": relayLines([]client.RelayReport{*e.Relay})[0]})
+		case e.Relay.Err != nil:
+			p.complain("relay: %s (it is tried again)\n", escape(e.Relay.Err.Error()))
+		default:
+			p.complain("Listening on %s\n", e.Relay.Address)
+		}
+		return nil
+	}
+	names, err := friendNames(ctx, c)
+	if err != nil {
+		return err
+	}
+	m := e.Message
+	if p.json {
+		return p.printLine(map[string]messageLine{"message": messageJSON(m, names)})
+	}
+	text := glance(m)
+	if m.Fault == "" && isText(m) {
+		text = escapeText(string(m.Body))
+	}
+	return p.say("%s  %s: %s\n", when(m.Sent), nameOf(m.From, names), text)
+}

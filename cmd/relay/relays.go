@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"relaymarket/client"
+)
+
+func (p *program) relaysCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "relays", Aliases: []string{"relay"}, Short: "Add, list and remove the relays you use", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	cmd.AddCommand(p.relaysAddCommand(), p.relaysListCommand(), p.relaysRemoveCommand())
+	return cmd
+}
+
+// relayItem is a relay in JSON.
+type relayItem struct {
+	Address string  `json:"address"`
+	Key     string  `json:"key"`
+	Added   *string `json:"added"`
+}
+
+func relayJSON(r client.Relay) relayItem {
+	return relayItem{Address: r.Address, Key: r.Key.String(), Added: stamp(r.Added)}
+}
+
+func (p *program) relaysAddCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "add ADDRESS", Short: "Use a relay whose operator knows your key", Args: oneArg("the relay's address"),
+		Long: `Asks the relay who it is, and leaves your card there. It fails if the relay does not know your key: then send
+the key that it shows to the relay's operator, and run it again when he has granted it.`,
+		Example: "  relay relays add https://relay.example\n  relay relays add http://127.0.0.1:7447",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := client.NormalizeAddress(args[0]); err != nil {
+				return exitError{exitUsage, err}
+			}
+			c, err := p.openKeys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			done := p.busy("asking the relay")
+			r, _, err := c.AddRelay(cmd.Context(), args[0])
+			done()
+			if err != nil {
+				return err
+			}
+			if p.json {
+				return p.printJSON(relayJSON(*r))
+			}
+			return p.say("Added %s, %s\n", r.Address, r.Key.Short())
+		},
+	}
+}
+
+func (p *program) relaysListCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "list", Aliases: []string{"ls"}, Short: "List the relays you use", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := p.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			relays, err := c.Relays(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if p.json {
+				items := make([]relayItem, 0, len(relays))
+				for _, r := range relays {
+					items = append(items, relayJSON(r))
+				}
+				return p.printJSON(map[string]any{"relays": items})
+			}
+			if len(relays) == 0 {
+				return p.say("You use no relay yet. Add one: relay relays add ADDRESS\n")
+			}
+			rows := [][]string{{"ADDRESS", "KEY", "ADDED"}}
+			for _, r := range relays {
+				rows = append(rows, []string{r.Address, r.Key.Short(), when(r.Added)})
+			}
+			return p.table(rows)
+		},
+	}
+}
+
+func (p *program) relaysRemoveCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "rm ADDRESS|KEY", Short: "Stop using a relay; what is stored there stays until it expires",
+		Args: oneArg("a relay's address or key"), ValidArgsFunction: p.completeRelay,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.openKeys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			r, err := c.FindRelay(cmd.Context(), args[0])
+			if err != nil {
+				return fmt.Errorf("%w: %s", err, args[0])
+			}
+			reports, err := c.RemoveRelay(cmd.Context(), r.Key)
+			if err != nil {
+				return err
+			}
+			if p.json {
+				err = p.printJSON(map[string]any{"removed": relayJSON(*r), "relays": relayLines(reports)})
+			} else {
+				err = p.say("Removed %s.\n", r.Address)
+			}
+			return errors.Join(err, p.failures(reports))
+		},
+	}
+}
+
+func (p *program) accountCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "account [RELAY]", Short: "Show what you may use on your relays and have used", Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: p.completeRelay,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := p.openKeys(cmd.Context())
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			relays, err := chosenRelays(cmd.Context(), c, args)
+			if err != nil {
+				return err
+			}
+			return p.showAccounts(cmd.Context(), c, relays)
+		},
+	}
+}
+
+func chosenRelays(ctx context.Context, c *client.Client, args []string) ([]client.Relay, error) {
+	if len(args) == 1 {
+		r, err := c.FindRelay(ctx, args[0])
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s", err, args[0])
+		}
+		return []client.Relay{*r}, nil
+	}
+	relays, err := c.Relays(ctx)
+	if err == nil && len(relays) == 0 {
+		err = client.ErrNoRelays
+	}
+	return relays, err
+}
+
+// accountLine is an account in JSON.
+type accountLine struct {
+	Address string          `json:"address"`
+	Account *client.Account `json:"account"`
+	Error   *string         `json:"error"`
+}
+
+func (p *program) showAccounts(ctx context.Context, c *client.Client, relays []client.Relay) error {
+	rows := [][]string{{"RELAY", "STORED", "MOVED THIS MONTH", "LAST DAY", "STATE"}}
+	var lines []accountLine
+	var reports []client.RelayReport
+	for _, r := range relays {
+		ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+		account, err := c.Account(ctx, r)
+		cancel()
+		reports = append(reports, client.RelayReport{Relay: r.Key, Address: r.Address, Err: err})
+		if err != nil {
+			text := err.Error()
+			lines = append(lines, accountLine{Address: r.Address, Error: &text})
+			continue
+		}
+		lines = append(lines, accountLine{Address: r.Address, Account: account})
+		state := "active"
+		if !account.Active {
+			state = "no new messages"
+		}
+		rows = append(rows, []string{r.Address, used(account.Stored, account.QuotaStored), used(account.Moved, account.QuotaMoved),
+			escape(account.LastDay), state})
+	}
+	var err error
+	if p.json {
+		err = p.printJSON(map[string]any{"accounts": lines})
+	} else if len(rows) > 1 {
+		err = p.table(rows)
+	}
+	return errors.Join(err, p.failures(reports))
+}
+
+func used(n, of int64) string {
+	return humanize.Bytes(uint64(max(n, 0))) + " of " + humanize.Bytes(uint64(max(of, 0)))
+}

@@ -1,0 +1,166 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relaymarket/client"
+	"relaymarket/protocol"
+)
+
+func (p *program) sendCommand() *cobra.Command {
+	var o client.SendOptions
+	ttl, tag := "30d", ""
+	patience := 30 * time.Second
+	cmd := &cobra.Command{
+		Use: "send FRIEND TEXT|-", Short: "Send a message to a friend", Args: sendArgs, ValidArgsFunction: p.completeFriend,
+		Long: `Seals the text to the friend and leaves it on all your relays. It is done when --copies of them have it on disk.
+What could not be delivered is kept, and goes out with the next send or inbox. With - the text is read from standard input.`,
+		Example: "  relay send anna \"see you at eight\"\n  git log -1 | relay send anna -",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var err error
+			if o.TTL, err = parseTTL(ttl); err != nil {
+				return exitError{exitUsage, err}
+			}
+			if o.Tag = protocol.Tag(tag); tag != "" && o.Tag.Validate() != nil {
+				return usagef("--tag is 1 to %d letters, digits, - and _", protocol.MaxTag)
+			}
+			if o.MaxPulls < 1 || o.MaxPulls > protocol.MaxPullsLimit {
+				return usagef("--max-pulls is 1 to %d", protocol.MaxPullsLimit)
+			}
+			if o.Copies < 1 {
+				return usagef("--copies is 1 or more")
+			}
+			return p.send(cmd.Context(), args[0], args[1], o, patience)
+		},
+	}
+	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w")
+	cmd.Flags().StringVar(&tag, "tag", "", "a word that the relays can see")
+	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most")
+	cmd.Flags().IntVar(&o.Copies, "copies", client.DefaultCopies, "how many relays must have it")
+	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try")
+	return cmd
+}
+
+func sendArgs(cmd *cobra.Command, args []string) error {
+	switch {
+	case len(args) < 2:
+		return errors.New("send needs a friend and a text, or - to read the text from standard input")
+	case len(args) > 2:
+		return fmt.Errorf("send takes a friend and one text, and got %d words: put the text in quotes", len(args)-1)
+	}
+	return nil
+}
+
+// parseTTL reads Go's durations, and days and weeks.
+func parseTTL(s string) (time.Duration, error) {
+	wrong := fmt.Errorf("--ttl %q is not a time: write 90m, 12h, 30d or 2w", s)
+	for unit, length := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
+		if number, ok := strings.CutSuffix(s, unit); ok {
+			n, err := strconv.ParseInt(number, 10, 64)
+			if err != nil || n < 1 || n > math.MaxInt64/int64(length) {
+				return 0, wrong
+			}
+			return time.Duration(n) * length, nil
+		}
+	}
+	ttl, err := time.ParseDuration(s)
+	if err != nil || ttl < time.Second {
+		return 0, wrong
+	}
+	return ttl, nil
+}
+
+func (p *program) send(ctx context.Context, friend, text string, o client.SendOptions, patience time.Duration) error {
+	body := []byte(text)
+	if text == "-" {
+		var err error
+		if body, err = io.ReadAll(io.LimitReader(p.in, protocol.MaxEnvelopeSize+1)); err != nil {
+			return fmt.Errorf("read the text: %w", err)
+		}
+	}
+	if len(body) == 0 {
+		return usagef("the text is empty")
+	}
+	// Found first, so that nobody types a passphrase for a name that is misspelled.
+	key, err := p.findFriend(ctx, friend)
+	if err != nil {
+		return err
+	}
+	c, err := p.openKeys(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	done := p.busy("sending")
+	m, err := c.Send(ctx, key, body, o)
+	done()
+	if m == nil {
+		return err
+	}
+	return errors.Join(p.showSent(m), p.sentCode(m, err))
+}
+
+func (p *program) findFriend(ctx context.Context, typed string) (protocol.PublicKey, error) {
+	c, err := p.open(ctx)
+	if err != nil {
+		return protocol.PublicKey{}, err
+	}
+	defer c.Close()
+	f, err := c.FindFriend(ctx, typed)
+	if err != nil {
+		return protocol.PublicKey{}, err
+	}
+	return f.Key, nil
+}
+
+// sentCode tells a message that is on some relays from one that is on none.
+func (p *program) sentCode(m *client.Outgoing, err error) error {
+	if err == nil {
+		return nil
+	}
+	for _, c := range m.Copies {
+		if c.State == "stored" {
+			return exitError{exitPartial, err}
+		}
+	}
+	return err
+}
+
+func (p *program) showSent(m *client.Outgoing) error {
+	if p.json {
+		return p.printJSON(outgoingJSON(m, ""))
+	}
+	stored, waiting := 0, 0
+	for _, c := range m.Copies {
+		switch c.State {
+		case "stored":
+			stored++
+		case "queued":
+			waiting++
+			if c.Error != "" && stored > 0 {
+				p.complain("%s\n", escape(c.Error))
+			}
+		case "failed":
+			p.complain("%s\n", escape(c.Error))
+		}
+	}
+	if stored == 0 {
+		return nil // the error says it
+	}
+	text := fmt.Sprintf("Sent %s: stored on %s", short(m.ID), count(stored, "relay"))
+	if waiting > 0 {
+		text += fmt.Sprintf(", waiting for %d more", waiting)
+	}
+	return p.say("%s.\n", text)
+}
