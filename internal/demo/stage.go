@@ -97,20 +97,22 @@ func (r *relay) admin(ctx context.Context, args ...string) error {
 
 // start runs relayd serve and waits for its line.
 func (r *relay) start(ctx context.Context, listen string) error {
-	r.cmd = exec.Command(filepath.Join(r.stage.bin, "relayd"), "serve", "--dir", r.dir,
+	cmd := exec.Command(filepath.Join(r.stage.bin, "relayd"), "serve", "--dir", r.dir,
 		"--listen", listen, "--operator-listen", "127.0.0.1:0", "--json")
-	r.cmd.Stderr = &r.log
+	cmd.Stderr = &r.log
 	// A demo that is interrupted ends its relays itself, in order.
-	r.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	out, err := r.cmd.StdoutPipe()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return err
 	}
-	if err := r.cmd.Start(); err != nil {
+	if err := cmd.Start(); err != nil {
 		return err
 	}
+	r.cmd = cmd
+	exited := make(chan error, 1)
+	r.exited = exited
 	ready := make(chan error, 1)
-	r.exited = make(chan error, 1)
 	go func() {
 		line, err := bufio.NewReader(out).ReadBytes('\n')
 		var said struct{ URL, Relay string }
@@ -124,7 +126,7 @@ func (r *relay) start(ctx context.Context, listen string) error {
 		}
 		ready <- err
 		_, _ = io.Copy(io.Discard, out)
-		r.exited <- r.cmd.Wait()
+		exited <- cmd.Wait()
 	}()
 	select {
 	case err := <-ready:
@@ -179,7 +181,7 @@ func (s *stage) newPerson(ctx context.Context, name string) (*person, error) {
 		return nil, err
 	}
 	var id struct {
-		Key string `json:"relay"`
+		Key string `json:"bech32"`
 	}
 	if err := p.json(ctx, &id, "id"); err != nil {
 		return nil, err

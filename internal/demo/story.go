@@ -124,7 +124,7 @@ func aRelayDies(ctx context.Context, _ *stage, c *cast) error {
 
 // message is one of what relay inbox --json lists.
 type message struct {
-	From string `json:"from"`
+	From string `json:"name"`
 	Body string `json:"text"`
 }
 
@@ -176,9 +176,8 @@ func heListens(ctx context.Context, _ *stage, c *cast) error {
 	}()
 	lines := bufio.NewScanner(out)
 	lines.Buffer(nil, 1<<20)
-	// Its first line says that it is connected.
-	if !lines.Scan() {
-		return fmt.Errorf("bob's listener ended before it was connected")
+	if err := connected(lines, c.south.url); err != nil {
+		return err
 	}
 	if _, err := c.alice.relay(ctx, "send", "bob", liveWords); err != nil {
 		return err
@@ -196,6 +195,25 @@ func heListens(ctx context.Context, _ *stage, c *cast) error {
 		return nil
 	}
 	return fmt.Errorf("bob's listener ended without the message")
+}
+
+// connected reads on to the line that says the listener has a stream to a relay.
+func connected(lines *bufio.Scanner, url string) error {
+	for lines.Scan() {
+		var line struct {
+			Relay *struct {
+				Address string  `json:"address"`
+				Error   *string `json:"error"`
+			} `json:"relay"`
+		}
+		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
+			return fmt.Errorf("relay listen --json printed %q: %w", lines.Text(), err)
+		}
+		if line.Relay != nil && line.Relay.Address == url && line.Relay.Error == nil {
+			return nil
+		}
+	}
+	return fmt.Errorf("bob's listener ended before it was connected to %s", url)
 }
 
 func aStranger(ctx context.Context, s *stage, c *cast) error {
