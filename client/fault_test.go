@@ -228,7 +228,37 @@ func TestTwoDevices(t *testing.T) {
 	tablet.finds()
 }
 
-// A device died with a page open. Another one of the same key finishes it, and goes on.
+// A device got a page and did not acknowledge it. Another one of the same key does, and both go on.
+func TestOpenPageIsAdopted(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	proxy := tamperBefore(t, node)
+	alice, bob := correspondents(t, node, proxy.URL)
+	tablet := bob.other().befriends(alice)
+	alice.says(bob, "zero")
+	tablet.finds("zero") // so that its next page begins after what bob does not have yet
+	alice.says(bob, "one")
+	proxy.set(pages(func(lines []string) []string { return lines[:0] }))
+	if failed := tablet.tries().Failed(); len(failed) != 1 {
+		t.Fatalf("failed: %+v", failed)
+	}
+	opened := 0
+	proxy.set(func(_ *http.Request, body []byte) []byte {
+		if strings.Contains(string(body), `"page_open"`) {
+			opened++
+		}
+		return body
+	})
+	alice.says(bob, "two")
+	bob.finds("one", "zero", "two") // the open page first
+	if opened != 1 {
+		t.Errorf("%d refusals for the open page", opened)
+	}
+	alice.says(bob, "three")
+	tablet.finds("one", "two", "three")
+	bob.finds("three")
+}
+
+// A device died with a page open that it had asked for in vain until it was spent. Another one of the same key finishes it, and goes on.
 func TestPageOfAnotherDevice(t *testing.T) {
 	node := testnode.Start(t, testnode.Options{})
 	proxy := cutBefore(t, node)

@@ -270,7 +270,7 @@ func (p *puller) cut(ctx context.Context, page *state.Page, part *protocol.Page,
 		}
 	}
 	p.c.log.Debug("a reply was cut", "relay", p.peer.address, "page", page.ID, "error", err)
-	wait(ctx, (&backoff{first: 100 * time.Millisecond, most: time.Second, tries: p.setbacks / 2}).next(err), nil)
+	wait(ctx, (&backoff{first: 100 * time.Millisecond, most: 500 * time.Millisecond, tries: p.setbacks / 2}).next(err), nil)
 	return ctx.Err()
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 func (p *program) friendCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "friend", Short: "Add, list and remove friends", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "friend", Short: "Add, list and remove friends", Args: subcommand, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(p.friendAddCommand(), p.friendListCommand(), p.friendRemoveCommand())
 	return cmd

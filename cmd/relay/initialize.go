@@ -77,7 +77,7 @@ func (p *program) initialize(ctx context.Context, restore bool, label string) er
 		return err
 	}
 	if err := keyfile.Create(path, seed, time.Now(), passphrase, keyfile.Options{}); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	result := initialResult{Key: c.Key().Bech32(), Dir: dir, Restored: restore}
 	if !restore {

@@ -100,7 +100,7 @@ func (p *program) openWith(ctx context.Context, dir string, seed *keyfile.Seed) 
 func (p *program) seed(ctx context.Context, dir string) (*keyfile.Seed, error) {
 	path := filepath.Join(dir, keyFileName)
 	if _, err := keyfile.Inspect(path); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	if p.passphraseFile == "" {
 		if seed, err := p.fetch(ctx, dir); err == nil {
@@ -116,7 +116,7 @@ func (p *program) seed(ctx context.Context, dir string) (*keyfile.Seed, error) {
 	defer passphrase.Wipe()
 	document, err := keyfile.Open(path, passphrase)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
 	return document.Seed, nil
 }
@@ -140,7 +140,11 @@ func (p *program) passphrase(prompt string) (keyfile.Passphrase, error) {
 	if passphrase != nil || err != nil {
 		return passphrase, err
 	}
-	return p.ask(prompt)
+	typed, err := p.ask(prompt)
+	if err != nil {
+		return nil, err
+	}
+	return typed[0], nil
 }
 
 // givenPassphrase is nil if neither file nor environment has one.
@@ -167,8 +171,10 @@ func (p *program) givenPassphrase() (keyfile.Passphrase, error) {
 	return nil, nil
 }
 
-// ask asks the user, without echo. Standard input may be a message: then the terminal itself is asked.
-func (p *program) ask(prompt string) (keyfile.Passphrase, error) {
+// ask asks the user, without echo, once for each prompt. Standard input may be a message: then the terminal itself
+// is asked. The terminal is raw from before the first prompt to after the last answer, so that nothing typed
+// ahead is shown, and Ctrl-C is seen as what it is.
+func (p *program) ask(prompts ...string) ([]keyfile.Passphrase, error) {
 	terminal := p.in
 	if !term.IsTerminal(int(terminal.Fd())) {
 		var err error
@@ -177,11 +183,23 @@ func (p *program) ask(prompt string) (keyfile.Passphrase, error) {
 		}
 		defer terminal.Close()
 	}
-	p.complain("%s", prompt)
-	typed, err := term.ReadPassword(int(terminal.Fd()))
-	p.complain("\n")
+	before, err := term.MakeRaw(int(terminal.Fd()))
 	if err != nil {
 		return nil, exitError{exitLocked, fmt.Errorf("%w: %w", errNoPassphrase, err)}
+	}
+	defer func() { _ = term.Restore(int(terminal.Fd()), before) }()
+	screen := term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{terminal, p.err}, "")
+	var typed []keyfile.Passphrase
+	for _, prompt := range prompts {
+		line, err := screen.ReadPassword(prompt)
+		if err != nil {
+			p.complain("\r\n")
+			return nil, exitError{exitFailed, errors.New("given up: no passphrase was typed")}
+		}
+		typed = append(typed, keyfile.Passphrase(line))
 	}
 	return typed, nil
 }
@@ -192,18 +210,14 @@ func (p *program) newPassphrase() (keyfile.Passphrase, error) {
 	if passphrase != nil || err != nil {
 		return passphrase, err
 	}
-	first, err := p.ask("New passphrase: ")
+	typed, err := p.ask("New passphrase: ", "Once more: ")
 	if err != nil {
 		return nil, err
 	}
-	again, err := p.ask("Once more: ")
-	if err != nil {
-		return nil, err
-	}
-	defer again.Wipe()
-	if !bytes.Equal(first, again) {
-		first.Wipe()
+	defer typed[1].Wipe()
+	if !bytes.Equal(typed[0], typed[1]) {
+		typed[0].Wipe()
 		return nil, errors.New("the two passphrases differ: run this again")
 	}
-	return first, nil
+	return typed[0], nil
 }

@@ -12,6 +12,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -127,9 +128,16 @@ not, 5 locked and nobody can be asked for the passphrase.`
 func (p *program) root(began *bool) *cobra.Command {
 	root := &cobra.Command{
 		Use: "relay", Short: "Send and read sealed messages through relays", Long: longHelp,
-		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
-		PersistentPreRun: func(*cobra.Command, []string) { *began = true },
-		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true, SilenceUsage: true, Args: subcommand, SuggestionsMinimumDistance: 2,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			// Cobra looks at these after it, and would make them a failure of the command.
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return err
+			}
+			*began = true
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&p.dir, "dir", "", "folder of keys and messages (default $RELAY_DIR, or relay in your configuration folder)")
@@ -140,4 +148,15 @@ func (p *program) root(began *bool) *cobra.Command {
 		p.relaysCommand(), p.accountCommand(), p.sendCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.removeCommand(), p.versionCommand())
 	return root
+}
+
+// subcommand is for commands that only hold others: an argument is a misspelled one.
+func subcommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return fmt.Errorf("there is no command %q, did you mean %s?", args[0], strings.Join(near, " or "))
+	}
+	return fmt.Errorf("there is no command %q", args[0])
 }

@@ -13,7 +13,7 @@ import (
 )
 
 func (p *program) relaysCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "relays", Aliases: []string{"relay"}, Short: "Add, list and remove the relays you use", Args: cobra.NoArgs,
+	cmd := &cobra.Command{Use: "relays", Aliases: []string{"relay"}, Short: "Add, list and remove the relays you use", Args: subcommand, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(p.relaysAddCommand(), p.relaysListCommand(), p.relaysRemoveCommand())
 	return cmd

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 	"time"
 
@@ -41,7 +40,7 @@ func (p *program) unlock(ctx context.Context, duration time.Duration) error {
 	}
 	path := filepath.Join(dir, keyFileName)
 	if _, err := keyfile.Inspect(path); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	socket, err := p.socket(dir)
 	if err != nil {
@@ -54,7 +53,7 @@ func (p *program) unlock(ctx context.Context, duration time.Duration) error {
 	defer passphrase.Wipe()
 	document, err := keyfile.Open(path, passphrase)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return err
 	}
 	defer document.Wipe()
 	entropy, err := document.Seed.Entropy()
