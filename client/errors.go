@@ -19,6 +19,10 @@ var (
 	ErrNoRelays = errors.New("you have no relay yet: add one with its address")
 	// ErrNotStored: fewer relays than asked for confirmed the message. It stays queued.
 	ErrNotStored = errors.New("the message is not stored on as many relays as asked for")
+	// ErrRefused: the relays that do not have the message refuse it for good. It is not tried again.
+	ErrRefused = errors.New("the message is refused")
+	// ErrTooLarge: fewer relays than asked for take a record of this size. Nothing was sent.
+	ErrTooLarge = errors.New("the message is too large")
 	// ErrTampered: what a relay served is not what was signed.
 	ErrTampered = errors.New("the relay altered what it serves")
 	// ErrNoCard: none of the relays has a valid card of this key.

@@ -13,6 +13,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/client"
+	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testnode"
 	"relaymarket/protocol"
 )
@@ -369,5 +370,35 @@ func put(t *testing.T, node *testnode.Node, from, to *person, id protocol.Record
 	_ = reply.Body.Close()
 	if reply.StatusCode != http.StatusCreated {
 		t.Fatalf("put: %s", reply.Status)
+	}
+}
+
+// What no relay takes is found before it is numbered: the friend sees no gap.
+func TestTooLargeIsNotSent(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	alice := somebody(t).joins(node)
+	bob := somebody(t).befriends(alice)
+	alice.befriends(bob)
+	_, err := alice.Send(t.Context(), bob.Key(), make([]byte, 1<<20), client.SendOptions{ContentType: "application/octet-stream"})
+	if !errors.Is(err, client.ErrTooLarge) {
+		t.Fatalf("a message of 1 MiB: %v", err)
+	}
+	if queue, err := alice.Outbox(t.Context(), 10); err != nil || len(queue) != 0 {
+		t.Fatalf("it was queued: %v %v", queue, err)
+	}
+	if sent := alice.says(bob, "short"); sent.Seq != 1 {
+		t.Errorf("the next message has the number %d: a gap", sent.Seq)
+	}
+}
+
+// A relay that lowered its limit since it was added refuses for good, and the sender is told so.
+func TestRefusedForGood(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) { c.Limits.Lifetime = time.Hour }})
+	alice := somebody(t).joins(node)
+	bob := somebody(t).befriends(alice)
+	alice.befriends(bob)
+	m, err := alice.Send(t.Context(), bob.Key(), []byte("for a month"), client.SendOptions{})
+	if !errors.Is(err, client.ErrRefused) || errors.Is(err, client.ErrNotStored) || m == nil || m.Copies[0].State != "failed" {
+		t.Fatalf("a lifetime the relay does not take: %v, %+v", err, m)
 	}
 }

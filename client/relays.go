@@ -53,7 +53,7 @@ func (c *Client) AddRelay(ctx context.Context, typed string) (*Relay, *protocol.
 	if err != nil {
 		return nil, nil, err
 	}
-	relay := Relay{Key: p.key, Address: address, Added: c.now()}
+	relay := Relay{Key: p.key, Address: address, Added: c.now(), Bytes: offer.Limits.RecordBytes}
 	if err := c.introduce(ctx, p, relay); err != nil {
 		return nil, nil, err
 	}
@@ -108,7 +108,7 @@ func (c *Client) introduce(ctx context.Context, p *peer, relay Relay) error {
 	if card, err = c.putNewest(ctx, p, card); err != nil {
 		return err
 	}
-	if err := c.state.PutRelay(ctx, relay.Key, relay.Address); err != nil {
+	if err := c.state.PutRelay(ctx, relay.Key, relay.Address, relay.Bytes); err != nil {
 		return err
 	}
 	if err := c.state.SetCard(ctx, card.Bytes()); err != nil {

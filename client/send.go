@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -48,7 +49,8 @@ type Copy = state.Copy
 //
 // The message is on this disk, and numbered, before it is sent. If fewer relays than asked for
 // confirmed it, the error is an ErrNotStored and the message is returned as well: it stays queued, and goes out
-// with the next Send, Sync or Flush. Do not send it again.
+// with the next Send, Sync or Flush. Do not send it again. When no relay may take it any more, the error is an
+// ErrRefused instead; one that is too large for them all is found before it is queued, ErrTooLarge.
 func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byte, o SendOptions) (*Outgoing, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
@@ -83,8 +85,10 @@ func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byt
 			Expires: c.now().Add(o.TTL), MaxPulls: o.MaxPulls}
 		sealContext := protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: optionalTag(o.Tag)}
 		header := protocol.SealedHeader{ContentType: o.ContentType, Device: device, Seq: seq, Name: o.Name}
-		m.Sealed, err = protocol.Seal(to, sealContext, header, body)
-		return m, err
+		if m.Sealed, err = protocol.Seal(to, sealContext, header, body); err != nil {
+			return nil, err
+		}
+		return m, c.checkSize(m, friend, relays, o.Copies)
 	})
 	if err != nil {
 		return nil, err
@@ -164,10 +168,41 @@ func (c *Client) deliverNow(ctx context.Context, n int64, relays []Relay, copies
 	if err != nil {
 		return nil, err
 	}
+	if stored < copies && !waits(message) {
+		return message, fmt.Errorf("%w by %d of %d relays: %w", ErrRefused, len(relays)-stored, len(relays), errors.Join(failures...))
+	}
 	if stored < copies {
 		return message, fmt.Errorf("%w (%d of %d): %w", ErrNotStored, stored, copies, errors.Join(failures...))
 	}
 	return message, nil
+}
+
+// waits tells whether a copy may still be stored.
+func waits(m *Outgoing) bool {
+	return slices.ContainsFunc(m.Copies, func(c Copy) bool { return c.State == state.CopyQueued })
+}
+
+// checkSize finds a message that is too large before it is numbered: the receiver would see its
+// number missing.
+func (c *Client) checkSize(m *Outgoing, to protocol.PublicKey, relays []Relay, copies int) error {
+	sized := *m
+	sized.To = to
+	e, err := c.build(&sized, relays[0].Key)(c.now())
+	if err != nil {
+		return err
+	}
+	fits, most := 0, int64(0)
+	for _, r := range relays {
+		most = max(most, r.Bytes)
+		if e.Size() <= r.Bytes {
+			fits++
+		}
+	}
+	if fits < copies {
+		return fmt.Errorf("%w: sealed it has %d bytes, and %d of your %d relays take that many (the largest record is %d)",
+			ErrTooLarge, e.Size(), fits, len(relays), most)
+	}
+	return nil
 }
 
 // build makes the envelope of one copy. It is the same request each time, so that repeating it is

@@ -23,13 +23,14 @@ type Relay struct {
 	Key       protocol.PublicKey
 	Address   string
 	Added     protocol.Timestamp
+	Bytes     int64          // the largest record it takes, as it announced when it was added
 	Published *protocol.Hash // hash of the card it took last
 }
 
-// PutRelay adds a relay or changes its address.
-func (s *Store) PutRelay(ctx context.Context, key protocol.PublicKey, address string) error {
-	return s.exec(ctx, `INSERT INTO relays (key, address, added) VALUES (?, ?, ?)
-		ON CONFLICT (key) DO UPDATE SET address = excluded.address`, key[:], address, s.now())
+// PutRelay adds a relay or changes its address and how large a record it takes.
+func (s *Store) PutRelay(ctx context.Context, key protocol.PublicKey, address string, recordBytes int64) error {
+	return s.exec(ctx, `INSERT INTO relays (key, address, added, bytes) VALUES (?, ?, ?, ?)
+		ON CONFLICT (key) DO UPDATE SET address = excluded.address, bytes = excluded.bytes`, key[:], address, s.now(), recordBytes)
 }
 
 // SetPublished notes which card a relay took.
@@ -58,14 +59,14 @@ func (s *Store) Relays(ctx context.Context) ([]Relay, error) {
 	return collect(ctx, s.sql, func(scan func(...any) error) (Relay, error) {
 		var r Relay
 		var key, published []byte
-		err := scan(&key, &r.Address, &r.Added, &published)
+		err := scan(&key, &r.Address, &r.Added, &r.Bytes, &published)
 		r.Key = publicKey(key)
 		if published != nil {
 			h := hash(published)
 			r.Published = &h
 		}
 		return r, err
-	}, `SELECT key, address, added, published FROM relays ORDER BY added, key`)
+	}, `SELECT key, address, added, bytes, published FROM relays ORDER BY added, key`)
 }
 
 // Profile is what the owner's card says beside relays and keys.

@@ -33,6 +33,8 @@ func adviceTable() []struct {
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},
 		{client.ErrNotStored, "It is kept and goes out with the next send or inbox. Do not send it again. See: relay outbox"},
+		{client.ErrTooLarge, "Nothing was sent. Make it shorter, or send it in parts."},
+		{client.ErrRefused, "It is not tried again. See: relay outbox"},
 		{client.ErrNameTaken, "Choose another name with --name."},
 		{client.ErrNoFriend, "See: relay friend list"},
 		{client.ErrNoRelay, "See: relay relays list"},

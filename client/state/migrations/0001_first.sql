@@ -11,6 +11,7 @@ CREATE TABLE relays (
   key       BLOB PRIMARY KEY CHECK (length(key) = 32),
   address   TEXT NOT NULL,
   added     INTEGER NOT NULL,
+  bytes     INTEGER NOT NULL,      -- the most that its announcement lets a record have
   published BLOB                   -- hash of the card that this relay took, so that only changes are sent
 ) STRICT, WITHOUT ROWID;
 
