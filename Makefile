@@ -6,6 +6,8 @@ PREFIX = /usr/local
 FUZZTIME = 20s
 # KEEP=1 leaves the demo running.
 KEEP =
+# Flags of the load generator, as BENCH='-points write -seconds 3'; BENCH=-help lists them.
+BENCH =
 
 .PHONY: help
 help: ## this list
@@ -45,6 +47,11 @@ generate: ## the server's routes and the Go client, from openapi.yaml
 .PHONY: vectors
 vectors: ## the test vectors, from the code
 	go run ./internal/vectors
+
+.PHONY: bench
+bench: setup build ## speed of the relay beside the limits of this machine, some 20 minutes (BENCH='-seconds 3 -repeats 1': quicker)
+	go build -o bin/ ./internal/bench
+	bin/bench $(BENCH)
 
 .PHONY: fuzz
 fuzz: setup ## every fuzz target for FUZZTIME (20s)

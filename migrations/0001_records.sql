@@ -61,10 +61,11 @@ ALTER TABLE records ALTER COLUMN envelope SET STORAGE EXTERNAL;
 
 -- A path is written once: this is what makes a write idempotent.
 CREATE UNIQUE INDEX records_path ON records (sender, receiver, id);
--- Pulls and listens: the records of each named sender, in cursor order.
-CREATE INDEX records_inbox ON records (receiver, sender, n);
+-- Pulls and listens: the records of each named sender, in cursor order. Without the tombstones, which
+-- stay until they expire: a reader for whom thousands were deleted would walk them in every poll.
+CREATE INDEX records_inbox ON records (receiver, sender, n) WHERE state = 0;
 -- A sender lists all of his outboxes in cursor order.
-CREATE INDEX records_outbox ON records (sender, n);
+CREATE INDEX records_outbox ON records (sender, n) WHERE state = 0;
 -- The sweeper finds what has ended.
 CREATE INDEX records_expires ON records (expires);
 
@@ -99,8 +100,9 @@ CREATE TABLE pages (
 );
 -- One page may be open for each reader: the next waits for its acknowledgement.
 CREATE UNIQUE INDEX pages_open ON pages (reader) WHERE got IS NULL;
--- The sweeper finds old acknowledged pages.
-CREATE INDEX pages_made ON pages (made) WHERE got IS NOT NULL;
+-- The sweeper finds pages acknowledged long ago, and those that never were.
+CREATE INDEX pages_got ON pages (got_at) WHERE got IS NOT NULL;
+CREATE INDEX pages_abandoned ON pages (made) WHERE got IS NULL;
 
 -- Identity cards of account holders, newest only.
 CREATE TABLE cards (

@@ -26,7 +26,8 @@
 //
 // # Life of a page
 //
-//	asked ──► open (served 1 … 3 times) ──► acknowledged ──► row removed after 35 days
+//	asked ──► open (served 1 … 3 times) ──► acknowledged ── + 35 d ──► row removed
+//	           └── all it names expired ─────────────────── + 35 d ──► row removed
 //
 // One page may be open for each reader. While it is, another one is refused with its id.
 package records

@@ -39,6 +39,10 @@ func (e *entryRow) entry(s *Store) *Entry {
 	return entry
 }
 
+// maxLook is how many records one listing looks at for those of a time. Past it the page ends, full
+// or not, and the next one reads on.
+const maxLook = 10_000
+
 // List is one page of an inventory, live records only, in cursor order.
 func (s *Store) List(ctx context.Context, r ListRequest) (*Listing, error) {
 	after, err := s.place(r.After)
@@ -51,21 +55,29 @@ func (s *Store) List(ctx context.Context, r ListRequest) (*Listing, error) {
 		receiver = r.Receiver[:]
 		where = `r.sender = $1 AND r.receiver = $2`
 	}
+	var look *int64
+	if r.AfterTs != nil || r.BeforeTs != nil {
+		look = new(int64)
+		*look = maxLook
+	}
+	where += ` AND ($2::bytea IS NULL OR r.receiver = $2) AND r.n > $3 AND r.state = 0`
 	rows, err := s.db.Pool().Query(ctx, `
-		SELECT c.n, l.* FROM relay_cursor c LEFT JOIN LATERAL (
-		  SELECT `+entryColumns+` FROM records r LEFT JOIN pulls p USING (n)
-		  WHERE `+where+` AND ($2::bytea IS NULL OR r.receiver = $2) AND r.n > $3 AND r.state = 0 AND r.expires > $4
-		    AND coalesce(p.remaining, 1) > 0 AND ($5::bigint IS NULL OR r.timestamp > $5) AND ($6::bigint IS NULL OR r.timestamp < $6)
+		SELECT c.n, (SELECT r.n FROM records r WHERE $8::bigint IS NOT NULL AND `+where+` ORDER BY r.n OFFSET $8 - 1 LIMIT 1), l.*
+		FROM relay_cursor c LEFT JOIN LATERAL (
+		  SELECT `+entryColumns+` FROM (SELECT * FROM records r WHERE `+where+` ORDER BY r.n LIMIT $8) r LEFT JOIN pulls p USING (n)
+		  WHERE r.expires > $4 AND coalesce(p.remaining, 1) > 0
+		    AND ($5::bigint IS NULL OR r.timestamp > $5) AND ($6::bigint IS NULL OR r.timestamp < $6)
 		  ORDER BY r.n LIMIT $7) l ON true
 		ORDER BY l.n`,
-		r.Sender[:], receiver, after, int64(s.now()), (*int64)(r.AfterTs), (*int64)(r.BeforeTs), r.Limit+1)
+		r.Sender[:], receiver, after, int64(s.now()), (*int64)(r.AfterTs), (*int64)(r.BeforeTs), r.Limit+1, look)
 	if err != nil {
 		return nil, wrap(err, "list")
 	}
 	listing := &Listing{Entries: []Entry{}}
 	var head int64
+	var looked *int64 // up to here, when that is not all
 	var row entryRow
-	_, err = pgx.ForEachRow(rows, append([]any{&head}, row.targets()...), func() error {
+	_, err = pgx.ForEachRow(rows, append([]any{&head, &looked}, row.targets()...), func() error {
 		switch {
 		case row.n == nil:
 		case int64(len(listing.Entries)) == r.Limit:
@@ -81,9 +93,13 @@ func (s *Store) List(ctx context.Context, r ListRequest) (*Listing, error) {
 	if after > head {
 		return nil, errEpoch()
 	}
-	listing.Cursor = s.cursor(head)
-	if listing.More {
+	switch {
+	case listing.More:
 		listing.Cursor = listing.Entries[len(listing.Entries)-1].Cursor
+	case looked != nil:
+		listing.Cursor, listing.More = s.cursor(*looked), true
+	default:
+		listing.Cursor = s.cursor(head)
 	}
 	return listing, nil
 }

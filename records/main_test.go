@@ -30,6 +30,7 @@ type house struct {
 	store  *records.Store
 	relay  *protocol.PrivateKey
 	offset *atomic.Int64 // of the clock, in ms
+	start  time.Time     // of a clock that only advance moves; zero: it runs
 }
 
 func newHouse(t testing.TB) *house {
@@ -45,6 +46,25 @@ func newHouse(t testing.TB) *house {
 func joinHouse(t testing.TB, url string, relay *protocol.PrivateKey, offset *atomic.Int64) *house {
 	t.Helper()
 	h := &house{t: t, url: url, relay: relay, offset: offset}
+	h.open()
+	return h
+}
+
+// newStillHouse is a house whose clock stands still until it is moved.
+func newStillHouse(t testing.TB, at time.Time) *house {
+	t.Helper()
+	h := &house{t: t, url: testpg.New(t), relay: key(t), offset: new(atomic.Int64), start: at}
+	if err := migrations.Up(t.Context(), h.url); err != nil {
+		t.Fatal(err)
+	}
+	h.open()
+	return h
+}
+
+func (h *house) open() {
+	t := h.t
+	t.Helper()
+	url := h.url
 	var err error
 	if h.db, err = db.Open(t.Context(), url, 16); err != nil {
 		t.Fatal(err)
@@ -65,11 +85,14 @@ func joinHouse(t testing.TB, url string, relay *protocol.PrivateKey, offset *ato
 		}
 		h.db.Close()
 	})
-	return h
 }
 
 func (h *house) clock() time.Time {
-	return time.Now().Add(time.Duration(h.offset.Load()) * time.Millisecond)
+	now := h.start
+	if now.IsZero() {
+		now = time.Now()
+	}
+	return now.Add(time.Duration(h.offset.Load()) * time.Millisecond)
 }
 func (h *house) advance(d time.Duration) {
 	h.offset.Add(d.Milliseconds())

@@ -12,8 +12,8 @@ import (
 )
 
 // serveAgain answers a page that exists, and counts the serve before it happens. It returns nil
-// when there is no such page.
-func (s *Store) serveAgain(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID) (*Page, error) {
+// when there is no such page. When only is given, the page has to be of that record alone.
+func (s *Store) serveAgain(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID, only *protocol.Path) (*Page, error) {
 	var ns []int64
 	var ids []string
 	var senders, hashes, rootRaw []byte
@@ -27,6 +27,9 @@ func (s *Store) serveAgain(ctx context.Context, tx pgx.Tx, reader protocol.Publi
 	}
 	if err != nil {
 		return nil, err
+	}
+	if only != nil && (len(ids) != 1 || ids[0] != string(only.ID) || !bytes.Equal(senders, only.Sender[:])) {
+		return nil, protocol.Errorf(protocol.CodeConflict, "the page id %s was used for another page", id)
 	}
 	root := protocol.Hash(rootRaw)
 	if page.Header.Served >= protocol.MaxPageServes {

@@ -1,7 +1,9 @@
 package records
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -19,10 +21,9 @@ const maxWaiting = 1024
 type Subscription struct {
 	store    *Store
 	receiver protocol.PublicKey
-	senders  map[protocol.PublicKey]struct{}
-	raw      [][]byte      // senders, as the database takes them
-	joined   int64         // the tail tells what is above this, the database what is not
-	wake     chan struct{} // capacity 1: something waits
+	senders  []protocol.PublicKey // sorted: a map of a thousand takes twice the memory
+	joined   int64                // the tail tells what is above this, the database what is not
+	wake     chan struct{}        // capacity 1: something waits
 
 	mu      sync.Mutex // guards what follows; taken after tail.mu
 	told    int64      // everything up to here was handed out
@@ -46,12 +47,9 @@ func (s *Store) Listen(ctx context.Context, reader protocol.PublicKey, senders [
 	if place > head {
 		return nil, errEpoch()
 	}
-	sub := &Subscription{store: s, receiver: reader, senders: make(map[protocol.PublicKey]struct{}, len(senders)),
+	sub := &Subscription{store: s, receiver: reader, senders: slices.Clone(senders),
 		wake: make(chan struct{}, 1), told: place}
-	for _, k := range senders {
-		sub.senders[k] = struct{}{}
-		sub.raw = append(sub.raw, k[:])
-	}
+	slices.SortFunc(sub.senders, compareKeys)
 	s.tail.join(sub, head)
 	return sub, nil
 }
@@ -77,7 +75,7 @@ func (t *tail) join(sub *Subscription, head int64) {
 
 // offer is called by the tail, which holds its lock: it must not block.
 func (sub *Subscription) offer(e *Entry) {
-	if _, wanted := sub.senders[e.Sender]; !wanted {
+	if _, wanted := slices.BinarySearchFunc(sub.senders, e.Sender, compareKeys); !wanted {
 		return
 	}
 	sub.mu.Lock()
@@ -96,6 +94,8 @@ func (sub *Subscription) offer(e *Entry) {
 	default:
 	}
 }
+
+func compareKeys(a, b protocol.PublicKey) int { return bytes.Compare(a[:], b[:]) }
 
 // Next waits for the next event, or for ctx. After an event with Behind there is none.
 func (sub *Subscription) Next(ctx context.Context) (Event, error) {
@@ -162,12 +162,14 @@ func (sub *Subscription) catchUp(ctx context.Context) error {
 }
 
 func (s *Store) committedBetween(ctx context.Context, sub *Subscription, after int64) ([]*Entry, error) {
+	senders := make([][]byte, len(sub.senders))
+	for i := range senders {
+		senders[i] = sub.senders[i][:]
+	}
 	rows, err := s.db.Pool().Query(ctx, `
-		SELECT l.* FROM unnest($2::bytea[]) AS s (key) CROSS JOIN LATERAL (
-		  SELECT `+entryColumns+` FROM records r LEFT JOIN pulls p USING (n)
-		  WHERE r.receiver = $1 AND r.sender = s.key AND r.n > $3 AND r.n <= $4 AND r.state = 0 AND r.expires > $5
-		  ORDER BY r.n LIMIT $6) l
-		ORDER BY l.n LIMIT $6`, sub.receiver[:], sub.raw, after, sub.joined, int64(s.now()), tailBatch)
+		`+found+`
+		SELECT `+entryColumns+` FROM found f JOIN records r USING (n) LEFT JOIN pulls p USING (n) ORDER BY r.n`,
+		sub.receiver[:], senders, after, sub.joined, int64(s.now()), int64(tailBatch), lookFor(tailBatch, len(senders)))
 	if err != nil {
 		return nil, wrap(err, "listen")
 	}

@@ -14,7 +14,7 @@ import (
 const (
 	keepExpired  = time.Hour           // after expires, the row and its bytes
 	keepUsedUp   = 10 * time.Minute    // after the last pull, the bytes
-	keepPages    = 35 * 24 * time.Hour // acknowledged pages
+	keepPages    = 35 * 24 * time.Hour // pages, after their acknowledgement: the evidence of a month's bill
 	sweepEvery   = 10 * time.Second    // between passes
 	sweepBatch   = 1000                // rows in one transaction: no long locks
 	sweepTimeout = 30 * time.Second    // for one transaction
@@ -39,7 +39,7 @@ func (s *Store) sweepLoop(ctx context.Context) {
 // Sweep removes what has ended, until nothing is left to remove. [Store.Run] calls it every ten
 // seconds; calling it at any other time is safe.
 func (s *Store) Sweep(ctx context.Context) error {
-	for _, step := range []func(context.Context, pgx.Tx) (int, error){s.sweepExpired, s.sweepUsedUp, s.sweepPages} {
+	for _, step := range []func(context.Context, pgx.Tx) (int, error){s.sweepExpired, s.sweepUsedUp, s.sweepPages, s.sweepAbandoned} {
 		for {
 			done, err := s.sweepStep(ctx, step)
 			if err != nil {
@@ -143,8 +143,17 @@ func (s *Store) end(ctx context.Context, tx pgx.Tx, victims []victim, statement 
 	return len(ns), batch.Save(ctx, tx)
 }
 
+// sweepPages removes acknowledged pages.
 func (s *Store) sweepPages(ctx context.Context, tx pgx.Tx) (int, error) {
 	tag, err := tx.Exec(ctx, `DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		SELECT ctid FROM pages WHERE got IS NOT NULL AND made <= $1 LIMIT $2))`, int64(s.now().Add(-keepPages)), sweepBatch)
+		SELECT ctid FROM pages WHERE got IS NOT NULL AND got_at <= $1 LIMIT $2))`, int64(s.now().Add(-keepPages)), sweepBatch)
+	return int(tag.RowsAffected()), err
+}
+
+// sweepAbandoned removes pages that their readers never acknowledged, once nothing of them can be
+// served any more: else each key that ever read and vanished would leave a row for good.
+func (s *Store) sweepAbandoned(ctx context.Context, tx pgx.Tx) (int, error) {
+	tag, err := tx.Exec(ctx, `DELETE FROM pages WHERE ctid = ANY(ARRAY(
+		SELECT ctid FROM pages WHERE got IS NULL AND made <= $1 LIMIT $2))`, int64(s.now().Add(-keepPages-s.limits.Lifetime)), sweepBatch)
 	return int(tag.RowsAffected()), err
 }

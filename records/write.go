@@ -27,12 +27,15 @@ type item struct {
 	path    protocol.Path
 	request protocol.Hash
 	hash    protocol.Hash
-	outcome Outcome
 
+	// What follows is of one attempt.
+	outcome  Outcome
 	admitted bool // not the sender's account but the receiver's is asked
 	looked   bool // existing was looked up in this transaction
 	existing *existing
-	n        int64 // its place, once inserted
+	twin     *item     // the same request, which comes before it in the same transaction
+	counted  time.Time // when it was charged
+	n        int64     // its place, once inserted
 }
 
 // existing is what stands under a write's path already.
@@ -60,82 +63,38 @@ func (it *item) charge() books.Charge {
 	return c
 }
 
-// commit decides every item. Items that need another transaction (an admitted writer, whose payer's
-// row must be locked in its own order; a second item of one path) are decided after the others.
+// commit decides every item, in as few transactions as there are kinds of payers: first the
+// senders' own accounts, then, for senders without one, those of receivers who may admit them.
+// However its items repeat or contradict each other, one request costs no more than that.
 func (s *Store) commit(items []*item) {
-	for len(items) > 0 {
-		var now, later []*item
-		first := make(map[protocol.Path]*item, len(items))
-		twins := make(map[*item]*item)
+	if again := s.decided(items, false); len(again) > 0 {
+		s.decided(again, true)
+	}
+}
+
+// decided gives every item its outcome, but those it returns, which are to be tried as admitted.
+func (s *Store) decided(items []*item, admitted bool) (again []*item) {
+	again, err := s.transact(items, admitted, false)
+	if db.IsUniqueViolation(err, "records_path") {
+		// Somebody wrote one of these moments ago. With the cursor's row locked first,
+		// nobody can any more, and a look-up of all is exact.
+		s.metrics.careful.Inc()
+		again, err = s.transact(items, admitted, true)
+	}
+	if err != nil {
+		s.log.Error("commit writes", "records", len(items), "err", err)
 		for _, it := range items {
-			switch f := first[it.path]; {
-			case f == nil:
-				first[it.path] = it
-				now = append(now, it)
-			case f.request == it.request:
-				twins[it] = f
-			default:
-				later = append(later, it)
-			}
+			it.outcome = Outcome{Err: err}
 		}
-		later = append(later, s.commitDistinct(now)...)
-		waiting := make(map[*item]bool, len(later))
-		for _, it := range later {
-			waiting[it] = true
-		}
-		for twin, f := range twins {
-			if waiting[f] {
-				later = append(later, twin)
-				continue
-			}
-			twin.outcome = f.outcome
-			twin.outcome.Replayed = f.outcome.Err == nil
-		}
-		items = later
+		return nil
 	}
-}
-
-// commitDistinct writes items of distinct paths and returns those that must be tried as admitted.
-func (s *Store) commitDistinct(items []*item) (retry []*item) {
-	own, admitted := split(items)
-	for _, group := range [][]*item{own, admitted} {
-		if len(group) == 0 {
-			continue
-		}
-		again, err := s.transact(group, false)
-		if db.IsUniqueViolation(err, "records_path") {
-			// Somebody wrote one of these moments ago. With the cursor's row locked first,
-			// nobody can any more, and a look-up of all is exact.
-			s.metrics.careful.Inc()
-			again, err = s.transact(group, true)
-		}
-		if err != nil {
-			s.log.Error("commit writes", "records", len(group), "err", err)
-			for _, it := range group {
-				it.outcome = Outcome{Err: err}
-			}
-			continue
-		}
-		retry = append(retry, again...)
-	}
-	return retry
-}
-
-func split(items []*item) (own, admitted []*item) {
-	for _, it := range items {
-		if it.admitted {
-			admitted = append(admitted, it)
-		} else {
-			own = append(own, it)
-		}
-	}
-	return own, admitted
+	return again
 }
 
 // transact runs one transaction of writes: lock accounts → look up what may be a repeat → decide →
 // update accounts → take places → COPY → COMMIT. In careful mode the cursor's row is locked before
 // the look-up, which then is of all items.
-func (s *Store) transact(items []*item, careful bool) (again []*item, err error) {
+func (s *Store) transact(items []*item, admitted, careful bool) (again []*item, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	var fresh []*item
@@ -145,7 +104,7 @@ func (s *Store) transact(items []*item, careful bool) (again []*item, err error)
 		again, fresh = nil, nil
 		charges := make([]books.Charge, len(items))
 		for i, it := range items {
-			it.outcome, it.looked, it.existing, it.n = Outcome{}, false, nil, 0
+			*it = item{in: it.in, path: it.path, request: it.request, hash: it.hash, admitted: admitted}
 			charges[i] = it.charge()
 		}
 		batch, err := s.books.Lock(ctx, tx, charges)
@@ -178,7 +137,7 @@ func (s *Store) transact(items []*item, careful bool) (again []*item, err error)
 		if err := batch.Save(ctx, tx); err != nil {
 			return err
 		}
-		first, err = s.insert(ctx, tx, fresh, now)
+		first, err = s.insert(ctx, tx, fresh)
 		return err
 	})
 	if err != nil {
@@ -188,29 +147,41 @@ func (s *Store) transact(items []*item, careful bool) (again []*item, err error)
 		s.metrics.written.Add(float64(len(fresh)))
 		s.tail.publish(first, s.entries(fresh))
 	}
+	for _, it := range items {
+		if it.twin != nil {
+			it.outcome = it.twin.outcome
+			it.outcome.Replayed = true
+		}
+	}
 	return again, nil
 }
 
 // decide splits items that are not there already into those to insert and those to try again as
-// admitted; the rest gets its refusal.
+// admitted; the rest gets its refusal, or follows an earlier item under its path.
 func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp) (fresh, again []*item) {
+	claimed := make(map[protocol.Path]*item, len(items))
 	for _, it := range items {
 		if it.existing != nil {
 			continue
 		}
-		w, size := it.in.Write, it.in.Envelope.Size()
+		w, size, earlier := it.in.Write, it.in.Envelope.Size(), claimed[it.path]
 		switch {
+		case !it.admitted && !batch.Active(it.path.Sender) && it.path.Sender != it.path.Receiver:
+			again = append(again, it) // first, so that all under a path go there in their order
+		case earlier != nil && earlier.request == it.request:
+			it.twin = earlier
+		case earlier != nil:
+			it.outcome.Err = errConflict(it.path)
 		case w.Expires <= now:
 			it.outcome.Err = protocol.Errorf(protocol.CodeExpired, "expires has passed %d s ago", (now-w.Expires)/1000)
 		case w.Expires > now.Add(s.limits.Lifetime+protocol.FreshnessWindow):
 			it.outcome.Err = protocol.Errorf(protocol.CodeInvalidValue, "expires lies more than %d days ahead", int(s.limits.Lifetime.Hours()/24))
-		case !it.admitted && !batch.Active(it.path.Sender) && it.path.Sender != it.path.Receiver:
-			it.admitted = true // decided in the next transaction, which locks the receiver's account
-			again = append(again, it)
-		case it.admitted && size > s.limits.AdmittedBytes && batch.Active(it.path.Receiver):
+		case it.admitted && size > s.limits.AdmittedBytes && batch.Admits(it.path.Receiver, it.path.Sender):
 			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", s.limits.AdmittedBytes)
 		default:
 			if it.outcome.Err = batch.Charge(it.charge()); it.outcome.Err == nil {
+				it.counted = batch.Counted(it.charge().Account)
+				claimed[it.path] = it
 				fresh = append(fresh, it)
 			}
 		}
@@ -218,11 +189,15 @@ func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp
 	return fresh, again
 }
 
+func errConflict(path protocol.Path) error {
+	return protocol.Errorf(protocol.CodeConflict, "another record is stored under %s", path)
+}
+
 // settle answers a write whose path is taken.
 func (it *item) settle(s *Store) {
 	switch e := it.existing; {
 	case e.request != it.request:
-		it.outcome = Outcome{Err: protocol.Errorf(protocol.CodeConflict, "another record is stored under %s", it.path)}
+		it.outcome = Outcome{Err: errConflict(it.path)}
 	case !e.live:
 		it.outcome = Outcome{Err: protocol.Errorf(protocol.CodeGone, "this record was stored before and has ended")}
 	default:
@@ -234,11 +209,13 @@ func (it *item) settle(s *Store) {
 func (s *Store) lookUp(ctx context.Context, tx pgx.Tx, items []*item, want func(*item) bool) error {
 	var senders, receivers [][]byte
 	var ids []string
-	byPath := make(map[protocol.Path]*item)
+	byPath := make(map[protocol.Path][]*item)
 	for _, it := range items {
-		if want(it) {
-			it.looked = true
-			byPath[it.path] = it
+		if !want(it) {
+			continue
+		}
+		it.looked = true
+		if byPath[it.path] = append(byPath[it.path], it); len(byPath[it.path]) == 1 {
 			senders, receivers = append(senders, it.path.Sender[:]), append(receivers, it.path.Receiver[:])
 			ids = append(ids, string(it.path.ID))
 		}
@@ -261,7 +238,9 @@ func (s *Store) lookUp(ctx context.Context, tx pgx.Tx, items []*item, want func(
 	_, err = pgx.ForEachRow(rows, []any{&sender, &receiver, &id, &e.n, &request, &hash, &e.live}, func() error {
 		found := e
 		found.request, found.hash = protocol.Hash(request), protocol.Hash(hash)
-		byPath[protocol.Path{Sender: protocol.PublicKey(sender), Receiver: protocol.PublicKey(receiver), ID: protocol.RecordID(id)}].existing = &found
+		for _, it := range byPath[protocol.Path{Sender: protocol.PublicKey(sender), Receiver: protocol.PublicKey(receiver), ID: protocol.RecordID(id)}] {
+			it.existing = &found
+		}
 		return nil
 	})
 	return err
@@ -269,7 +248,7 @@ func (s *Store) lookUp(ctx context.Context, tx pgx.Tx, items []*item, want func(
 
 // insert takes places for the items and copies them in. From taking the places to COMMIT it holds
 // the cursor's row: that is what makes the order of places the order of commits.
-func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item, now protocol.Timestamp) (first int64, err error) {
+func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item) (first int64, err error) {
 	var head int64
 	err = tx.QueryRow(ctx, `UPDATE relay_cursor SET n = n + $1 RETURNING n`, len(items)).Scan(&head)
 	if err != nil {
@@ -284,7 +263,7 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item, now protoc
 		e, w, account := it.in.Envelope, it.in.Write, it.charge().Account
 		it.outcome = Outcome{Cursor: s.cursor(it.n), Hash: it.hash}
 		return []any{it.n, e.From[:], e.To[:], string(w.RecordID), account[:], int32(e.Size()), int64(e.Timestamp), int64(w.Expires),
-			int64(now), int32(w.MaxPulls), (*string)(w.Tag), it.request[:], it.hash[:], e.Bytes()}, nil
+			it.counted.UnixMilli(), int32(w.MaxPulls), (*string)(w.Tag), it.request[:], it.hash[:], e.Bytes()}, nil
 	}))
 	if err == nil && copied != int64(len(items)) {
 		err = errors.New("COPY took fewer rows than were sent")

@@ -202,6 +202,9 @@ func TestAdmittedKeys(t *testing.T) {
 	}
 	wantCode(t, h.write(h.compose(friend, alice.Public(), "d", content(string(big))))[0].Err, protocol.CodeTooLarge)
 
+	// Who is not admitted is told that, and not how much he might leave if he were.
+	wantCode(t, h.write(h.compose(stranger, alice.Public(), "d", content(string(big))))[0].Err, protocol.CodeNoAccount)
+
 	// No longer admitted, what he left still counts when he is admitted again.
 	admit()
 	wantCode(t, h.write(h.compose(friend, alice.Public(), "e"))[0].Err, protocol.CodeNoAccount)
@@ -228,6 +231,7 @@ func TestGrantBounds(t *testing.T) {
 		"negative": {Key: k, QuotaStored: -1, LastDay: "2030-01-01"},
 		"huge":     {Key: k, QuotaMoved: books.MaxQuota + 1, LastDay: "2030-01-01"},
 		"day":      {Key: k, LastDay: "2030-02-30"},
+		"year":     {Key: k, LastDay: "0000-01-01"},
 	} {
 		t.Run(name, func(t *testing.T) { wantCode(t, h.books.Put(t.Context(), g), protocol.CodeInvalidValue) })
 	}

@@ -34,6 +34,10 @@ type DB struct {
 
 // Open makes a pool of at most maxConns connections. It connects lazily: a database that is away
 // is found out by [DB.Ping].
+//
+// Every statement of this system is some probes of an index, and is planned so whatever the planner
+// knows: its statistics are missing on a new relay and old on one that grows, plans are kept with the
+// statement, and one that reads or sorts a table whole is a thousand times slower.
 func Open(ctx context.Context, url string, maxConns int32) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -46,6 +50,9 @@ func Open(ctx context.Context, url string, maxConns int32) (*DB, error) {
 	cfg.ConnConfig.RuntimeParams["application_name"] = "relayd"
 	// A client that went away must not hold a lock for longer than this.
 	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "30000"
+	for _, plan := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"} {
+		cfg.ConnConfig.RuntimeParams[plan] = "off"
+	}
 	pool, err := pgxpool.NewWithConfig(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)

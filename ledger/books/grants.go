@@ -23,7 +23,7 @@ type Day string
 
 // ParseDay checks that s is a day of the calendar.
 func ParseDay(s string) (Day, error) {
-	if _, err := time.Parse(time.DateOnly, s); err != nil {
+	if t, err := time.Parse(time.DateOnly, s); err != nil || t.Year() < 1 {
 		return "", fmt.Errorf("%q is not a day: write it as 2026-01-31", s)
 	}
 	return Day(s), nil
@@ -116,13 +116,14 @@ func (s *Store) Revoke(ctx context.Context, key protocol.PublicKey) error {
 
 const accountColumns = `key, quota_stored, quota_moved, last_day::text, note, revoked, stored, moved, month`
 
-func (s *Store) scan(row pgx.CollectableRow) (Account, error) {
+func (s *Store) scan(row pgx.CollectableRow) (Account, error) { return scanAt(row, s.clock()) }
+
+func scanAt(row pgx.CollectableRow, now time.Time) (Account, error) {
 	var a Account
 	var key []byte
 	var month int
 	err := row.Scan(&key, &a.QuotaStored, &a.QuotaMoved, &a.LastDay, &a.Note, &a.Revoked, &a.Stored, &a.Moved, &month)
 	copy(a.Key[:], key)
-	now := s.clock()
 	if current := monthOf(now); month < current {
 		a.Moved, month = 0, current // nothing was used in this month yet
 	}

@@ -60,7 +60,7 @@ func (s *Store) Lock(ctx context.Context, tx pgx.Tx, charges []Charge) (*Batch, 
 	if err != nil {
 		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, s.scan)
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Account, error) { return scanAt(row, b.now) })
 	if err != nil {
 		return nil, err
 	}
@@ -105,6 +105,23 @@ func (b *Batch) lockAdmitted(ctx context.Context, tx pgx.Tx) error {
 func (b *Batch) Active(key protocol.PublicKey) bool {
 	u := b.accounts[key]
 	return u != nil && u.account.Active
+}
+
+// Admits tells whether an active account lets a key leave records on its cost. It is known of the
+// charges that [Store.Lock] was given.
+func (b *Batch) Admits(owner, key protocol.PublicKey) bool {
+	adm := b.admitted[admission{owner, key}]
+	return b.Active(owner) && adm != nil && adm.Records > 0
+}
+
+// Counted is the instant that a charge of this batch counts at, for [Release]: now, or the beginning
+// of the account's month when the clock of the process that charged before was ahead.
+func (b *Batch) Counted(account protocol.PublicKey) time.Time {
+	u := b.accounts[account]
+	if u == nil || u.month <= monthOf(b.now) {
+		return b.now
+	}
+	return time.Date(u.month/100, time.Month(u.month%100), 1, 0, 0, 0, 0, time.UTC)
 }
 
 // Charge takes what a write uses, or refuses with [protocol.CodeNoAccount],
