@@ -73,7 +73,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Cleanup(g.db.Close)
 	g.books = books.New(books.Config{DB: g.db, Clock: g.clock})
 	limits := records.DefaultLimits()
-	g.records, err = records.New(ctx, records.Config{DB: g.db, Books: g.books, Clock: g.clock, Limits: limits,
+	g.records, err = records.New(ctx, records.Config{DB: g.db, Books: g.books, Relay: g.key.Public(), Clock: g.clock, Limits: limits,
 		Logger: slog.New(slog.NewTextHandler(io.Discard, nil))})
 	if err != nil {
 		t.Fatal(err)

@@ -64,18 +64,7 @@ func (s *Server) checkWrite(e *protocol.Envelope, write *protocol.Write, placed 
 	if err := placed(); err != nil {
 		return err
 	}
-	now := s.now()
-	if err := protocol.CheckFresh(e.Timestamp, now); err != nil {
-		return err
-	}
-	l := s.cfg.Limits
-	if write.MaxPulls > l.MaxPulls {
-		return protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", l.MaxPulls)
-	}
-	if write.Expires > now.Add(l.Lifetime) {
-		return protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", l.Lifetime)
-	}
-	return nil
+	return protocol.CheckFresh(e.Timestamp, s.now())
 }
 
 func checkID(id protocol.RecordID) error {

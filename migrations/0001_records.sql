@@ -5,7 +5,8 @@
 CREATE TABLE relay_cursor (
     only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     epoch    text   NOT NULL, -- another life of the database has another epoch
-    n        bigint NOT NULL CHECK (n >= 0)
+    n        bigint NOT NULL CHECK (n >= 0),
+    relay    bytea  CHECK (octet_length(relay) = 32) -- whose database this is, from its first start on
 ) WITH (fillfactor = 10); -- one hot row: room for its next versions on its own page
 
 INSERT INTO relay_cursor (epoch, n) VALUES (substr(replace(gen_random_uuid()::text, '-', ''), 1, 12), 0);

@@ -45,8 +45,13 @@ func newHouse(t testing.TB) *house {
 // joinHouse runs another process's worth of records on the same database.
 func joinHouse(t testing.TB, url string, relay *protocol.PrivateKey, offset *atomic.Int64) *house {
 	t.Helper()
+	return joinWith(t, url, relay, offset, records.DefaultLimits())
+}
+
+func joinWith(t testing.TB, url string, relay *protocol.PrivateKey, offset *atomic.Int64, limits records.Limits) *house {
+	t.Helper()
 	h := &house{t: t, url: url, relay: relay, offset: offset}
-	h.open()
+	h.open(limits)
 	return h
 }
 
@@ -57,11 +62,11 @@ func newStillHouse(t testing.TB, at time.Time) *house {
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
-	h.open()
+	h.open(records.DefaultLimits())
 	return h
 }
 
-func (h *house) open() {
+func (h *house) open(limits records.Limits) {
 	t := h.t
 	t.Helper()
 	url := h.url
@@ -70,8 +75,8 @@ func (h *house) open() {
 		t.Fatal(err)
 	}
 	h.books = books.New(books.Config{DB: h.db, Clock: h.clock})
-	h.store, err = records.New(t.Context(), records.Config{DB: h.db, Books: h.books, Clock: h.clock,
-		Logger: slog.New(slog.DiscardHandler), Limits: records.DefaultLimits()})
+	h.store, err = records.New(t.Context(), records.Config{DB: h.db, Books: h.books, Relay: h.relay.Public(), Clock: h.clock,
+		Logger: slog.New(slog.DiscardHandler), Limits: limits})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ type metrics struct {
 
 func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 	counter := func(name, help string) prometheus.Counter {
-		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "relayd_records_" + name, Help: help})
+		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "relaymarket_records_" + name, Help: help})
 		if r != nil {
 			r.MustRegister(c)
 		}
@@ -25,9 +25,9 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 	}
 	if r != nil {
 		r.MustRegister(
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relayd_records_write_queue", Help: "Writes waiting for a committer."},
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_write_queue", Help: "Writes waiting for a committer."},
 				func() float64 { return float64(s.queue.depth()) }),
-			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relayd_records_listeners", Help: "Listeners connected."},
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_listeners", Help: "Listeners connected."},
 				func() float64 { return float64(s.tail.listening()) }),
 		)
 	}

@@ -20,6 +20,7 @@ import (
 type Config struct {
 	DB         *db.DB
 	Books      *books.Store
+	Relay      protocol.PublicKey // the key that the records are addressed to
 	Clock      func() time.Time
 	Logger     *slog.Logger
 	Limits     Limits
@@ -44,8 +45,15 @@ type Store struct {
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue()}
 	var head int64
-	if err := cfg.DB.Pool().QueryRow(ctx, `SELECT epoch, n FROM relay_cursor`).Scan(&s.epoch, &head); err != nil {
+	var owner []byte
+	err := cfg.DB.Pool().QueryRow(ctx, `UPDATE relay_cursor SET relay = coalesce(relay, $1) RETURNING epoch, n, relay`, cfg.Relay[:]).
+		Scan(&s.epoch, &head, &owner)
+	if err != nil {
 		return nil, fmt.Errorf("read cursor: %w", db.Refusal(err))
+	}
+	// Under another key nothing stored here is this relay's to serve: each record names its relay.
+	if relay := protocol.PublicKey(owner); relay != cfg.Relay {
+		return nil, fmt.Errorf("this database belongs to the relay %s, and this is %s: give it a database of its own, or the key that was lost", relay.Bech32(), cfg.Relay.Bech32())
 	}
 	s.tail = newTail(s, head)
 	s.metrics = newMetrics(cfg.Registerer, s)

@@ -114,11 +114,11 @@ func (sub *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// Ready tells whether Next has something without waiting for a commit.
+// Ready tells whether Next has something without waiting, for a commit or for the database.
 func (sub *Subscription) Ready() bool {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	return !sub.caught || len(sub.backlog) > 0 || len(sub.waiting) > 0 || sub.behind
+	return len(sub.backlog) > 0 || len(sub.waiting) > 0 || sub.behind
 }
 
 func (sub *Subscription) pop() (Event, bool) {

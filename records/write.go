@@ -174,8 +174,10 @@ func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp
 			it.outcome.Err = errConflict(it.path)
 		case w.Expires <= now:
 			it.outcome.Err = protocol.Errorf(protocol.CodeExpired, "expires has passed %d s ago", (now-w.Expires)/1000)
-		case w.Expires > now.Add(s.limits.Lifetime+protocol.FreshnessWindow):
-			it.outcome.Err = protocol.Errorf(protocol.CodeInvalidValue, "expires lies more than %d days ahead", int(s.limits.Lifetime.Hours()/24))
+		case w.MaxPulls > s.limits.MaxPulls:
+			it.outcome.Err = protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", s.limits.MaxPulls)
+		case w.Expires > now.Add(s.limits.Lifetime):
+			it.outcome.Err = protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", s.limits.Lifetime)
 		case it.admitted && size > s.limits.AdmittedBytes && batch.Admits(it.path.Receiver, it.path.Sender):
 			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", s.limits.AdmittedBytes)
 		default:

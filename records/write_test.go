@@ -2,6 +2,8 @@ package records_test
 
 import (
 	"fmt"
+	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -235,4 +237,29 @@ func TestGrantBounds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) { wantCode(t, h.books.Put(t.Context(), g), protocol.CodeInvalidValue) })
 	}
+}
+
+// Two relays with keys of their own would serve each other's records, which name one relay.
+func TestDatabaseBelongsToOneRelay(t *testing.T) {
+	h := newHouse(t)
+	config := records.Config{DB: h.db, Books: h.books, Relay: key(t).Public(), Clock: h.clock, Logger: slog.New(slog.DiscardHandler), Limits: records.DefaultLimits()}
+	if _, err := records.New(t.Context(), config); err == nil || !strings.Contains(err.Error(), h.relay.Public().Bech32()) {
+		t.Fatalf("another key: %v", err)
+	}
+}
+
+// A relay that lowered its limits still knows what it stored before.
+func TestRepeatBeyondNewLimits(t *testing.T) {
+	h := newHouse(t)
+	alice, bob := h.account(), key(t)
+	in := h.compose(alice, bob.Public(), "a", pulls(8))
+	cursor := h.mustWrite(in)
+	limits := records.DefaultLimits()
+	limits.MaxPulls, limits.Lifetime = 2, time.Hour
+	strict := joinWith(t, h.url, h.relay, h.offset, limits)
+	if out := strict.write(in)[0]; out.Err != nil || !out.Replayed || out.Cursor != cursor {
+		t.Fatalf("a repeat beyond the new limits: %+v", out)
+	}
+	wantCode(t, strict.write(strict.compose(alice, bob.Public(), "b", pulls(8)))[0].Err, protocol.CodeInvalidValue)
+	wantCode(t, strict.write(strict.compose(alice, bob.Public(), "b", pulls(1)))[0].Err, protocol.CodeInvalidValue)
 }

@@ -113,7 +113,7 @@ func (n *node) wire(ctx context.Context) error {
 	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock})
 	var err error
 	n.records, err = records.New(ctx, records.Config{
-		DB: n.store.db, Books: accounts, Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Limits, Registerer: registry,
+		DB: n.store.db, Books: accounts, Relay: cfg.Key.Public(), Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Limits, Registerer: registry,
 	})
 	if err != nil {
 		return err
