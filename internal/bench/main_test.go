@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"slices"
+	"testing"
+	"time"
+
+	"relaymarket/internal/testnode"
+	"relaymarket/internal/testpg"
+	"relaymarket/protocol"
+)
+
+func TestMain(m *testing.M) {
+	if len(os.Args) == 3 && os.Args[1] == serveFlag {
+		exit(serveBare(os.Args[2])) // the bare servers are this program again
+	}
+	testpg.Main(m)
+}
+
+// Every point runs against a real relayd, for a moment, and says what the other ends of the figures rely on.
+func TestEveryPoint(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	if err := os.Chmod(os.Getenv("TMPDIR"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	opts, err := parseOptions([]string{"-seconds", "0.2", "-repeats", "1", "-sizes", "1300", "-json", "-relayd", testnode.Binary(t)}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := run(t.Context(), opts, &out, newProgress(os.Stderr)); err != nil {
+		t.Fatal(err)
+	}
+	var told []string
+	for scanner := bufio.NewScanner(&out); scanner.Scan(); {
+		var l line
+		decoder := json.NewDecoder(bytes.NewReader(scanner.Bytes()))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&l); err != nil {
+			t.Fatalf("%s: %v", scanner.Text(), err)
+		}
+		p := point{name: l.Name, conns: l.Conns}
+		told = append(told, p.id())
+		if l.PerSecond <= 0 || l.P50 <= 0 || l.P99 < l.P50 {
+			t.Errorf("it measured nothing: %s", scanner.Text())
+		}
+		if i := slices.IndexFunc(points(), func(q point) bool { return q.id() == p.id() }); i >= 0 && !points()[i].isLimit() {
+			if l.Limit == nil || l.Ratio == nil || *l.Ratio <= 0 || *l.LimitPerS <= 0 || l.RSS == nil || *l.Bytes != 1300 {
+				t.Errorf("something is missing: %s", scanner.Text())
+			}
+		}
+	}
+	var want []string
+	for _, p := range points() {
+		want = append(want, p.id())
+	}
+	if !slices.Equal(told, want) {
+		t.Errorf("it measured %v, want %v", told, want)
+	}
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
+		t.Errorf("it left %v behind, %v", left, err)
+	}
+}
+
+// A relay that runs elsewhere and does not know the generator says no; the generator says what to do.
+func TestStrangeRelay(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	opts, err := parseOptions([]string{"-points", "write@1", "-seconds", "0.1", "-repeats", "1", "-sizes", "1300", "-json", "-url", node.URL}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var no *refused
+	if err := run(t.Context(), opts, new(bytes.Buffer), newProgress(os.Stderr)); !errors.As(err, &no) || !bytes.Contains([]byte(err.Error()), []byte("relayd grant")) {
+		t.Errorf("a relay without grants: %v", err)
+	}
+	sender, err := person(roleSender, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Grant(t, sender.Public())
+	if err := run(t.Context(), opts, new(bytes.Buffer), newProgress(os.Stderr)); err != nil {
+		t.Errorf("a relay with the grant: %v", err)
+	}
+}
+
+func TestRecordSize(t *testing.T) {
+	from, err := person(roleSender, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAuthor(from.Public())
+	for _, size := range []int{minSize, 1300, 1301, 1302, 1303, 2400, maxSize} {
+		e, err := a.record(from, protocol.PublicKey{1}, 7, size, time.Now())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if short := size - len(e.Bytes()); short < 0 || short > 3 {
+			t.Errorf("a record of %d bytes has %d", size, len(e.Bytes()))
+		}
+	}
+}
+
+func TestOptions(t *testing.T) {
+	for _, args := range [][]string{
+		{"-points", "writes"}, {"-points", "write@2"}, {"-seconds", "0"}, {"-seconds", "300"}, {"-repeats", "0"}, {"-sizes", "12"}, {"-sizes", "a"},
+		{"-url", "https://relay.example"}, {"-url", "http://127.0.0.1:1", "-keep"}, {"-cpuprofile", "x"}, {"-nothing"}, {"more"},
+	} {
+		var usage *usageError
+		if _, err := parseOptions(args, os.Stderr); !errors.As(err, &usage) {
+			t.Errorf("%v: %v", args, err)
+		}
+	}
+	chosen, err := choose([]string{"write@64"})
+	if err != nil || len(chosen) != 2 || chosen[0].id() != "limit_insert@64" || chosen[1].id() != "write@64" {
+		t.Errorf("write@64 is %v, %v", chosen, err)
+	}
+}
+
+func TestMedianAndQuantile(t *testing.T) {
+	var repeats []result
+	for _, n := range []int{30, 10, 20} {
+		repeats = append(repeats, result{records: n, elapsed: time.Second})
+	}
+	if m := median(repeats, result.perSecond); m != 20 {
+		t.Errorf("the median of 10, 20, 30 is %v", m)
+	}
+	sorted := make([]time.Duration, 100)
+	for i := range sorted {
+		sorted[i] = time.Duration(i)
+	}
+	if p := quantile(sorted, 0.99); p != 99 {
+		t.Errorf("p99 of 0 … 99 is %v", p)
+	}
+}
