@@ -154,6 +154,7 @@ func TestSecondProcess(t *testing.T) {
 	}
 	borrowed, err := Open(t.Context(), cfg)
 	ok(t, err)
+	o.next(t) // the owner has a row
 	if got := query(t, borrowed.URL(), `SELECT (count(*) > 0)::text FROM row`); got != "true" {
 		t.Fatal(got)
 	}
