@@ -224,9 +224,12 @@ func TestPostmasterKilled(t *testing.T) {
 	run(t, c.URL(), `CREATE TABLE kept AS SELECT 7 AS n`)
 	// A backend that computes does not notice that the postmaster is gone; one that waits does.
 	busy := connect(t, c.URL())
+	computed := make(chan struct{})
 	go func() {
+		defer close(computed)
 		_, _ = busy.Exec(t.Context(), `SELECT count(*) FROM generate_series(1, 20000000)`)
 	}()
+	defer func() { <-computed }() // the connection is its own until then
 	eventually(t, "the query runs", func() bool {
 		return query(t, c.AdminURL(), `SELECT count(*)::text FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%generate_series%' AND pid <> pg_backend_pid()`) == "1"
 	})
