@@ -58,10 +58,10 @@ func (s *Store) sweepStep(ctx context.Context, step func(context.Context, pgx.Tx
 	defer cancel()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		done = 0
-		var mine bool
-		if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, int64(sweepLock)).Scan(&mine); err != nil || !mine {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(sweepLock)); err != nil {
 			return err
 		}
+		var err error
 		done, err = step(ctx, tx)
 		return err
 	})
