@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -38,12 +39,15 @@ type Store struct {
 
 	queue   *queue
 	tail    *tail
+	recent  *recent
+	buffers sync.Pool // of *[]byte: rows on their way to COPY
 	metrics *metrics
 }
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue()}
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue(), recent: newRecent(recentBytes)}
+	s.buffers.New = func() any { return new([]byte) }
 	var head int64
 	var owner []byte
 	err := cfg.DB.Pool().QueryRow(ctx, `UPDATE relay_cursor SET relay = coalesce(relay, $1) RETURNING epoch, n, relay`, cfg.Relay[:]).

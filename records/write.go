@@ -2,7 +2,6 @@ package records
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -18,7 +17,7 @@ const commitTimeout = 30 * time.Second
 
 // maybeRepeat is the age from which a write is looked up before it is tried: a client repeats what
 // it got no answer to after some seconds, under a newer timestamp or the old one. A younger repeat
-// is caught by the unique index and costs a second transaction.
+// that is not among the recent records is caught by the unique index and costs a second transaction.
 const maybeRepeat = 3 * time.Second
 
 // item is one write on its way through the committer.
@@ -31,7 +30,6 @@ type item struct {
 	// What follows is of one attempt.
 	outcome  Outcome
 	admitted bool // not the sender's account but the receiver's is asked
-	looked   bool // existing was looked up in this transaction
 	existing *existing
 	twin     *item     // the same request, which comes before it in the same transaction
 	counted  time.Time // when it was charged
@@ -63,42 +61,136 @@ func (it *item) charge() books.Charge {
 	return c
 }
 
-// commit decides every item, in as few transactions as there are kinds of payers: first the
-// senders' own accounts, then, for senders without one, those of receivers who may admit them.
-// However its items repeat or contradict each other, one request costs no more than that.
+// commit decides every item. Nearly all are new records of account holders who have room for them,
+// and go into one transaction of two round trips; what is left is judged one by one, in as few
+// transactions as there are kinds of payers: first the senders' own accounts, then, for senders
+// without one, those of receivers who may admit them. However items repeat or contradict each
+// other, one request costs no more than that.
 func (s *Store) commit(items []*item) {
-	if again := s.decided(items, false); len(again) > 0 {
-		s.decided(again, true)
+	if items = s.settleRepeats(items); len(items) == 0 {
+		return
+	}
+	usual, rest := s.split(items)
+	if len(usual) > 0 {
+		rest = append(rest, s.storeUsual(usual)...)
+	}
+	if len(rest) == 0 {
+		return
+	}
+	if again := s.judge(rest, false); len(again) > 0 {
+		s.judge(again, true)
 	}
 }
 
-// decided gives every item its outcome, but those it returns, which are to be tried as admitted.
-func (s *Store) decided(items []*item, admitted bool) (again []*item) {
+// settleRepeats answers those items that are likely to be stored already, and are. Records do not
+// change, so no transaction is needed to say so.
+func (s *Store) settleRepeats(items []*item) []*item {
+	now := s.now()
+	var likely []*item
+	for _, it := range items {
+		if it.in.Envelope.Timestamp < now.Add(-maybeRepeat) || s.recent.has(it.path) {
+			likely = append(likely, it)
+		}
+	}
+	if len(likely) == 0 {
+		return items
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	if err := s.lookUp(ctx, s.db.Pool(), likely); err != nil {
+		return items // the transaction that follows fails too, or finds them
+	}
+	left := items[:0]
+	for _, it := range items {
+		if it.existing != nil {
+			it.settle(s)
+			continue
+		}
+		left = append(left, it)
+	}
+	return left
+}
+
+// split parts what may go into one transaction together from what has to be judged: all of a sender
+// who has two writes under one path here, or one that may be refused for what it is. So each
+// sender's writes keep their order.
+func (s *Store) split(items []*item) (usual, rest []*item) {
+	now := s.now()
+	paths := make(map[protocol.Path]struct{}, len(items))
+	odd := make(map[protocol.PublicKey]struct{})
+	for _, it := range items {
+		paths[it.path] = struct{}{}
+		if s.refusal(it, now) != nil {
+			odd[it.path.Sender] = struct{}{}
+		}
+	}
+	if len(paths) == len(items) && len(odd) == 0 {
+		return items, nil
+	}
+	for _, it := range items {
+		if _, first := paths[it.path]; !first {
+			odd[it.path.Sender] = struct{}{}
+		}
+		delete(paths, it.path)
+	}
+	return part(items, func(it *item) bool { _, isOdd := odd[it.path.Sender]; return !isOdd })
+}
+
+// part splits items, in their order.
+func part(items []*item, which func(*item) bool) (these, others []*item) {
+	for _, it := range items {
+		if which(it) {
+			these = append(these, it)
+		} else {
+			others = append(others, it)
+		}
+	}
+	return these, others
+}
+
+// refusal is what this relay's limits say of a write that is not there already.
+func (s *Store) refusal(it *item, now protocol.Timestamp) error {
+	switch w := it.in.Write; {
+	case w.Expires <= now:
+		return protocol.Errorf(protocol.CodeExpired, "expires has passed %d s ago", (now-w.Expires)/1000)
+	case w.MaxPulls > s.limits.MaxPulls:
+		return protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", s.limits.MaxPulls)
+	case w.Expires > now.Add(s.limits.Lifetime):
+		return protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", s.limits.Lifetime)
+	}
+	return nil
+}
+
+// judge gives every item its outcome, but those it returns, which are to be tried as admitted.
+func (s *Store) judge(items []*item, admitted bool) (again []*item) {
 	again, err := s.transact(items, admitted, false)
-	if db.IsUniqueViolation(err, "records_path") {
-		// Somebody wrote one of these moments ago. With the cursor's row locked first,
-		// nobody can any more, and a look-up of all is exact.
+	if db.IsUniqueViolation(err, pathIndex) {
+		// Somebody wrote one of these since the look-up, on another's account. With the cursor's row
+		// locked first, nobody can any more, and a look-up of all is exact.
 		s.metrics.careful.Inc()
 		again, err = s.transact(items, admitted, true)
 	}
 	if err != nil {
-		s.log.Error("commit writes", "records", len(items), "err", err)
-		for _, it := range items {
-			it.outcome = Outcome{Err: err}
-		}
+		s.fail(items, err)
 		return nil
 	}
 	return again
 }
 
-// transact runs one transaction of writes: lock accounts → look up what may be a repeat → decide →
-// update accounts → take places → COPY → COMMIT. In careful mode the cursor's row is locked before
-// the look-up, which then is of all items.
+func (s *Store) fail(items []*item, err error) {
+	err = wrap(err, "write %d records", len(items))
+	s.log.Error("commit writes", "records", len(items), "err", err)
+	for _, it := range items {
+		it.outcome = Outcome{Err: err}
+	}
+}
+
+// transact runs one transaction that judges: lock accounts → look up → decide → update accounts →
+// take places → COPY → COMMIT. In careful mode the cursor's row is locked before the look-up.
 func (s *Store) transact(items []*item, admitted, careful bool) (again []*item, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
 	defer cancel()
 	var fresh []*item
-	var first int64
 	now := s.now()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		again, fresh = nil, nil
@@ -116,37 +208,23 @@ func (s *Store) transact(items []*item, admitted, careful bool) (again []*item, 
 				return err
 			}
 		}
-		if err := s.lookUp(ctx, tx, items, func(it *item) bool {
-			return careful || it.in.Envelope.Timestamp < now.Add(-maybeRepeat)
-		}); err != nil {
+		// A refusal is only right if the record is not there already.
+		if err := s.lookUp(ctx, tx, items); err != nil {
 			return err
 		}
 		fresh, again = s.decide(items, batch, now)
-		// A refusal is only right if the record is not there already.
-		if err := s.lookUp(ctx, tx, items, func(it *item) bool { return it.outcome.Err != nil && !it.looked }); err != nil {
-			return err
-		}
-		for _, it := range items {
-			if it.existing != nil {
-				it.settle(s)
-			}
-		}
 		if len(fresh) == 0 {
 			return nil
 		}
 		if err := batch.Save(ctx, tx); err != nil {
 			return err
 		}
-		first, err = s.insert(ctx, tx, fresh)
-		return err
+		return s.insert(ctx, tx, fresh)
 	})
 	if err != nil {
-		return nil, wrap(err, "write %d records", len(items))
+		return nil, err
 	}
-	if len(fresh) > 0 {
-		s.metrics.written.Add(float64(len(fresh)))
-		s.tail.publish(first, s.entries(fresh))
-	}
+	s.stored(fresh)
 	for _, it := range items {
 		if it.twin != nil {
 			it.outcome = it.twin.outcome
@@ -161,23 +239,18 @@ func (s *Store) transact(items []*item, admitted, careful bool) (again []*item, 
 func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp) (fresh, again []*item) {
 	claimed := make(map[protocol.Path]*item, len(items))
 	for _, it := range items {
-		if it.existing != nil {
-			continue
-		}
-		w, size, earlier := it.in.Write, it.in.Envelope.Size(), claimed[it.path]
+		size, earlier := it.in.Envelope.Size(), claimed[it.path]
 		switch {
+		case it.existing != nil:
+			it.settle(s)
 		case !it.admitted && !batch.Active(it.path.Sender) && it.path.Sender != it.path.Receiver:
 			again = append(again, it) // first, so that all under a path go there in their order
 		case earlier != nil && earlier.request == it.request:
 			it.twin = earlier
 		case earlier != nil:
 			it.outcome.Err = errConflict(it.path)
-		case w.Expires <= now:
-			it.outcome.Err = protocol.Errorf(protocol.CodeExpired, "expires has passed %d s ago", (now-w.Expires)/1000)
-		case w.MaxPulls > s.limits.MaxPulls:
-			it.outcome.Err = protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", s.limits.MaxPulls)
-		case w.Expires > now.Add(s.limits.Lifetime):
-			it.outcome.Err = protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", s.limits.Lifetime)
+		case s.refusal(it, now) != nil:
+			it.outcome.Err = s.refusal(it, now)
 		case it.admitted && size > s.limits.AdmittedBytes && batch.Admits(it.path.Receiver, it.path.Sender):
 			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", s.limits.AdmittedBytes)
 		default:
@@ -207,25 +280,23 @@ func (it *item) settle(s *Store) {
 	}
 }
 
-// lookUp fills existing of the items that want it.
-func (s *Store) lookUp(ctx context.Context, tx pgx.Tx, items []*item, want func(*item) bool) error {
+// querier is a transaction, or the pool.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// lookUp fills existing of the items.
+func (s *Store) lookUp(ctx context.Context, q querier, items []*item) error {
 	var senders, receivers [][]byte
 	var ids []string
-	byPath := make(map[protocol.Path][]*item)
+	byPath := make(map[protocol.Path][]*item, len(items))
 	for _, it := range items {
-		if !want(it) {
-			continue
-		}
-		it.looked = true
 		if byPath[it.path] = append(byPath[it.path], it); len(byPath[it.path]) == 1 {
 			senders, receivers = append(senders, it.path.Sender[:]), append(receivers, it.path.Receiver[:])
 			ids = append(ids, string(it.path.ID))
 		}
 	}
-	if len(ids) == 0 {
-		return nil
-	}
-	rows, err := tx.Query(ctx, `
+	rows, err := q.Query(ctx, `
 		SELECT r.sender, r.receiver, r.id, r.n, r.request_hash, r.hash,
 		       r.state = 0 AND r.expires > $4 AND coalesce(p.remaining, 1) > 0
 		FROM unnest($1::bytea[], $2::bytea[], $3::text[]) AS t (sender, receiver, id)
@@ -248,36 +319,21 @@ func (s *Store) lookUp(ctx context.Context, tx pgx.Tx, items []*item, want func(
 	return err
 }
 
-// insert takes places for the items and copies them in. From taking the places to COMMIT it holds
-// the cursor's row: that is what makes the order of places the order of commits.
-func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item) (first int64, err error) {
-	var head int64
-	err = tx.QueryRow(ctx, `UPDATE relay_cursor SET n = n + $1 RETURNING n`, len(items)).Scan(&head)
-	if err != nil {
-		return 0, err
+// stored is what follows a commit.
+func (s *Store) stored(items []*item) {
+	if len(items) == 0 {
+		return
 	}
-	first = head - int64(len(items)) + 1
-	columns := []string{"n", "sender", "receiver", "id", "account", "bytes", "timestamp", "expires", "written",
-		"max_pulls", "tag", "request_hash", "hash", "envelope"}
-	copied, err := tx.CopyFrom(ctx, pgx.Identifier{"records"}, columns, pgx.CopyFromSlice(len(items), func(i int) ([]any, error) {
-		it := items[i]
-		it.n = first + int64(i)
-		e, w, account := it.in.Envelope, it.in.Write, it.charge().Account
-		it.outcome = Outcome{Cursor: s.cursor(it.n), Hash: it.hash}
-		return []any{it.n, e.From[:], e.To[:], string(w.RecordID), account[:], int32(e.Size()), int64(e.Timestamp), int64(w.Expires),
-			it.counted.UnixMilli(), int32(w.MaxPulls), (*string)(w.Tag), it.request[:], it.hash[:], e.Bytes()}, nil
-	}))
-	if err == nil && copied != int64(len(items)) {
-		err = errors.New("COPY took fewer rows than were sent")
-	}
-	return first, err
+	s.metrics.written.Add(float64(len(items)))
+	s.recent.add(items)
+	s.tail.publish(items[0].n, s.entries(items))
 }
 
 func (s *Store) entries(items []*item) []*Entry {
 	entries := make([]*Entry, len(items))
 	for i, it := range items {
 		entries[i] = &Entry{
-			n: it.n, Cursor: s.cursor(it.n), Sender: it.path.Sender, Receiver: it.path.Receiver, ID: it.path.ID,
+			n: it.n, Cursor: it.outcome.Cursor, Sender: it.path.Sender, Receiver: it.path.Receiver, ID: it.path.ID,
 			Bytes: it.in.Envelope.Size(), Timestamp: it.in.Envelope.Timestamp, Expires: it.in.Write.Expires,
 			MaxPulls: it.in.Write.MaxPulls, Tag: it.in.Write.Tag, Hash: it.hash,
 		}

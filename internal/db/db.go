@@ -27,23 +27,29 @@ import (
 // notice, so more attempts would only hide a defect.
 const maxAttempts = 8
 
-// DB is a pool of connections. It is safe for concurrent use.
+// loaders is how many connections [DB.Load] has for itself, so that no crowd of readers makes a
+// write wait for a connection. There is no work for more: what is loaded waits for one cursor.
+const loaders = 2
+
+// DB is two pools of connections, one of them for [DB.Load] alone. It is safe for concurrent use.
 type DB struct {
-	pool *pgxpool.Pool
+	pool  *pgxpool.Pool
+	loads *pgxpool.Pool
 }
 
-// Open makes a pool of at most maxConns connections. It connects lazily: a database that is away
-// is found out by [DB.Ping].
+// Open makes pools of at most maxConns connections together. It connects lazily: a database that is
+// away is found out by [DB.Ping].
 //
 // Every statement of this system is some probes of an index, and is planned so whatever the planner
 // knows: its statistics are missing on a new relay and old on one that grows, plans are kept with the
-// statement, and one that reads or sorts a table whole is a thousand times slower.
+// statement, and one that reads or sorts a table whole is a thousand times slower. For the same reason
+// a plan is made once: the planner takes longer than these statements run.
 func Open(ctx context.Context, url string, maxConns int32) (*DB, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	cfg.MaxConns = max(maxConns, 4)
+	cfg.MaxConns = max(maxConns-loaders, 4)
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	// A relay's acknowledgement means durable, whatever the database's own default is.
 	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
@@ -53,15 +59,25 @@ func Open(ctx context.Context, url string, maxConns int32) (*DB, error) {
 	for _, plan := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"} {
 		cfg.ConnConfig.RuntimeParams[plan] = "off"
 	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
+	cfg.ConnConfig.RuntimeParams["plan_cache_mode"] = "force_generic_plan"
+	d := &DB{}
+	if d.pool, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
 	}
-	return &DB{pool: pool}, nil
+	cfg = cfg.Copy()
+	cfg.MaxConns = loaders
+	if d.loads, err = pgxpool.NewWithConfig(ctx, cfg); err != nil {
+		d.pool.Close()
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	return d, nil
 }
 
-// Close waits for connections in use and closes the pool.
-func (d *DB) Close() { d.pool.Close() }
+// Close waits for connections in use and closes the pools.
+func (d *DB) Close() {
+	d.loads.Close()
+	d.pool.Close()
+}
 
 // Ping tells whether the database answers.
 func (d *DB) Ping(ctx context.Context) error { return Refusal(d.pool.Ping(ctx)) }
@@ -81,14 +97,18 @@ func (d *DB) Snapshot(ctx context.Context, fn func(pgx.Tx) error) error {
 }
 
 func (d *DB) run(ctx context.Context, opts pgx.TxOptions, fn func(pgx.Tx) error) error {
+	return retry(ctx, func() error { return pgx.BeginTxFunc(ctx, d.pool, opts, fn) })
+}
+
+func retry(ctx context.Context, attempt func() error) error {
 	var err error
-	for attempt := range maxAttempts {
-		if attempt > 0 {
-			if werr := backoff(ctx, attempt); werr != nil {
+	for n := range maxAttempts {
+		if n > 0 {
+			if werr := backoff(ctx, n); werr != nil {
 				return werr
 			}
 		}
-		if err = pgx.BeginTxFunc(ctx, d.pool, opts, fn); !retryable(err) {
+		if err = attempt(); !retryable(err) {
 			return Refusal(err)
 		}
 	}

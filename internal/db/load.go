@@ -1,0 +1,80 @@
+package db
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// rollbackTimeout bounds the tidying of a connection whose transaction failed.
+const rollbackTimeout = 5 * time.Second
+
+// Load is a transaction that ends in a COPY. It takes two round trips: BEGIN with one statement whose
+// row decides, and COPY with COMMIT; as separate requests these are seven.
+type Load struct {
+	Statement string
+	Args      []any
+	Row       []any // what the statement's one row is scanned into
+
+	// Copy is called with the row scanned. It returns the COPY statement and its data in PostgreSQL's
+	// binary format (see [Encoder]), or no data, and then the transaction is rolled back without an
+	// error. The data must not change until Load returns. It may be called several times.
+	Copy func() (sql string, data []byte, err error)
+}
+
+// Load runs the transaction in READ COMMITTED, with the retries and refusals of [DB.Tx].
+func (d *DB) Load(ctx context.Context, l Load) error {
+	return retry(ctx, func() error { return d.load(ctx, l) })
+}
+
+func (d *DB) load(ctx context.Context, l Load) (err error) {
+	conn, err := d.loads.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	defer func() { rollBack(conn) }()
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	b.Queue(l.Statement, l.Args...).QueryRow(func(row pgx.Row) error { return row.Scan(l.Row...) })
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	sql, data, err := l.Copy()
+	if err != nil || data == nil {
+		return err
+	}
+	tag, err := conn.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(data), sql+"; COMMIT")
+	if err == nil && tag.String() != "COMMIT" {
+		err = errors.New("COMMIT answered " + tag.String())
+	}
+	return err
+}
+
+// rollBack ends a transaction that did not end by itself. A connection that cannot do so is
+// closed by the pool.
+func rollBack(conn *pgxpool.Conn) {
+	if pg := conn.Conn().PgConn(); pg.IsClosed() || pg.TxStatus() == 'I' {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
+	defer cancel()
+	_, _ = conn.Exec(ctx, "ROLLBACK")
+}
+
+// CopySQL is a COPY of rows in binary format into these columns.
+func CopySQL(table string, columns ...string) string {
+	var b bytes.Buffer
+	for i, c := range columns {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(c)
+	}
+	return fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT binary)", table, b.String())
+}

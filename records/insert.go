@@ -1,0 +1,133 @@
+package records
+
+import (
+	"bytes"
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/internal/db"
+	"relaymarket/ledger/books"
+	"relaymarket/protocol"
+)
+
+// pathIndex is the unique index that makes a write idempotent.
+const pathIndex = "records_path"
+
+// chargeAndPlace charges all accounts that can pay and takes places for their records, in this order:
+// the cursor's row is the last to be locked. Its row is the last place and the accounts charged.
+var chargeAndPlace = `WITH ` + books.Paid + `,
+	place AS (UPDATE relay_cursor c SET n = c.n + p.records FROM (SELECT coalesce(sum(records), 0)::bigint AS records FROM paid) p RETURNING c.n)
+	SELECT n, ARRAY(SELECT key FROM paid) FROM place`
+
+var copyRecords = db.CopySQL("records", "n", "sender", "receiver", "id", "account", "bytes", "timestamp", "expires", "written",
+	"max_pulls", "tag", "request_hash", "hash", "envelope")
+
+// storeUsual stores new records under distinct paths on their senders' own accounts. It returns those
+// that could not be stored so and have to be judged.
+func (s *Store) storeUsual(items []*item) (rest []*item) {
+	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
+	defer cancel()
+	charges := make([]books.Charge, len(items))
+	for i, it := range items {
+		charges[i] = it.charge()
+	}
+	payment := s.books.NewPayment(charges)
+	var head int64
+	var paid [][]byte
+	var fresh []*item
+	buffer := s.buffers.Get().(*[]byte)
+	defer s.putBuffer(buffer)
+	err := s.db.Load(ctx, db.Load{
+		Statement: chargeAndPlace, Args: payment.Args(), Row: []any{&head, &paid},
+		Copy: func() (string, []byte, error) {
+			if fresh, rest = items, nil; len(paid) < payment.Accounts() {
+				fresh, rest = partPaid(items, paid)
+			}
+			if len(fresh) == 0 {
+				return "", nil, nil
+			}
+			for _, it := range fresh {
+				it.counted = payment.Counted()
+			}
+			*buffer = s.encode(*buffer, fresh, head)
+			return copyRecords, *buffer, nil
+		},
+	})
+	switch {
+	case db.IsUniqueViolation(err, pathIndex):
+		s.metrics.careful.Inc()
+		return items
+	case err != nil:
+		s.fail(items, err)
+		return nil
+	}
+	s.stored(fresh)
+	return rest
+}
+
+func partPaid(items []*item, keys [][]byte) (paid, unpaid []*item) {
+	able := make(map[protocol.PublicKey]struct{}, len(keys))
+	for _, k := range keys {
+		able[protocol.PublicKey(k)] = struct{}{}
+	}
+	return part(items, func(it *item) bool { _, ok := able[it.path.Sender]; return ok })
+}
+
+// keptBuffer bounds the buffers that are used again.
+const keptBuffer = 1 << 20
+
+func (s *Store) putBuffer(b *[]byte) {
+	if cap(*b) <= keptBuffer {
+		s.buffers.Put(b)
+	}
+}
+
+// insert takes places for the items and copies them in, within a transaction. From taking the places
+// to COMMIT it holds the cursor's row: that is what makes the order of places the order of commits.
+func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item) error {
+	var head int64
+	if err := tx.QueryRow(ctx, `UPDATE relay_cursor SET n = n + $1 RETURNING n`, len(items)).Scan(&head); err != nil {
+		return err
+	}
+	buffer := s.buffers.Get().(*[]byte)
+	defer s.putBuffer(buffer)
+	*buffer = s.encode(*buffer, items, head)
+	tag, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(*buffer), copyRecords)
+	if err == nil && tag.RowsAffected() != int64(len(items)) {
+		err = errors.New("COPY took fewer rows than were sent")
+	}
+	return err
+}
+
+// encode gives the items the last places up to head, and their outcomes, and writes the rows into the buffer.
+func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
+	rows := db.NewEncoder(buffer)
+	first := head - int64(len(items)) + 1
+	for i, it := range items {
+		it.n = first + int64(i)
+		it.outcome = Outcome{Cursor: s.cursor(it.n), Hash: it.hash}
+		e, w, account := it.in.Envelope, it.in.Write, it.charge().Account
+		rows.Row(14)
+		rows.Bigint(it.n)
+		rows.Bytes(e.From[:])
+		rows.Bytes(e.To[:])
+		rows.Text(string(w.RecordID))
+		rows.Bytes(account[:])
+		rows.Integer(int32(e.Size()))
+		rows.Bigint(int64(e.Timestamp))
+		rows.Bigint(int64(w.Expires))
+		rows.Bigint(it.counted.UnixMilli())
+		rows.Integer(int32(w.MaxPulls))
+		if w.Tag == nil {
+			rows.Null()
+		} else {
+			rows.Text(string(*w.Tag))
+		}
+		rows.Bytes(it.request[:])
+		rows.Bytes(it.hash[:])
+		rows.Bytes(e.Bytes())
+	}
+	return rows.End()
+}
