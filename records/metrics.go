@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are the figures of this package. None has a public key as a label.
 type metrics struct {
-	written, pulled, swept, shed, careful, behind prometheus.Counter
+	written, pulled, swept, shed, pullShed, careful, behind prometheus.Counter
 }
 
 func newMetrics(r prometheus.Registerer, s *Store) *metrics {
@@ -16,17 +16,20 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 		return c
 	}
 	m := &metrics{
-		written: counter("written_total", "Records committed, repeats not counted."),
-		pulled:  counter("pulled_total", "Records served in pages, pages served again counted again."),
-		swept:   counter("swept_total", "Rows removed after their records ended."),
-		shed:    counter("write_shed_total", "Write requests refused because the write queue was full."),
-		careful: counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
-		behind:  counter("listen_behind_total", "Listeners ended because they did not keep up."),
+		written:  counter("written_total", "Records committed, repeats not counted."),
+		pulled:   counter("pulled_total", "Records served in pages, pages served again counted again."),
+		swept:    counter("swept_total", "Rows removed after their records ended."),
+		shed:     counter("write_shed_total", "Write requests refused because the write queue was full."),
+		pullShed: counter("pull_shed_total", "Pulls refused because the pull queue was full."),
+		careful:  counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
+		behind:   counter("listen_behind_total", "Listeners ended because they did not keep up."),
 	}
 	if r != nil {
 		r.MustRegister(
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_write_queue", Help: "Writes waiting for a committer."},
 				func() float64 { return float64(s.queue.depth()) }),
+			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_pull_queue", Help: "Pulls waiting for a transaction."},
+				func() float64 { return float64(s.pulls.depth()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_listeners", Help: "Listeners connected."},
 				func() float64 { return float64(s.tail.listening()) }),
 		)

@@ -2,7 +2,6 @@ package records
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -36,6 +35,7 @@ type picked struct {
 	hash      protocol.Hash
 	bytes     int32
 	remaining int32 // before this page
+	pulled    bool  // it was part of a page before
 	envelope  []byte
 }
 
@@ -53,41 +53,17 @@ func (s *Store) Pull(ctx context.Context, r PullRequest) (*Page, error) {
 	if err != nil {
 		return nil, err
 	}
-	senders := make([][]byte, len(r.Senders))
-	for i := range r.Senders {
-		senders[i] = r.Senders[i][:]
+	page, alone, gotStored, err := s.grouped(ctx, r, after)
+	if err != nil || !alone {
+		return page, wrap(err, "pull")
 	}
-	if r.Got == nil {
-		head, idle, err := s.idle(ctx, r, senders, after)
-		if err != nil {
-			return nil, wrap(err, "pull")
-		}
-		if idle {
-			return &Page{Header: protocol.PageHeader{Cursor: s.cursor(max(head, after)), PageID: r.PageID}}, nil
-		}
+	if gotStored {
+		r.Got = nil
 	}
-	page, err := s.page(ctx, r.Reader, r.PageID, nil, r.Got, func(tx pgx.Tx) (selection, error) {
-		return s.selectPage(ctx, tx, r, senders, after)
+	page, err = s.page(ctx, r.Reader, r.PageID, nil, r.Got, func(tx pgx.Tx) (selection, error) {
+		return s.selectPage(ctx, tx, r, after)
 	})
 	return page, wrap(err, "pull")
-}
-
-// idle tells, without touching a row, that there is nothing to do: no such page, none open, nothing
-// new. It is what most polls meet, and what a stranger's polls meet always.
-func (s *Store) idle(ctx context.Context, r PullRequest, senders [][]byte, after int64) (head int64, idle bool, err error) {
-	err = s.db.Pool().QueryRow(ctx, `
-		SELECT c.n,
-		  NOT EXISTS (SELECT 1 FROM pages WHERE reader = $1 AND (got IS NULL OR page_id = $2)) AND
-		  NOT EXISTS (SELECT 1 FROM unnest($3::bytea[]) AS s (key) CROSS JOIN LATERAL (
-		    SELECT 1 FROM records r WHERE r.receiver = $1 AND r.sender = s.key AND r.n > $4 AND r.state = 0 AND r.expires > $5
-		      AND NOT EXISTS (SELECT 1 FROM pulls p WHERE p.n = r.n AND p.remaining = 0)
-		    LIMIT 1) x)
-		FROM relay_cursor c`,
-		r.Reader[:], string(r.PageID), senders, after, int64(s.now())).Scan(&head, &idle)
-	if err == nil && after > head {
-		return 0, false, errEpoch()
-	}
-	return head, idle, err
 }
 
 // Read pulls one record, a page of one. The caller has checked that the reader is the receiver.
@@ -144,7 +120,7 @@ func (s *Store) page(ctx context.Context, reader protocol.PublicKey, id protocol
 
 // lockReader makes the transactions of one reader wait for each other, without a row for him.
 func lockReader(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) error {
-	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(binary.BigEndian.Uint64(reader[:8])))
+	_, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, lockOf(reader))
 	return err
 }
 
@@ -157,6 +133,10 @@ func refuseOpen(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) error
 	case err != nil:
 		return err
 	}
+	return errOpen(id)
+}
+
+func errOpen(id string) error {
 	return &PageError{Code: protocol.CodePageOpen, PageID: protocol.PageID(id),
 		Detail: fmt.Sprintf("page %s waits for its acknowledgement: send got for it, or pull it again", id)}
 }
@@ -188,13 +168,17 @@ func lookFor(records int64, senders int) int64 {
 
 // selectPage chooses the records of a page: per sender by index, merged in cursor order, cut at
 // the limit and at [protocol.MaxPageBytes]; one record always fits.
-func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, senders [][]byte, after int64) (selection, error) {
+func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after int64) (selection, error) {
+	senders := make([][]byte, len(r.Senders))
+	for i := range r.Senders {
+		senders[i] = r.Senders[i][:]
+	}
 	rows, err := tx.Query(ctx, `
 		`+found+`,
 		page AS (
 		  SELECT n, row_number() OVER w AS place, sum(bytes) OVER w AS upto, (SELECT count(*) FROM found) AS total
 		  FROM found WINDOW w AS (ORDER BY n))
-		SELECT c.n, r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), r.envelope, page.total
+		SELECT c.n, r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.envelope, page.total
 		FROM relay_cursor c LEFT JOIN page ON page.place < $6 AND (page.place = 1 OR page.upto <= $8)
 		LEFT JOIN records r ON r.n = page.n LEFT JOIN pulls p ON p.n = page.n
 		ORDER BY r.n`,
@@ -207,12 +191,13 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, sender
 	var sender, hash, envelope []byte
 	var id *string
 	var size, remaining *int32
-	_, err = pgx.ForEachRow(rows, []any{&sel.head, &n, &sender, &id, &hash, &size, &remaining, &envelope, &total}, func() error {
+	var pulled bool
+	_, err = pgx.ForEachRow(rows, []any{&sel.head, &n, &sender, &id, &hash, &size, &remaining, &pulled, &envelope, &total}, func() error {
 		if n == nil {
 			return nil // nothing found: the row of the cursor alone
 		}
 		sel.records = append(sel.records, picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id),
-			hash: protocol.Hash(hash), bytes: *size, remaining: *remaining, envelope: envelope})
+			hash: protocol.Hash(hash), bytes: *size, remaining: *remaining, pulled: pulled, envelope: envelope})
 		sel.more = *total > int64(len(sel.records))
 		envelope = nil
 		return nil
@@ -229,10 +214,10 @@ func (s *Store) selectRecord(ctx context.Context, tx pgx.Tx, path protocol.Path)
 	var hash []byte
 	var live bool
 	err := tx.QueryRow(ctx, `
-		SELECT r.n, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), r.envelope, r.state = 0 AND r.expires > $4
+		SELECT r.n, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.envelope, r.state = 0 AND r.expires > $4
 		FROM records r LEFT JOIN pulls p USING (n) WHERE r.sender = $1 AND r.receiver = $2 AND r.id = $3`,
 		path.Sender[:], path.Receiver[:], string(path.ID), int64(s.now())).
-		Scan(&p.n, &hash, &p.bytes, &p.remaining, &p.envelope, &live)
+		Scan(&p.n, &hash, &p.bytes, &p.remaining, &p.pulled, &p.envelope, &live)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return selection{}, protocol.Errorf(protocol.CodeNotFound, "there is no record %s", path)
 	}
@@ -246,35 +231,59 @@ func (s *Store) selectRecord(ctx context.Context, tx pgx.Tx, path protocol.Path)
 	return selection{records: []picked{p}, head: p.n}, nil
 }
 
-// makePage stores the page and counts one pull of each of its records.
-func (s *Store) makePage(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID, sel selection) (*Page, error) {
-	page := &Page{Header: protocol.PageHeader{PageID: id, More: sel.more, Records: int64(len(sel.records))}}
-	end := sel.head
+// end is the cursor of a page of the selection.
+func (sel *selection) end() int64 {
 	if sel.more {
-		end = sel.records[len(sel.records)-1].n
+		return sel.records[len(sel.records)-1].n
 	}
-	page.Header.Cursor = s.cursor(end)
-	if len(sel.records) == 0 {
-		return page, nil
-	}
+	return sel.head
+}
+
+// columns are the selection as a row of pages has it.
+type columns struct {
+	ns              []int64
+	ids             []string
+	sizes           []int32
+	senders, hashes []byte
+}
+
+func (sel *selection) columns() columns {
 	k := len(sel.records)
-	ns, left, sizes, ids := make([]int64, k), make([]int32, k), make([]int32, k), make([]string, k)
-	senders, hashes := make([]byte, 0, 32*k), make([]byte, 0, 32*k)
-	leaves := make([]protocol.Hash, k)
-	page.Lines = make([]Line, k)
-	for i, r := range sel.records {
-		ns[i], left[i], sizes[i], ids[i], leaves[i] = r.n, r.remaining-1, r.bytes, string(r.id), r.hash
-		senders, hashes = append(senders, r.sender[:]...), append(hashes, r.hash[:]...)
-		page.Lines[i].Envelope = r.envelope
+	c := columns{ns: make([]int64, k), ids: make([]string, k), sizes: make([]int32, k), senders: make([]byte, 0, 32*k), hashes: make([]byte, 0, 32*k)}
+	for i := range sel.records {
+		r := &sel.records[i]
+		c.ns[i], c.ids[i], c.sizes[i] = r.n, string(r.id), r.bytes
+		c.senders, c.hashes = append(c.senders, r.sender[:]...), append(c.hashes, r.hash[:]...)
+	}
+	return c
+}
+
+// newPage is the page of a selection, served for the first time.
+func (s *Store) newPage(id protocol.PageID, sel *selection) *Page {
+	page := &Page{Header: protocol.PageHeader{PageID: id, Cursor: s.cursor(sel.end()), More: sel.more, Records: int64(len(sel.records))}}
+	if len(sel.records) == 0 {
+		return page
+	}
+	leaves := make([]protocol.Hash, len(sel.records))
+	page.Lines = make([]Line, len(sel.records))
+	for i := range sel.records {
+		leaves[i], page.Lines[i].Envelope = sel.records[i].hash, sel.records[i].envelope
 	}
 	root := protocol.MerkleRoot(leaves)
 	page.Header.Root, page.Header.Served = &root, 1
-	now := int64(s.now())
+	return page
+}
+
+// makePage stores the page and counts one pull of each of its records.
+func (s *Store) makePage(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID, sel selection) (*Page, error) {
+	page := s.newPage(id, &sel)
+	if len(sel.records) == 0 {
+		return page, nil
+	}
 	b := &pgx.Batch{}
-	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, 1)`,
-		reader[:], string(id), now, ns, senders, ids, sizes, hashes, root[:], end, sel.more)
-	b.Queue(`INSERT INTO pulls (n, remaining, last) SELECT n, left_over, $3 FROM unnest($1::bigint[], $2::integer[]) AS t (n, left_over)
-		ON CONFLICT (n) DO UPDATE SET remaining = pulls.remaining - 1, last = excluded.last`, ns, left, now)
+	made := []*pull{{request: PullRequest{Reader: reader, PageID: id}, page: page, sel: sel}}
+	now := int64(s.now())
+	queuePages(b, made, now)
+	queuePulls(b, made, now)
 	return page, tx.SendBatch(ctx, b).Close()
 }

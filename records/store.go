@@ -38,6 +38,7 @@ type Store struct {
 	epoch  string
 
 	queue   *queue
+	pulls   *pullQueue
 	tail    *tail
 	recent  *recent
 	buffers sync.Pool // of *[]byte: rows on their way to COPY
@@ -46,7 +47,7 @@ type Store struct {
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue(), recent: newRecent(recentBytes)}
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64
 	var owner []byte
@@ -64,16 +65,20 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	return s, nil
 }
 
-// Run commits writes, tells listeners and sweeps, until ctx is done. It then takes no more writes,
+// Run commits writes, serves pulls, tells listeners and sweeps, until ctx is done. It then takes no more of either,
 // answers those it took, and returns.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range committers {
 		g.Go(func() error { s.commitLoop(); return nil })
 	}
+	for range servers {
+		g.Go(func() error { s.serveLoop(); return nil })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		s.queue.close()
+		s.pulls.close()
 		return nil
 	})
 	g.Go(func() error { s.tail.run(ctx); return nil })

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
@@ -38,7 +39,7 @@ func (d *DB) load(ctx context.Context, l Load) (err error) {
 		return err
 	}
 	defer conn.Release()
-	defer func() { rollBack(conn) }()
+	defer rollBack(conn)
 	b := &pgx.Batch{}
 	b.Queue("BEGIN")
 	b.Queue(l.Statement, l.Args...).QueryRow(func(row pgx.Row) error { return row.Scan(l.Row...) })
@@ -50,10 +51,10 @@ func (d *DB) load(ctx context.Context, l Load) (err error) {
 		return err
 	}
 	tag, err := conn.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(data), sql+"; COMMIT")
-	if err == nil && tag.String() != "COMMIT" {
-		err = errors.New("COMMIT answered " + tag.String())
+	if err != nil {
+		return err
 	}
-	return err
+	return committed(tag)
 }
 
 // rollBack ends a transaction that did not end by itself. A connection that cannot do so is
@@ -65,6 +66,43 @@ func rollBack(conn *pgxpool.Conn) {
 	ctx, cancel := context.WithTimeout(context.Background(), rollbackTimeout)
 	defer cancel()
 	_, _ = conn.Exec(ctx, "ROLLBACK")
+}
+
+// Rounds runs a transaction in two round trips: BEGIN with what first queues, and what then queues with
+// COMMIT. Both are called with an empty batch, then only after the results of first were read (by the
+// functions that are queued with its statements); both may be called several times. An error of then
+// rolls back.
+func (d *DB) Rounds(ctx context.Context, first func(*pgx.Batch), then func(*pgx.Batch) error) error {
+	return retry(ctx, func() error { return d.rounds(ctx, first, then) })
+}
+
+func (d *DB) rounds(ctx context.Context, first func(*pgx.Batch), then func(*pgx.Batch) error) error {
+	conn, err := d.pool.Acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Release()
+	defer rollBack(conn)
+	b := &pgx.Batch{}
+	b.Queue("BEGIN")
+	first(b)
+	if err := conn.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	b = &pgx.Batch{}
+	if err := then(b); err != nil {
+		return err
+	}
+	b.Queue("COMMIT").Exec(func(tag pgconn.CommandTag) error { return committed(tag) })
+	return conn.SendBatch(ctx, b).Close()
+}
+
+// committed checks what COMMIT answered: in a failed transaction it rolls back, without an error.
+func committed(tag pgconn.CommandTag) error {
+	if tag.String() != "COMMIT" {
+		return errors.New("COMMIT answered " + tag.String())
+	}
+	return nil
 }
 
 // CopySQL is a COPY of rows in binary format into these columns.
