@@ -71,7 +71,7 @@ func rollBack(conn *pgxpool.Conn) {
 // Rounds runs a transaction in two round trips: BEGIN with what first queues, and what then queues with
 // COMMIT. Both are called with an empty batch, then only after the results of first were read (by the
 // functions that are queued with its statements); both may be called several times. An error of then
-// rolls back.
+// rolls back; one of reading what the second round trip answered may come after its COMMIT.
 func (d *DB) Rounds(ctx context.Context, first func(*pgx.Batch), then func(*pgx.Batch) error) error {
 	return retry(ctx, func() error { return d.rounds(ctx, first, then) })
 }

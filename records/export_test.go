@@ -1,0 +1,57 @@
+package records
+
+import (
+	"context"
+
+	"relaymarket/protocol"
+)
+
+// PullTogether serves the pulls in one transaction, as they are when they wait at the same time, and those
+// that it leaves alone as [Store.Pull] does.
+func (s *Store) PullTogether(ctx context.Context, requests ...PullRequest) (pages []*Page, errs []error, alone int) {
+	group := make([]*pull, len(requests))
+	for i, r := range requests {
+		after, err := s.place(r.After)
+		if err != nil {
+			panic(err)
+		}
+		group[i] = &pull{request: r, after: after, done: make(chan struct{})}
+	}
+	s.serve(append([]*pull(nil), group...))
+	pages, errs = make([]*Page, len(group)), make([]error, len(group))
+	for i, p := range group {
+		pages[i], errs[i] = p.page, p.err
+		if p.alone {
+			alone++
+			pages[i], errs[i] = s.Pull(ctx, p.request)
+		}
+	}
+	return pages, errs, alone
+}
+
+// Recent is the ring of recent records, for tests.
+type Recent struct{ c *recent }
+
+// NewRecent makes one of so many bytes.
+func NewRecent(bytes int) Recent { return Recent{newRecent(bytes)} }
+
+// Add keeps a record at a place.
+func (r Recent) Add(n int64, in Incoming) {
+	it := newItem(in)
+	it.n = n
+	r.c.add([]*item{it})
+}
+
+// Envelope is what is held of the record at a place.
+func (r Recent) Envelope(n int64) []byte { return r.c.envelope(n) }
+
+// Has tells whether a path may be held.
+func (r Recent) Has(path protocol.Path) bool { return r.c.has(path) }
+
+// Held is how many records and bytes are held.
+func (r Recent) Held() (records, bytes int) {
+	for _, h := range r.c.order {
+		bytes += h.size
+	}
+	return len(r.c.order), bytes
+}
