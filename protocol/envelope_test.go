@@ -99,6 +99,15 @@ func BenchmarkParseEnvelope(b *testing.B) {
 			}
 		}
 	})
+	b.Run("terms", func(b *testing.B) {
+		b.ReportAllocs()
+		var w Write
+		for b.Loop() {
+			if err := e.DecodeTerms(&w); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 	b.Run("verify", func(b *testing.B) {
 		for b.Loop() {
 			if err := e.Verify(); err != nil {
