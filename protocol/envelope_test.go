@@ -108,7 +108,16 @@ func BenchmarkParseEnvelope(b *testing.B) {
 			}
 		}
 	})
+	b.Run("hashes", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if e.Digest() == e.Hash() || e.RequestHash() == e.Hash() {
+				b.Fatal("two purposes have one hash")
+			}
+		}
+	})
 	b.Run("verify", func(b *testing.B) {
+		b.ReportAllocs()
 		for b.Loop() {
 			if err := e.Verify(); err != nil {
 				b.Fatal(err)

@@ -29,16 +29,34 @@ func (h *Hash) UnmarshalText(text []byte) error { return decodeHex(h[:], text, "
 
 // TaggedHash is BIP340's tagged hash: SHA-256(SHA-256(tag) ‖ SHA-256(tag) ‖ parts…).
 func TaggedHash(tag string, parts ...[]byte) Hash {
-	t := sha256.Sum256([]byte(tag))
+	prefix, known := tagPrefixes[tag]
+	if !known {
+		prefix = tagPrefix(tag)
+	}
 	d := sha256.New()
-	d.Write(t[:])
-	d.Write(t[:])
+	d.Write(prefix[:])
 	for _, p := range parts {
 		d.Write(p)
 	}
 	var h Hash
 	d.Sum(h[:0])
 	return h
+}
+
+// tagPrefixes are the prefixes of the tags that are hashed with all the time.
+var tagPrefixes = map[string][2 * sha256.Size]byte{
+	TagEnvelope: tagPrefix(TagEnvelope),
+	TagLeaf:     tagPrefix(TagLeaf),
+	TagNode:     tagPrefix(TagNode),
+	TagRequest:  tagPrefix(TagRequest),
+}
+
+// tagPrefix is what a tagged hash starts with: SHA-256(tag) ‖ SHA-256(tag).
+func tagPrefix(tag string) (prefix [2 * sha256.Size]byte) {
+	t := sha256.Sum256([]byte(tag))
+	copy(prefix[:], t[:])
+	copy(prefix[len(t):], t[:])
+	return prefix
 }
 
 // decodeHex fills dst from exactly 2·len(dst) lower-case hex digits.
