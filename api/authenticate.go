@@ -80,10 +80,13 @@ func (s *Server) signer(x *exchange, r *http.Request, requestType string) (proto
 }
 
 // decode reads the request when it is of the type that the route takes; another type is refused
-// after the audience, where both can be wrong.
+// after the audience, where both can be wrong. Of a write, the content stays in the envelope only.
 func decode(e *protocol.Envelope, request protocol.Request) error {
 	if e.Type != request.RequestType() {
 		return nil
+	}
+	if write, ok := request.(*protocol.Write); ok {
+		return e.DecodeTerms(write)
 	}
 	return e.Decode(request)
 }

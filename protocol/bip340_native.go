@@ -9,6 +9,8 @@ package protocol
 #include <secp256k1.h>
 #include <secp256k1_extrakeys.h>
 #include <secp256k1_schnorrsig.h>
+#cgo noescape rm_verify
+#cgo nocallback rm_verify
 
 // Each returns 1 for yes. A public key is used only after it parsed: verifying with one that did
 // not would call libsecp256k1's illegal-argument handler, which aborts the process.
@@ -17,10 +19,11 @@ static int rm_on_curve(const unsigned char *x) {
 	return secp256k1_xonly_pubkey_parse(secp256k1_context_static, &pk, x);
 }
 
-static int rm_verify(const unsigned char *x, const unsigned char *msg32, const unsigned char *sig64) {
-	secp256k1_xonly_pubkey pk;
-	if (secp256k1_xonly_pubkey_parse(secp256k1_context_static, &pk, x) != 1) return 0;
-	return secp256k1_schnorrsig_verify(secp256k1_context_static, sig64, msg32, 32, &pk);
+// pk is the key x in parsed form if parsed is not 0, and becomes it otherwise.
+static int rm_verify(secp256k1_xonly_pubkey *pk, int parsed, const unsigned char *x,
+                     const unsigned char *msg32, const unsigned char *sig64) {
+	if (!parsed && secp256k1_xonly_pubkey_parse(secp256k1_context_static, pk, x) != 1) return 0;
+	return secp256k1_schnorrsig_verify(secp256k1_context_static, sig64, msg32, 32, pk);
 }
 
 // Signing takes a context of its own, blinded with the caller's randomness against side channels.
@@ -48,7 +51,9 @@ import "C"
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -60,7 +65,30 @@ func ucharPtr(b *byte) *C.uchar { return (*C.uchar)(unsafe.Pointer(b)) }
 func onCurve(k *PublicKey) bool { return C.rm_on_curve(ucharPtr(&k[0])) == 1 }
 
 func verifyBIP340(k *PublicKey, digest *Hash, sig *Signature) bool {
-	return C.rm_verify(ucharPtr(&k[0]), ucharPtr(&digest[0]), ucharPtr(&sig[0])) == 1
+	slot := &parsedKeys[binary.LittleEndian.Uint16(k[:])%numParsedKeys]
+	known := slot.Load()
+	if known != nil && known.key == *k {
+		return C.rm_verify(&known.point, 1, ucharPtr(&k[0]), ucharPtr(&digest[0]), ucharPtr(&sig[0])) == 1
+	}
+	var point C.secp256k1_xonly_pubkey
+	if C.rm_verify(&point, 0, ucharPtr(&k[0]), ucharPtr(&digest[0]), ucharPtr(&sig[0])) != 1 {
+		return false
+	}
+	slot.Store(&parsedKey{*k, point})
+	return true
+}
+
+// parsedKeys remembers keys in the form that libsecp256k1 computes with: finding a key's y coordinate is a square
+// root, a tenth of a check. Only a key whose signature was right comes in, so forgeries push nobody out; and whoever is pushed out, by
+// a key that shares his slot, pays that square root. There is no lock, for what a pointer here points to never changes.
+var parsedKeys [numParsedKeys]atomic.Pointer[parsedKey]
+
+// numParsedKeys is a power of two; a full table is 1 MB.
+const numParsedKeys = 1 << 13
+
+type parsedKey struct {
+	key   PublicKey
+	point C.secp256k1_xonly_pubkey
 }
 
 func derivePublic(secret *[32]byte) (public PublicKey, ok bool) {

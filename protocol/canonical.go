@@ -38,6 +38,14 @@ func Canonicalize(v any) ([]byte, error) {
 // protocol's limits: no duplicate names, no null, integers of at most 2^53−1 only, at most 16
 // levels. The error has code [CodeMalformed] for what is not JSON at all, else [CodeNotCanonical].
 func CheckCanonical(data []byte) error {
+	if scanCanonical(data) {
+		return nil
+	}
+	return canonicalFault(data)
+}
+
+// canonicalFault is the slow judge, which can say what is wrong.
+func canonicalFault(data []byte) error {
 	value := jsontext.Value(bytes.Clone(data))
 	if err := value.Canonicalize(); err != nil {
 		var syntax *jsontext.SyntacticError

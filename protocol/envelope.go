@@ -84,7 +84,7 @@ func (e *Envelope) readType() error {
 			return true
 		}
 		if len(value) > 2 && len(value) <= 66 && value[0] == '"' && bytes.IndexByte(value, '\\') < 0 {
-			e.Type = string(value[1 : len(value)-1])
+			e.Type = typeName(value[1 : len(value)-1])
 		}
 		return false
 	})
@@ -92,6 +92,19 @@ func (e *Envelope) readType() error {
 		return Errorf(CodeMalformed, "the request has no type, a string of 1 to 64 bytes")
 	}
 	return nil
+}
+
+// typeName is string(name), without a copy of those that come all the time.
+func typeName(name []byte) string {
+	switch string(name) {
+	case TypeWrite:
+		return TypeWrite
+	case TypePull:
+		return TypePull
+	case TypeGot:
+		return TypeGot
+	}
+	return string(name)
 }
 
 // cutter takes an envelope apart from the front; the first failure sticks.
@@ -257,6 +270,27 @@ func (e *Envelope) Decode(dst Request) error {
 	if want := dst.RequestType(); e.Type != want {
 		return Errorf(CodeWrongType, "the request type is %q, this takes %q", e.Type, want)
 	}
+	if fast, ok := dst.(laidOut); ok && fast.readLayout(e.Request) {
+		return nil
+	}
+	return e.decodeSlow(dst)
+}
+
+// DecodeTerms is [Envelope.Decode] of a write for who has no use for its content, like a relay, which keeps the
+// whole envelope: the content is checked all the same, and w.Content left empty instead of being a copy.
+func (e *Envelope) DecodeTerms(w *Write) error {
+	if e.Type == TypeWrite {
+		if _, ok := w.readTerms(e.Request); ok {
+			return nil
+		}
+	}
+	err := e.Decode(w)
+	w.Content = ""
+	return err
+}
+
+// decodeSlow is the generic reader of any request.
+func (e *Envelope) decodeSlow(dst Request) error {
 	reflect.ValueOf(dst).Elem().SetZero() // absent members must not keep what an earlier request had
 	if err := decodeObject(e.Request, dst, !dst.open(), dst.required()); err != nil {
 		return err

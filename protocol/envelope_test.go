@@ -99,7 +99,25 @@ func BenchmarkParseEnvelope(b *testing.B) {
 			}
 		}
 	})
+	b.Run("terms", func(b *testing.B) {
+		b.ReportAllocs()
+		var w Write
+		for b.Loop() {
+			if err := e.DecodeTerms(&w); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("hashes", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if e.Digest() == e.Hash() || e.RequestHash() == e.Hash() {
+				b.Fatal("two purposes have one hash")
+			}
+		}
+	})
 	b.Run("verify", func(b *testing.B) {
+		b.ReportAllocs()
 		for b.Loop() {
 			if err := e.Verify(); err != nil {
 				b.Fatal(err)

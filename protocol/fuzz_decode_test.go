@@ -27,6 +27,9 @@ func fuzzDecode(f *testing.F, requestType string) {
 			return
 		}
 		request := requestOf(t, requestType)
+		if fast, ok := request.(laidOut); ok {
+			sameReading(t, fast, data)
+		}
 		if err := e.Decode(request); err != nil {
 			checkCoded(t, err)
 			return

@@ -72,6 +72,9 @@ func FuzzCheckCanonical(f *testing.F) {
 		if want := modelCanonical(data); (err == nil) != want {
 			t.Fatalf("CheckCanonical says %v, the model %v", err, want)
 		}
+		if fault := canonicalFault(data); scanCanonical(data) != (fault == nil) {
+			t.Fatalf("the fast judge says %v, the slow one %v", scanCanonical(data), fault)
+		}
 		if err != nil {
 			checkCoded(t, err)
 			return

@@ -29,10 +29,12 @@ func (h *Hash) UnmarshalText(text []byte) error { return decodeHex(h[:], text, "
 
 // TaggedHash is BIP340's tagged hash: SHA-256(SHA-256(tag) ‖ SHA-256(tag) ‖ parts…).
 func TaggedHash(tag string, parts ...[]byte) Hash {
-	t := sha256.Sum256([]byte(tag))
+	prefix, known := tagPrefixes[tag]
+	if !known {
+		prefix = tagPrefix(tag)
+	}
 	d := sha256.New()
-	d.Write(t[:])
-	d.Write(t[:])
+	d.Write(prefix[:])
 	for _, p := range parts {
 		d.Write(p)
 	}
@@ -41,28 +43,57 @@ func TaggedHash(tag string, parts ...[]byte) Hash {
 	return h
 }
 
+// tagPrefixes are the prefixes of the tags that are hashed with all the time.
+var tagPrefixes = map[string][2 * sha256.Size]byte{
+	TagEnvelope: tagPrefix(TagEnvelope),
+	TagLeaf:     tagPrefix(TagLeaf),
+	TagNode:     tagPrefix(TagNode),
+	TagRequest:  tagPrefix(TagRequest),
+}
+
+// tagPrefix is what a tagged hash starts with: SHA-256(tag) ‖ SHA-256(tag).
+func tagPrefix(tag string) (prefix [2 * sha256.Size]byte) {
+	t := sha256.Sum256([]byte(tag))
+	copy(prefix[:], t[:])
+	copy(prefix[len(t):], t[:])
+	return prefix
+}
+
 // decodeHex fills dst from exactly 2·len(dst) lower-case hex digits.
 func decodeHex(dst, text []byte, what string) error {
 	if len(text) != 2*len(dst) {
 		return Errorf(CodeMalformed, "a %s has %d hex digits, this has %d", what, 2*len(dst), len(text))
 	}
-	for i := range dst {
-		hi, lo := nibble(text[2*i]), nibble(text[2*i+1])
-		if hi|lo > 15 {
-			return Errorf(CodeMalformed, "a %s is lower-case hex digits only", what)
-		}
-		dst[i] = hi<<4 | lo
+	if !readHex(dst, text) {
+		return Errorf(CodeMalformed, "a %s is lower-case hex digits only", what)
 	}
 	return nil
 }
 
-// nibble is the value of one lower-case hex digit, 0xff for any other byte.
-func nibble(c byte) byte {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0'
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10
+// readHex is decodeHex without words; text has 2·len(dst) bytes.
+func readHex(dst, text []byte) bool {
+	bad := byte(0)
+	for i := range dst {
+		pair := text[2*i : 2*i+2]
+		hi, lo := nibble(pair[0]), nibble(pair[1])
+		bad |= hi | lo
+		dst[i] = hi<<4 | lo
 	}
-	return 0xff
+	return bad <= 15
+}
+
+// nibble is the value of one lower-case hex digit, 0xff for any other byte.
+func nibble(c byte) byte { return nibbles[c] }
+
+var nibbles = valuesOf("0123456789abcdef")
+
+// valuesOf maps each byte of an alphabet to its place in it, all others to 0xff.
+func valuesOf(alphabet string) (values [256]byte) {
+	for i := range values {
+		values[i] = 0xff
+	}
+	for i := range len(alphabet) {
+		values[alphabet[i]] = byte(i)
+	}
+	return values
 }

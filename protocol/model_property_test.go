@@ -85,6 +85,9 @@ func TestCheckCanonicalIsModel(t *testing.T) {
 		if got, want := CheckCanonical(data) == nil, modelCanonical(data); got != want {
 			t.Fatalf("CheckCanonical says %v, the model %v, of %q", CheckCanonical(data), want, data)
 		}
+		if fault := canonicalFault(data); scanCanonical(data) != (fault == nil) {
+			t.Fatalf("the fast judge says %v, the slow one %v, of %q", scanCanonical(data), fault, data)
+		}
 	})
 }
 

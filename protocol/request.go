@@ -59,19 +59,8 @@ var (
 
 // Validate implements [Request].
 func (w *Write) Validate() error {
-	if err := w.RecordID.Validate(); err != nil {
+	if err := w.validateTerms(); err != nil {
 		return err
-	}
-	if err := w.Expires.Validate(); err != nil {
-		return err
-	}
-	if w.MaxPulls < 1 || w.MaxPulls > MaxPullsLimit {
-		return Errorf(CodeInvalidValue, "maxPulls is 1 to %d", MaxPullsLimit)
-	}
-	if w.Tag != nil {
-		if err := w.Tag.Validate(); err != nil {
-			return err
-		}
 	}
 	if w.Content == "" {
 		return Errorf(CodeInvalidValue, "the content is empty")
@@ -82,47 +71,21 @@ func (w *Write) Validate() error {
 	return nil
 }
 
-// isBase64 checks canonical standard base64 (RFC 4648 section 4, padding bits zero) without
-// decoding: a relay has no use for the bytes.
-func isBase64(s string) bool {
-	if len(s)%4 != 0 {
-		return false
+// validateTerms validates all but the content.
+func (w *Write) validateTerms() error {
+	if err := w.RecordID.Validate(); err != nil {
+		return err
 	}
-	body := s
-	for pad := 0; pad < 2 && len(body) > 0 && body[len(body)-1] == '='; pad++ {
-		body = body[:len(body)-1]
+	if err := w.Expires.Validate(); err != nil {
+		return err
 	}
-	last := byte(0)
-	for i := range len(body) {
-		if last = base64Value(body[i]); last > 63 {
-			return false
-		}
+	if w.MaxPulls < 1 || w.MaxPulls > MaxPullsLimit {
+		return Errorf(CodeInvalidValue, "maxPulls is 1 to %d", MaxPullsLimit)
 	}
-	switch len(body) % 4 {
-	case 2:
-		return last&0x0f == 0
-	case 3:
-		return last&0x03 == 0
-	case 1:
-		return false
+	if w.Tag != nil {
+		return w.Tag.Validate()
 	}
-	return len(body) == len(s)
-}
-
-func base64Value(c byte) byte {
-	switch {
-	case 'A' <= c && c <= 'Z':
-		return c - 'A'
-	case 'a' <= c && c <= 'z':
-		return c - 'a' + 26
-	case '0' <= c && c <= '9':
-		return c - '0' + 52
-	case c == '+':
-		return 62
-	case c == '/':
-		return 63
-	}
-	return 0xff
+	return nil
 }
 
 // Pull asks for one page of what any of the senders has for the signer on this relay, from after
@@ -204,6 +167,9 @@ func (l *Listen) Validate() error {
 func validateSenders(senders []PublicKey) error {
 	if len(senders) < 1 || len(senders) > MaxSenders {
 		return Errorf(CodeInvalidValue, "senders are 1 to %d keys", MaxSenders)
+	}
+	if len(senders) == 1 {
+		return nil
 	}
 	seen := make(map[PublicKey]struct{}, len(senders))
 	for _, s := range senders {

@@ -50,6 +50,7 @@ func judgeCanonical(t *testing.T, _ *vectorFile, raw []byte) error {
 	data := c.bytes(t)
 	kept := bytes.Clone(data)
 	err := CheckCanonical(data)
+	equal(t, "verdict of the fast judge", scanCanonical(data), err == nil)
 	if !bytes.Equal(data, kept) {
 		t.Error("the input was changed")
 	}

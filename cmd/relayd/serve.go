@@ -46,6 +46,7 @@ func (p program) serve(ctx context.Context, s *settings, asJSON bool) error {
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
+	defer roomyCollector(p.environ)()
 
 	key, err := s.readKey()
 	if err != nil {
