@@ -78,9 +78,10 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 	if len(readers) == 0 {
 		return
 	}
+	// Not "got IS NULL": the planner would begin with the index of all open pages.
 	b.Queue(`UPDATE pages p SET got = t.got, got_at = $5
 		FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got)
-		WHERE p.reader = t.reader AND p.page_id = t.page_id AND p.root = t.root AND p.got IS NULL
+		WHERE p.reader = t.reader AND p.page_id = t.page_id AND p.root = t.root AND p.got_at IS NULL
 		RETURNING p.reader`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
 		var reader []byte
 		_, err := pgx.ForEachRow(rows, []any{&reader}, func() error {
