@@ -182,7 +182,7 @@ func boot(ctx context.Context, cfg Config, p place) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := writeSettings(p); err != nil {
+	if err := writeSettings(p, bin); err != nil {
 		return nil, err
 	}
 	c := &Cluster{place: p, socketDir: socketDir, log: log}

@@ -40,7 +40,7 @@ func TestDataSurvivesRestart(t *testing.T) {
 func TestSettings(t *testing.T) {
 	c := startCluster(t, config(t, folder(t)))
 	for name, want := range map[string]string{
-		"fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "data_checksums": "on",
+		"wal_compression": "lz4", "fsync": "on", "synchronous_commit": "on", "full_page_writes": "on", "data_checksums": "on",
 		"listen_addresses": "", "max_connections": "60", "server_encoding": "UTF8", "lc_collate": "C",
 		"autovacuum_vacuum_insert_scale_factor": "0.05", "logging_collector": "on", "is_superuser": "off",
 	} {

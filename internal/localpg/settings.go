@@ -3,6 +3,7 @@ package localpg
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,8 +17,8 @@ const (
 	maxSharedBuffers = 2 << 30
 )
 
-// settingsText is PostgreSQL's configuration. The placeholders are shared_buffers in MiB, the log folder
-// and the operator's file.
+// settingsText is PostgreSQL's configuration. The placeholders are shared_buffers in MiB, wal_compression, the
+// log folder and the operator's file.
 const settingsText = `# Written by relayd at every start. Put your own settings into operator.conf beside this file.
 
 # An acknowledged message is on disk. Turning one of these off breaks that promise.
@@ -37,7 +38,7 @@ shared_buffers = %dMB
 max_wal_size = 2GB
 min_wal_size = 256MB
 checkpoint_timeout = 15min
-wal_compression = on
+wal_compression = %s
 wal_buffers = 16MB
 
 # Tables grow at one end and shrink at the other. Vacuum soon and in small portions, so that freed space
@@ -76,10 +77,10 @@ local all         all peer map=relaymarket
 local replication all peer map=relaymarket
 `
 
-func writeSettings(p place) error {
+func writeSettings(p place, bin binaries) error {
 	memory := totalMemory()
 	shared := min(max(memory/8, minSharedBuffers), maxSharedBuffers) >> 20
-	settings := fmt.Sprintf(settingsText, shared, quoted(p.logDir()), quoted(filepath.Join(p.confDir(), operatorFile)))
+	settings := fmt.Sprintf(settingsText, shared, walCompression(p, bin), quoted(p.logDir()), quoted(filepath.Join(p.confDir(), operatorFile)))
 	for _, file := range []struct{ name, text string }{
 		{"postgresql.conf", settings},
 		{"pg_hba.conf", accessText},
@@ -90,6 +91,19 @@ func writeSettings(p place) error {
 		}
 	}
 	return nil
+}
+
+// walCompression is lz4 where PostgreSQL was built with it: its own method takes an eighth of all the time that the
+// database spends on a busy relay.
+func walCompression(p place, bin binaries) string {
+	cmd := exec.Command(bin.postgres(), "-C", "wal_compression", "-c", "wal_compression=lz4", "-D", p.dataDir(), "-c", "config_file="+os.DevNull)
+	cmd.Dir = p.base
+	cmd.Env = environment()
+	cmd.SysProcAttr = p.account.attributes()
+	if cmd.Run() != nil {
+		return "on"
+	}
+	return "lz4"
 }
 
 // usersText is pg_ident.conf: which system user may be which role. Root may, for it runs relayd as often
