@@ -17,7 +17,7 @@ func (s *Store) PullTogether(ctx context.Context, requests ...PullRequest) (page
 		}
 		group[i] = &pull{request: r, after: after, done: make(chan struct{})}
 	}
-	s.serve(append([]*pull(nil), group...))
+	s.serve(ctx, append([]*pull(nil), group...))
 	pages, errs = make([]*Page, len(group)), make([]error, len(group))
 	for i, p := range group {
 		pages[i], errs[i] = p.page, p.err

@@ -1,7 +1,6 @@
 package records
 
 import (
-	"bytes"
 	"context"
 	"errors"
 
@@ -26,9 +25,7 @@ var copyRecords = db.CopySQL("records", "n", "sender", "receiver", "id", "accoun
 
 // storeUsual stores new records under distinct paths on their senders' own accounts. It returns those
 // that could not be stored so and have to be judged.
-func (s *Store) storeUsual(items []*item) (rest []*item) {
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
+func (s *Store) storeUsual(ctx context.Context, items []*item) (rest []*item) {
 	charges := make([]books.Charge, len(items))
 	for i, it := range items {
 		charges[i] = it.charge()
@@ -94,8 +91,8 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item) error {
 	buffer := s.buffers.Get().(*[]byte)
 	defer s.putBuffer(buffer)
 	*buffer = s.encode(*buffer, items, head)
-	tag, err := tx.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(*buffer), copyRecords)
-	if err == nil && tag.RowsAffected() != int64(len(items)) {
+	copied, err := db.Copy(ctx, tx, copyRecords, *buffer)
+	if err == nil && copied != int64(len(items)) {
 		err = errors.New("COPY took fewer rows than were sent")
 	}
 	return err

@@ -281,7 +281,7 @@ func (s *Store) makePage(ctx context.Context, tx pgx.Tx, reader protocol.PublicK
 		return page, nil
 	}
 	b := &pgx.Batch{}
-	made := []*pull{{request: PullRequest{Reader: reader, PageID: id}, page: page, sel: sel}}
+	made := []*pull{{request: PullRequest{Reader: reader, PageID: id}, attempt: attempt{page: page, sel: sel}}}
 	now := int64(s.now())
 	queuePages(b, made, now)
 	queuePulls(b, made, now)

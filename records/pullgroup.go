@@ -27,10 +27,8 @@ const (
 // the readers, store their acknowledgements, look for open pages and for records; then store
 // the pages, count the pulls, and commit. What a reader asks again, and what fails, is left to a
 // transaction of its own.
-func (s *Store) serve(group []*pull) {
+func (s *Store) serve(ctx context.Context, group []*pull) {
 	slices.SortFunc(group, func(a, b *pull) int { return cmp.Compare(lockOf(a.request.Reader), lockOf(b.request.Reader)) })
-	ctx, cancel := context.WithTimeout(context.Background(), serveTimeout)
-	defer cancel()
 	err := s.db.Rounds(ctx, func(b *pgx.Batch) { s.look(b, group) }, func(b *pgx.Batch) error { return s.makePages(b, group) })
 	for _, p := range group {
 		switch {
@@ -48,7 +46,7 @@ func (s *Store) serve(group []*pull) {
 func (s *Store) look(b *pgx.Batch, group []*pull) {
 	locks := make([]int64, len(group))
 	for i, p := range group {
-		*p = pull{request: p.request, after: p.after, looks: p.looks, done: p.done}
+		p.attempt = attempt{}
 		locks[i] = lockOf(p.request.Reader)
 	}
 	b.Queue(`SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k`, locks)

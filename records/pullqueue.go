@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"sync"
+	"time"
 
 	"relaymarket/protocol"
 )
@@ -22,8 +23,11 @@ type pull struct {
 	after   int64
 	looks   int // senders it looks at and records it wants
 	done    chan struct{}
+	attempt
+}
 
-	// What follows is of one attempt.
+// attempt is what one transaction found out for a pull.
+type attempt struct {
 	page      *Page
 	err       error
 	alone     bool // to be served by a transaction of its own
@@ -37,6 +41,7 @@ type pullQueue struct {
 
 	mu     sync.Mutex // guards what follows
 	pulls  []*pull
+	busy   int // transactions under way
 	closed bool
 }
 
@@ -46,26 +51,47 @@ func newPullQueue() *pullQueue {
 	return q
 }
 
-// put refuses when the queue is full or closed.
-func (q *pullQueue) put(p *pull) bool {
+// put queues a pull, or refuses it when the queue is full or closed. When nothing waits and a server
+// is free, the caller is to be it, as with [queue.put].
+func (q *pullQueue) put(p *pull) (accepted, lead bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.closed || len(q.pulls) >= maxQueuedPulls {
-		return false
+		return false, false
+	}
+	if len(q.pulls) == 0 && q.busy < servers {
+		q.busy++
+		return true, true
 	}
 	q.pulls = append(q.pulls, p)
 	q.ready.Signal()
-	return true
+	return true, false
+}
+
+// done ends what put or take began.
+func (q *pullQueue) done() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy--
+	if len(q.pulls) > 0 || q.closed {
+		q.ready.Signal()
+	}
 }
 
 // take waits for work and takes what fits one transaction, at most one pull of each reader: his pulls
-// follow each other. It returns nil when the queue is closed and empty.
+// follow each other. It returns nil when the queue is closed and empty; after anything else the caller
+// calls done.
 func (q *pullQueue) take() []*pull {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.pulls) == 0 && !q.closed {
+	for len(q.pulls) == 0 && !q.closed || q.busy >= servers {
 		q.ready.Wait()
 	}
+	if len(q.pulls) == 0 {
+		q.ready.Signal() // the queue is closed: the next may end as well
+		return nil
+	}
+	q.busy++
 	readers := make(map[protocol.PublicKey]struct{}, min(len(q.pulls), maxGroup))
 	var taken, left []*pull
 	looks := 0
@@ -101,9 +127,13 @@ func (q *pullQueue) close() {
 // by itself, gotStored that its acknowledgement need not be stored any more.
 func (s *Store) grouped(ctx context.Context, r PullRequest, after int64) (page *Page, alone, gotStored bool, err error) {
 	p := &pull{request: r, after: after, looks: len(r.Senders) + int(r.Limit), done: make(chan struct{})}
-	if !s.pulls.put(p) {
+	accepted, lead := s.pulls.put(p)
+	if !accepted {
 		s.metrics.pullShed.Inc()
 		return nil, false, false, protocol.Errorf(protocol.CodeOverloaded, "the pull queue is full: try again in a moment")
+	}
+	if lead {
+		s.serveGroup(ctx, p)
 	}
 	select {
 	case <-p.done:
@@ -119,9 +149,22 @@ func (s *Store) serveLoop() {
 		if group == nil {
 			return
 		}
-		s.serve(group)
-		for _, p := range group {
-			close(p.done)
-		}
+		s.serveGroup(context.Background(), group...)
+	}
+}
+
+// serveGroup serves and answers what put or take gave. A caller who leads may have a deadline, and is
+// not waited for longer.
+func (s *Store) serveGroup(ctx context.Context, group ...*pull) {
+	defer s.pulls.done()
+	limit := time.Now().Add(serveTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(limit) {
+		limit = d
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), limit)
+	defer cancel()
+	s.serve(ctx, group)
+	for _, p := range group {
+		close(p.done)
 	}
 }

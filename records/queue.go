@@ -3,6 +3,7 @@ package records
 import (
 	"context"
 	"sync"
+	"time"
 
 	"relaymarket/protocol"
 )
@@ -32,6 +33,7 @@ type queue struct {
 	jobs   []*job
 	writes int
 	bytes  int64
+	busy   int // transactions under way
 	closed bool
 }
 
@@ -41,30 +43,51 @@ func newQueue() *queue {
 	return q
 }
 
-// put refuses when the queue is full or closed.
-func (q *queue) put(j *job) bool {
+// put queues a job, or refuses it when the queue is full or closed. When nothing waits and a
+// committer is free, the caller is to be it: that spares an idle relay the hand-over, twice. He
+// commits the job and calls done.
+func (q *queue) put(j *job) (accepted, lead bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	full := q.writes+len(j.items) > maxQueuedWrites || q.bytes+j.bytes > maxQueuedBytes
 	if q.closed || full && len(q.jobs) > 0 {
-		return false
+		return false, false
+	}
+	if len(q.jobs) == 0 && q.busy < committers {
+		q.busy++
+		return true, true
 	}
 	q.jobs = append(q.jobs, j)
 	q.writes += len(j.items)
 	q.bytes += j.bytes
 	q.ready.Signal()
-	return true
+	return true, false
+}
+
+// done ends what put or take began.
+func (q *queue) done() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.busy--
+	if len(q.jobs) > 0 || q.closed {
+		q.ready.Signal()
+	}
 }
 
 // take waits for work and takes as many jobs as fit one transaction, with no timer: what queued
 // while the last transaction committed is the next batch. It returns nil when the queue is closed
-// and empty.
+// and empty; after anything else the caller calls done.
 func (q *queue) take() []*job {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.jobs) == 0 && !q.closed {
+	for len(q.jobs) == 0 && !q.closed || q.busy >= committers {
 		q.ready.Wait()
 	}
+	if len(q.jobs) == 0 {
+		q.ready.Signal() // the queue is closed: the other may end as well
+		return nil
+	}
+	q.busy++
 	var taken []*job
 	writes, bytes := 0, int64(0)
 	for len(q.jobs) > 0 {
@@ -110,8 +133,12 @@ func (s *Store) Write(ctx context.Context, batch []Incoming) []Outcome {
 	if len(batch) == 0 {
 		return outcomes
 	}
+	accepted, lead := s.queue.put(j)
+	if lead {
+		s.commitJobs(ctx, j)
+	}
 	var err error
-	if s.queue.put(j) {
+	if accepted {
 		select {
 		case <-j.done:
 			for i, it := range j.items {
@@ -137,13 +164,26 @@ func (s *Store) commitLoop() {
 		if jobs == nil {
 			return
 		}
-		var items []*item
-		for _, j := range jobs {
-			items = append(items, j.items...)
-		}
-		s.commit(items)
-		for _, j := range jobs {
-			close(j.done)
-		}
+		s.commitJobs(context.Background(), jobs...)
+	}
+}
+
+// commitJobs commits and answers what put or take gave. A caller who leads may have a deadline, and is
+// not waited for longer; that he went away does not end a transaction.
+func (s *Store) commitJobs(ctx context.Context, jobs ...*job) {
+	defer s.queue.done()
+	limit := time.Now().Add(commitTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(limit) {
+		limit = d
+	}
+	ctx, cancel := context.WithDeadline(context.Background(), limit)
+	defer cancel()
+	var items []*item
+	for _, j := range jobs {
+		items = append(items, j.items...)
+	}
+	s.commit(ctx, items)
+	for _, j := range jobs {
+		close(j.done)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"relaymarket/protocol"
 )
 
-// commitTimeout bounds one transaction of writes: a database that hangs must not hold its callers
+// commitTimeout bounds the transactions of one group of writes: a database that hangs must not hold its callers
 // for ever. The outcome is then unknown, and writing again is safe.
 const commitTimeout = 30 * time.Second
 
@@ -66,25 +66,25 @@ func (it *item) charge() books.Charge {
 // transactions as there are kinds of payers: first the senders' own accounts, then, for senders
 // without one, those of receivers who may admit them. However items repeat or contradict each
 // other, one request costs no more than that.
-func (s *Store) commit(items []*item) {
-	if items = s.settleRepeats(items); len(items) == 0 {
+func (s *Store) commit(ctx context.Context, items []*item) {
+	if items = s.settleRepeats(ctx, items); len(items) == 0 {
 		return
 	}
 	usual, rest := s.split(items)
 	if len(usual) > 0 {
-		rest = append(rest, s.storeUsual(usual)...)
+		rest = append(rest, s.storeUsual(ctx, usual)...)
 	}
 	if len(rest) == 0 {
 		return
 	}
-	if again := s.judge(rest, false); len(again) > 0 {
-		s.judge(again, true)
+	if again := s.judge(ctx, rest, false); len(again) > 0 {
+		s.judge(ctx, again, true)
 	}
 }
 
 // settleRepeats answers those items that are likely to be stored already, and are. Records do not
 // change, so no transaction is needed to say so.
-func (s *Store) settleRepeats(items []*item) []*item {
+func (s *Store) settleRepeats(ctx context.Context, items []*item) []*item {
 	now := s.now()
 	var likely []*item
 	for _, it := range items {
@@ -95,12 +95,10 @@ func (s *Store) settleRepeats(items []*item) []*item {
 	if len(likely) == 0 {
 		return items
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
 	if err := s.lookUp(ctx, s.db.Pool(), likely); err != nil {
 		return items // the transaction that follows fails too, or finds them
 	}
-	left := items[:0]
+	var left []*item
 	for _, it := range items {
 		if it.existing != nil {
 			it.settle(s)
@@ -162,13 +160,13 @@ func (s *Store) refusal(it *item, now protocol.Timestamp) error {
 }
 
 // judge gives every item its outcome, but those it returns, which are to be tried as admitted.
-func (s *Store) judge(items []*item, admitted bool) (again []*item) {
-	again, err := s.transact(items, admitted, false)
+func (s *Store) judge(ctx context.Context, items []*item, admitted bool) (again []*item) {
+	again, err := s.transact(ctx, items, admitted, false)
 	if db.IsUniqueViolation(err, pathIndex) {
 		// Somebody wrote one of these since the look-up, on another's account. With the cursor's row
 		// locked first, nobody can any more, and a look-up of all is exact.
 		s.metrics.careful.Inc()
-		again, err = s.transact(items, admitted, true)
+		again, err = s.transact(ctx, items, admitted, true)
 	}
 	if err != nil {
 		s.fail(items, err)
@@ -187,9 +185,7 @@ func (s *Store) fail(items []*item, err error) {
 
 // transact runs one transaction that judges: lock accounts → look up → decide → update accounts →
 // take places → COPY → COMMIT. In careful mode the cursor's row is locked before the look-up.
-func (s *Store) transact(items []*item, admitted, careful bool) (again []*item, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), commitTimeout)
-	defer cancel()
+func (s *Store) transact(ctx context.Context, items []*item, admitted, careful bool) (again []*item, err error) {
 	var fresh []*item
 	now := s.now()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {

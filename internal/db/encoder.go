@@ -49,3 +49,5 @@ func (e *Encoder) End() []byte {
 	e.buf = binary.BigEndian.AppendUint16(e.buf, 1<<16-1)
 	return e.buf
 }
+
+func putUint32(b []byte, n int) { binary.BigEndian.PutUint32(b, uint32(n)) }

@@ -1,10 +1,8 @@
 package db
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -50,11 +48,11 @@ func (d *DB) load(ctx context.Context, l Load) (err error) {
 	if err != nil || data == nil {
 		return err
 	}
-	tag, err := conn.Conn().PgConn().CopyFrom(ctx, bytes.NewReader(data), sql+"; COMMIT")
+	tags, err := copyIn(ctx, conn.Conn().PgConn(), sql+"; COMMIT", data)
 	if err != nil {
 		return err
 	}
-	return committed(tag)
+	return committed(tags[len(tags)-1])
 }
 
 // rollBack ends a transaction that did not end by itself. A connection that cannot do so is
@@ -103,16 +101,4 @@ func committed(tag pgconn.CommandTag) error {
 		return errors.New("COMMIT answered " + tag.String())
 	}
 	return nil
-}
-
-// CopySQL is a COPY of rows in binary format into these columns.
-func CopySQL(table string, columns ...string) string {
-	var b bytes.Buffer
-	for i, c := range columns {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		b.WriteString(c)
-	}
-	return fmt.Sprintf("COPY %s (%s) FROM STDIN (FORMAT binary)", table, b.String())
 }
