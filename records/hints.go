@@ -87,9 +87,16 @@ func (t *tail) hinted() int64 {
 func (t *tail) judge(hinted int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if hinted > t.last {
-		t.hints.deaf = time.Now().Add(hintPause)
-		t.store.metrics.hint(hintFalse)
+	if hinted <= t.last {
+		return
+	}
+	t.store.metrics.hint(hintFalse)
+	t.hints.deaf = time.Now().Add(hintPause)
+	// Those that came while it was read are not followed either.
+	t.hints.newest = 0
+	select {
+	case <-t.hints.ask:
+	default:
 	}
 }
 

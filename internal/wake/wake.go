@@ -49,7 +49,7 @@ type dropReason string
 
 const (
 	dropAway      dropReason = "away"      // NATS was not connected, or refused
-	dropNewer     dropReason = "newer"     // not sent because a newer one was due by then, which says the same
+	dropNewer     dropReason = "newer"     // not sent by itself: the next one said it too
 	dropMalformed dropReason = "malformed" // heard, and no wake-up
 	dropFlood     dropReason = "flood"     // more came than was looked at
 )
@@ -61,6 +61,7 @@ type Waker struct {
 	origin  string
 	newest  atomic.Int64
 	due     chan struct{} // capacity 1: newest is to be sent
+	said    int64         // the last that was sent; Run's own
 	metrics *metrics
 }
 
@@ -139,7 +140,12 @@ func (w *Waker) leave(sub *nats.Subscription) error {
 }
 
 func (w *Waker) send(subject string) {
-	message := w.origin + " " + strconv.FormatInt(w.newest.Load(), 10)
+	n := w.newest.Load()
+	if n == w.said {
+		return // it was newest already when due was set
+	}
+	w.said = n
+	message := w.origin + " " + strconv.FormatInt(n, 10)
 	if !w.node.Connected() || w.node.Conn().Publish(subject, []byte(message)) != nil {
 		w.metrics.drop(dropAway)
 		return
