@@ -79,10 +79,10 @@ func (n *Node) join(cfg Config) error {
 // checkCredentials finds out what is wrong with a file now, not when a server first asks.
 func checkCredentials(path string) error {
 	var o nats.Options
-	if err := nats.UserCredentials(path)(&o); err != nil {
-		return fmt.Errorf("NATS credentials: %w", err)
+	err := nats.UserCredentials(path)(&o)
+	if err == nil {
+		_, err = o.UserJWT()
 	}
-	_, err := o.UserJWT()
 	if err == nil {
 		_, err = o.SignatureCB([]byte("nonce"))
 	}
@@ -147,7 +147,11 @@ func (l *link) options() []nats.Option {
 		nats.IgnoreAuthErrorAbort(),
 		nats.ConnectHandler(l.back), nats.ReconnectHandler(l.back),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) { l.gone(err) }),
-		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) { l.last.Store(&err) }),
+		nats.ReconnectErrHandler(func(_ *nats.Conn, err error) {
+			if !errors.Is(err, errNotYet) {
+				l.last.Store(&err)
+			}
+		}),
 		nats.ErrorHandler(l.fault),
 		nats.ClosedHandler(func(*nats.Conn) { l.node.connected.Store(false); close(l.node.closed) }),
 	}
@@ -155,8 +159,9 @@ func (l *link) options() []nats.Option {
 
 // pause is how long to wait before the next attempt, when all servers were tried once more; attempt counts from 1.
 func (l *link) pause(attempt int) time.Duration {
-	if attempt > 1 {
-		l.gone(l.reason())
+	// The reason comes by another goroutine: perhaps only after the next attempt.
+	if err := l.reason(); attempt > 2 || attempt == 2 && err != nil {
+		l.gone(err)
 	}
 	d := longPause
 	if attempt < 10 {
@@ -168,7 +173,7 @@ func (l *link) pause(attempt int) time.Duration {
 // reason is why the last attempt failed: nats.go tells of some on the connection, of others to the handler.
 func (l *link) reason() error {
 	if c := l.conn.Load(); c != nil {
-		if err := c.LastError(); err != nil {
+		if err := c.LastError(); err != nil && !errors.Is(err, errNotYet) {
 			return err
 		}
 	}
@@ -181,7 +186,7 @@ func (l *link) reason() error {
 // gone tells once that NATS is away.
 func (l *link) gone(err error) {
 	l.node.connected.Store(false)
-	if errors.Is(err, nats.ErrConnectionClosed) || l.away.Swap(true) {
+	if l.node.closing.Load() || l.away.Swap(true) {
 		l.log.Debug("NATS is away", "servers", l.servers, "err", err)
 		return
 	}

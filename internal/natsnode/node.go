@@ -48,6 +48,7 @@ type Node struct {
 	server    *server.Server // nil when it is elsewhere
 	conn      *nats.Conn
 	connected atomic.Bool
+	closing   atomic.Bool
 	hangUp    context.CancelFunc // ends whatever the connection waits for
 	closed    chan struct{}
 }
@@ -110,6 +111,7 @@ func (n *Node) URL() string {
 // Close sends what was published, ends the connection, and then the server in the process.
 func (n *Node) Close() error {
 	var err error
+	n.closing.Store(true)
 	if n.conn != nil {
 		if n.Connected() {
 			if flush := n.conn.FlushTimeout(flushPatience); flush != nil {

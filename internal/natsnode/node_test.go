@@ -166,6 +166,9 @@ func TestServerComesAndGoes(t *testing.T) {
 	if n.Connected() {
 		t.Error("connected to nothing")
 	}
+	if !strings.Contains(log.String(), "connection refused") {
+		t.Errorf("it is not told why:\n%s", log)
+	}
 	for times := 1; times <= 2; times++ {
 		s := elsewhere(t, server.Options{Port: port})
 		wait(t, "connected", n.Connected)
@@ -178,6 +181,14 @@ func TestServerComesAndGoes(t *testing.T) {
 		if a, b := strings.Count(log.String(), away), strings.Count(log.String(), back); a != times+1 || b != times {
 			t.Errorf("%d times told that it is away, %d times that it is back, want %d and %d:\n%s", a, b, times+1, times, log)
 		}
+	}
+	elsewhere(t, server.Options{Port: port})
+	wait(t, "connected", n.Connected)
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if a := strings.Count(log.String(), away); a != 3 {
+		t.Errorf("its own end is told as if NATS had gone away:\n%s", log)
 	}
 }
 
@@ -242,6 +253,32 @@ func TestPassword(t *testing.T) {
 	open := elsewhere(t, server.Options{})
 	n, _ = start(t, natsnode.Config{URLs: []string{open.ClientURL()}, Token: "secret"})
 	wait(t, "connected to a server that asks for nothing", n.Connected)
+}
+
+// A server that refuses is asked again for ever: what was wrong may be mended there.
+func TestRefusedThenTaken(t *testing.T) {
+	s := elsewhere(t, server.Options{Authorization: "another"})
+	n, log := start(t, natsnode.Config{URLs: []string{s.ClientURL()}, Token: "secret"})
+	wait(t, "the refusal is told", func() bool { return strings.Contains(log.String(), "Authorization Violation") })
+	attempts := func() uint64 {
+		v, err := s.Varz(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v.TotalConnections
+	}
+	before := attempts()
+	wait(t, "it tries again", func() bool { return attempts() >= before+3 })
+	if n.Connected() {
+		t.Fatal("connected with a wrong token")
+	}
+	port := s.Addr().(*net.TCPAddr).Port
+	end(s)
+	elsewhere(t, server.Options{Authorization: "secret", Port: port})
+	wait(t, "connected", n.Connected)
+	if away := strings.Count(log.String(), "NATS is away"); away != 1 {
+		t.Errorf("told %d times:\n%s", away, log)
+	}
 }
 
 func TestCredentials(t *testing.T) {

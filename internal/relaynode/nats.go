@@ -2,7 +2,6 @@ package relaynode
 
 import (
 	"encoding/hex"
-	"fmt"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -39,10 +38,7 @@ func (n *node) startNATS(r prometheus.Registerer) error {
 	if err != nil && cfg.Listen != "" {
 		return cannotListen("nats-listen", cfg.Listen, err)
 	}
-	if err != nil {
-		return fmt.Errorf("NATS: %w", err)
-	}
-	return nil
+	return err
 }
 
 // waker is nil where nobody would hear: a commit need not pay for that.
