@@ -165,8 +165,13 @@ func TestCommitsAreHinted(t *testing.T) {
 				t.Fatal(o.Err)
 			}
 		}
-		if n := <-told.committed; n != 2*want {
-			t.Errorf("hinted at %d, want %d", n, 2*want)
+		select {
+		case n := <-told.committed:
+			if n != 2*want {
+				t.Errorf("hinted at %d, want %d", n, 2*want)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("a commit is not hinted at")
 		}
 	}
 	// A repeat commits nothing.

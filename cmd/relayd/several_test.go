@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -89,8 +90,10 @@ func newTold(t *testing.T, at *testnode.Process) *told {
 	t.Helper()
 	x := &told{t: t, alice: scenario.NewPerson(t, at.Key), bob: scenario.NewPerson(t, at.Key)}
 	at.Grant(t, x.alice.Key.Public())
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
 	var err error
-	if x.stream, err = x.bob.Listen(t.Context(), at.URL, nil, x.alice.Key.Public()); err != nil {
+	if x.stream, err = x.bob.Listen(ctx, at.URL, nil, x.alice.Key.Public()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(x.stream.Close)

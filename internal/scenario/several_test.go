@@ -146,7 +146,9 @@ func latencies(t *testing.T, from, to *testnode.Node, records int) []time.Durati
 	t.Helper()
 	alice, bob := scenario.NewPerson(t, from.Key), scenario.NewPerson(t, from.Key)
 	from.Grant(t, alice.Key.Public())
-	stream, err := bob.Listen(t.Context(), to.URL, nil, alice.Key.Public())
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	stream, err := bob.Listen(ctx, to.URL, nil, alice.Key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -174,9 +174,13 @@ func TestLastWord(t *testing.T) {
 	host := node(t, natsnode.Config{Listen: "127.0.0.1:0"})
 	relay := newKey(t)
 	b := run(t, node(t, natsnode.Config{URLs: []string{host.URL()}}), relay, "one")
-	for n := int64(1); n <= 20; n++ {
+	n := int64(0)
+	for range 20 {
 		a := run(t, node(t, natsnode.Config{URLs: []string{host.URL()}}), relay, "one")
-		a.Committed(n)
+		for range 300 { // so that it ends while one is being sent and another is due
+			n++
+			a.Committed(n)
+		}
 		a.stop()
 		b.hears(t, n)
 	}
