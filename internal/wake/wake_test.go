@@ -5,7 +5,9 @@ import (
 	"log/slog"
 	"math"
 	"net"
+	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -174,14 +176,14 @@ func TestLastWord(t *testing.T) {
 	host := node(t, natsnode.Config{Listen: "127.0.0.1:0"})
 	relay := newKey(t)
 	b := run(t, node(t, natsnode.Config{URLs: []string{host.URL()}}), relay, "one")
-	n := int64(0)
-	for range 20 {
-		a := run(t, node(t, natsnode.Config{URLs: []string{host.URL()}}), relay, "one")
-		for range 300 { // so that it ends while one is being sent and another is due
-			n++
-			a.Committed(n)
+	for n := int64(1); n <= 20; n++ {
+		a := wake.New(host, relay, nil)
+		a.Committed(n)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		if err := a.Run(ended, "one", func(int64) {}); err != nil {
+			t.Fatal(err)
 		}
-		a.stop()
 		b.hears(t, n)
 	}
 }
@@ -306,5 +308,91 @@ func TestAway(t *testing.T) {
 				t.Errorf("the end took %s", took)
 			}
 		})
+	}
+}
+
+// stalling is a wire to a server. Once stalled it takes nothing any more, and breaks nothing off.
+func stalling(t *testing.T, server string) (url string, stall func()) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var stalled atomic.Bool
+	ended := make(chan struct{})
+	var running sync.WaitGroup
+	pipe := func(to, from net.Conn) {
+		buffer := make([]byte, 4096)
+		for {
+			n, err := from.Read(buffer)
+			if stalled.Load() {
+				<-ended
+			}
+			if err != nil {
+				return
+			}
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return
+			}
+		}
+	}
+	running.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			far, err := net.Dial("tcp", server)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			running.Go(func() { pipe(far, client); _ = far.Close() })
+			running.Go(func() { pipe(client, far); _ = client.Close() })
+		}
+	})
+	t.Cleanup(func() {
+		_ = l.Close()
+		close(ended)
+		running.Wait()
+	})
+	return "nats://" + l.Addr().String(), func() { stalled.Store(true) }
+}
+
+// A server that stops reading, with everything between filled up, holds up no commit.
+func TestStalled(t *testing.T) {
+	host := node(t, natsnode.Config{Listen: "127.0.0.1:0"})
+	url, stall := stalling(t, strings.TrimPrefix(host.URL(), "nats://"))
+	relay := newKey(t)
+	b := run(t, host, relay, "one")
+	guest, err := natsnode.Start(natsnode.Config{URLs: []string{url}, Token: "secret", Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := run(t, guest, relay, "one")
+	t.Cleanup(func() { // before the wire ends, which it waits for
+		if err := guest.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	a.Committed(1)
+	b.hears(t, 1)
+	stall()
+	var slowest time.Duration
+	n := int64(1)
+	for began := time.Now(); a.counted(t, "dropped_total", "away") == 0 && time.Since(began) < patience; {
+		for range 1000 {
+			n++
+			began := time.Now()
+			a.Committed(n)
+			slowest = max(slowest, time.Since(began))
+		}
+	}
+	if a.counted(t, "dropped_total", "away") == 0 {
+		t.Fatalf("%d wake-ups went into a wire that takes none", n)
+	}
+	t.Logf("%d commits, the slowest was held up for %s", n, slowest)
+	if slowest > time.Second {
+		t.Errorf("a commit was held up for %s", slowest)
 	}
 }
