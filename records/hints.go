@@ -49,7 +49,7 @@ const (
 	hintKnown    hintOutcome = "known"    // listeners were told of that place already
 	hintIdle     hintOutcome = "idle"     // nobody listens
 	hintDeaf     hintOutcome = "deaf"     // hints are not followed at the moment
-	hintFalse    hintOutcome = "false"    // it was followed, and the database has no such place
+	hintFalse    hintOutcome = "false"    // it was followed, and the database did not show such a place
 )
 
 // heard takes a hint.
@@ -83,7 +83,8 @@ func (t *tail) hinted() int64 {
 	return n
 }
 
-// judge compares a hint with what was read after it was given: a place that was committed then has been read.
+// judge compares a hint with what was read after it was given: a place that was committed then has been read, unless the database
+// does not answer, which is no time to ask it more often either.
 func (t *tail) judge(hinted int64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

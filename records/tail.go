@@ -92,11 +92,10 @@ func (t *tail) run(ctx context.Context) {
 			cause = readPoll
 		}
 		hinted := t.hinted()
-		if err := t.follow(ctx, cause); err == nil {
-			t.judge(hinted)
-		} else if ctx.Err() == nil {
+		if err := t.follow(ctx, cause); err != nil && ctx.Err() == nil {
 			t.store.log.Warn("read on for listeners", "err", err)
 		}
+		t.judge(hinted)
 	}
 }
 
