@@ -27,17 +27,6 @@ import (
 	"relaymarket/internal/testpg"
 )
 
-// freePort is a port of loopback that was free a moment ago.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	return l.Addr().String()
-}
-
 // together starts relayd with those arguments each, as one relay on one database.
 func together(t *testing.T, args ...[]string) []*testnode.Process {
 	t.Helper()
@@ -132,7 +121,7 @@ func (x *told) byHint(from, to *testnode.Process) {
 // Three relayd on one database, one of them with the NATS server of all. It is stopped, which leaves connections open that nobody answers,
 // and killed: what one of the others stores the third one tells, each record once and in order; and by hints again once it is back.
 func TestThreeProcesses(t *testing.T) {
-	at := freePort(t)
+	at := testnode.FreeAddress(t)
 	guest := []string{"--nats", "nats://" + at}
 	all := together(t, []string{"--nats-listen", at}, guest, guest)
 	host, from, to := all[0], all[1], all[2]
@@ -172,7 +161,7 @@ func TestThreeProcesses(t *testing.T) {
 
 // Another relay's key does not get in.
 func TestNATSKeepsOthersOut(t *testing.T) {
-	at := freePort(t)
+	at := testnode.FreeAddress(t)
 	together(t, []string{"--nats-listen", at})
 	stranger := together(t, []string{"--nats", "nats://" + at})[0]
 	waitFor(t, func() bool { return strings.Contains(stranger.Log(), "Authorization Violation") })

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"relaymarket/internal/natsnode"
+	"relaymarket/internal/testnode"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -60,12 +61,17 @@ func (l *logged) String() string {
 }
 
 // elsewhere is a NATS server that is not the node's. Port 0 takes a free one.
-func elsewhere(t *testing.T, o server.Options) *server.Server {
+func elsewhere(t *testing.T, at string, o server.Options) *server.Server {
 	t.Helper()
-	o.Host, o.NoSigs, o.NoLog = "127.0.0.1", true, true
-	if o.Port == 0 {
-		o.Port = server.RANDOM_PORT
+	host, port, _ := net.SplitHostPort(at)
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
 	}
+	if number == 0 {
+		number = server.RANDOM_PORT
+	}
+	o.Host, o.Port, o.NoSigs, o.NoLog = host, number, true, true
 	s, err := server.NewServer(&o)
 	if err != nil {
 		t.Fatal(err)
@@ -154,13 +160,8 @@ func TestListen(t *testing.T) {
 
 // A server that is not there yet is waited for, in the background; one that goes away is found again. The log has one line for each.
 func TestServerComesAndGoes(t *testing.T) {
-	reserved, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	port := reserved.Addr().(*net.TCPAddr).Port
-	_ = reserved.Close()
-	n, log := start(t, natsnode.Config{URLs: []string{"nats://127.0.0.1:" + strconv.Itoa(port)}, Token: "secret"})
+	at := testnode.FreeAddress(t)
+	n, log := start(t, natsnode.Config{URLs: []string{"nats://" + at}, Token: "secret"})
 	const away, back = "NATS is away", "NATS is connected"
 	wait(t, "it is told that the server is away", func() bool { return strings.Contains(log.String(), away) })
 	if n.Connected() {
@@ -170,7 +171,7 @@ func TestServerComesAndGoes(t *testing.T) {
 		t.Errorf("it is not told why:\n%s", log)
 	}
 	for times := 1; times <= 2; times++ {
-		s := elsewhere(t, server.Options{Port: port})
+		s := elsewhere(t, at, server.Options{})
 		wait(t, "connected", n.Connected)
 		heard(t, n, n)
 		end(s)
@@ -182,7 +183,7 @@ func TestServerComesAndGoes(t *testing.T) {
 			t.Errorf("%d times told that it is away, %d times that it is back, want %d and %d:\n%s", a, b, times+1, times, log)
 		}
 	}
-	elsewhere(t, server.Options{Port: port})
+	elsewhere(t, at, server.Options{})
 	wait(t, "connected", n.Connected)
 	if err := n.Close(); err != nil {
 		t.Error(err)
@@ -239,25 +240,26 @@ func TestServerHangs(t *testing.T) {
 
 // A server elsewhere gets what its URL holds, and this relay's token only if that is nothing.
 func TestPassword(t *testing.T) {
-	s := elsewhere(t, server.Options{Username: "relayd", Password: "p,w"})
-	at := strings.TrimPrefix(s.ClientURL(), "nats://")
+	s := elsewhere(t, "127.0.0.1:0", server.Options{Username: "relayd", Password: "p,w"})
+	at := s.Addr().String()
 	n, log := start(t, natsnode.Config{URLs: []string{"nats://relayd:p%2Cw@" + at}, Token: "secret"})
 	wait(t, "connected", n.Connected)
 	heard(t, n, n)
 	if strings.Contains(log.String(), "p,w") || strings.Contains(log.String(), "p%2Cw") {
 		t.Errorf("the log shows the password:\n%s", log)
 	}
-	token := elsewhere(t, server.Options{Authorization: "letmein"})
+	token := elsewhere(t, "127.0.0.1:0", server.Options{Authorization: "letmein"})
 	n, _ = start(t, natsnode.Config{URLs: []string{"nats://letmein@" + strings.TrimPrefix(token.ClientURL(), "nats://")}, Token: "secret"})
 	wait(t, "connected by token", n.Connected)
-	open := elsewhere(t, server.Options{})
+	open := elsewhere(t, "127.0.0.1:0", server.Options{})
 	n, _ = start(t, natsnode.Config{URLs: []string{open.ClientURL()}, Token: "secret"})
 	wait(t, "connected to a server that asks for nothing", n.Connected)
 }
 
 // A server that refuses is asked again for ever: what was wrong may be mended there.
 func TestRefusedThenTaken(t *testing.T) {
-	s := elsewhere(t, server.Options{Authorization: "another"})
+	at := testnode.FreeAddress(t)
+	s := elsewhere(t, at, server.Options{Authorization: "another"})
 	n, log := start(t, natsnode.Config{URLs: []string{s.ClientURL()}, Token: "secret"})
 	wait(t, "the refusal is told", func() bool { return strings.Contains(log.String(), "Authorization Violation") })
 	attempts := func() uint64 {
@@ -272,9 +274,8 @@ func TestRefusedThenTaken(t *testing.T) {
 	if n.Connected() {
 		t.Fatal("connected with a wrong token")
 	}
-	port := s.Addr().(*net.TCPAddr).Port
 	end(s)
-	elsewhere(t, server.Options{Authorization: "secret", Port: port})
+	elsewhere(t, at, server.Options{Authorization: "secret"})
 	wait(t, "connected", n.Connected)
 	if away := strings.Count(log.String(), "NATS is away"); away != 1 {
 		t.Errorf("told %d times:\n%s", away, log)

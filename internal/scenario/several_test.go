@@ -30,29 +30,29 @@ var (
 
 // natsServer is a NATS server of the operator's own, which a test takes away and brings back.
 type natsServer struct {
-	t    *testing.T
-	port int
-	s    *server.Server
+	t  *testing.T
+	at string // host:port
+	s  *server.Server
 }
 
-// newNATS has a port and does not run yet.
+// newNATS has an address and does not run yet.
 func newNATS(t *testing.T) *natsServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := &natsServer{t: t, port: l.Addr().(*net.TCPAddr).Port}
-	_ = l.Close()
+	n := &natsServer{t: t, at: testnode.FreeAddress(t)}
 	t.Cleanup(n.stop)
 	return n
 }
 
-func (n *natsServer) url() string { return "nats://127.0.0.1:" + strconv.Itoa(n.port) }
+func (n *natsServer) url() string { return "nats://" + n.at }
 
 func (n *natsServer) start() {
 	n.t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: n.port, NoSigs: true, NoLog: true})
+	host, port, _ := net.SplitHostPort(n.at)
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	s, err := server.NewServer(&server.Options{Host: host, Port: number, NoSigs: true, NoLog: true})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -227,10 +227,9 @@ type crowd struct {
 	writing sync.WaitGroup
 	hearing sync.WaitGroup
 
-	mu     sync.Mutex // guards what follows
-	acked  map[string]time.Time
-	heard  [][]scenario.Told // by relay
-	behind int
+	mu    sync.Mutex // guards what follows
+	acked map[string]time.Time
+	heard [][]scenario.Told // by relay
 }
 
 func newCrowd(t *testing.T, nodes []*testnode.Node) *crowd {
