@@ -5,11 +5,19 @@ import "github.com/prometheus/client_golang/prometheus"
 // metrics are the figures of this package. None has a public key as a label.
 type metrics struct {
 	written, pulled, swept, shed, pullShed, careful, behind prometheus.Counter
+	readOn, hints                                           *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 	counter := func(name, help string) prometheus.Counter {
 		c := prometheus.NewCounter(prometheus.CounterOpts{Name: "relaymarket_records_" + name, Help: help})
+		if r != nil {
+			r.MustRegister(c)
+		}
+		return c
+	}
+	by := func(name, label, help string) *prometheus.CounterVec {
+		c := prometheus.NewCounterVec(prometheus.CounterOpts{Name: "relaymarket_records_" + name, Help: help}, []string{label})
 		if r != nil {
 			r.MustRegister(c)
 		}
@@ -23,6 +31,8 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 		pullShed: counter("pull_shed_total", "Pulls refused because the pull queue was full."),
 		careful:  counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
 		behind:   counter("listen_behind_total", "Listeners ended because they did not keep up."),
+		readOn:   by("read_on_total", "cause", "Records that listeners wait for, read from the database, by what asked for the look."),
+		hints:    by("hints_total", "outcome", "Hints of other processes' commits, by what became of them."),
 	}
 	if r != nil {
 		r.MustRegister(
@@ -36,3 +46,5 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 	}
 	return m
 }
+
+func (m *metrics) hint(o hintOutcome) { m.hints.WithLabelValues(string(o)).Inc() }

@@ -26,6 +26,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Limits     Limits
 	Registerer prometheus.Registerer // nil: metrics are kept and not shown
+	Waker      Waker                 // to and from other processes on the database; nil: none, or none that it reaches
 }
 
 // Store is the records of one relay. It is safe for concurrent use.
@@ -35,6 +36,7 @@ type Store struct {
 	clock  func() time.Time
 	log    *slog.Logger
 	limits Limits
+	waker  Waker // may be nil
 	epoch  string
 
 	queue   *queue
@@ -47,7 +49,7 @@ type Store struct {
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64
 	var owner []byte
@@ -69,9 +71,12 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 // answers those it took, and returns.
 func (s *Store) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	var committing sync.WaitGroup
 	for range committers {
-		g.Go(func() error { s.commitLoop(); return nil })
+		committing.Add(1)
+		g.Go(func() error { defer committing.Done(); s.commitLoop(); return nil })
 	}
+	g.Go(func() error { s.carryHints(ctx, &committing); return nil })
 	for range servers {
 		g.Go(func() error { s.serveLoop(); return nil })
 	}

@@ -11,7 +11,8 @@ import (
 )
 
 // followEvery is how often the cursor is read while somebody listens, for what other processes
-// committed. This process's own commits are told at once.
+// committed. This process's own commits are told at once, and others' as soon as a hint of them comes; but a
+// hint can be lost while everything looks well, so this is what bounds how late a listener hears.
 const followEvery = 250 * time.Millisecond
 
 // tailBatch is the most records read at once when the tail reads on from the database.
@@ -26,16 +27,20 @@ type tail struct {
 
 	mu        sync.Mutex // guards what follows; never held during I/O
 	last      int64      // everything up to here was told
+	hints     hints
 	listeners map[protocol.PublicKey]map[*Subscription]struct{}
 	count     int
 }
 
 func newTail(s *Store, head int64) *tail {
-	return &tail{store: s, gap: make(chan struct{}, 1), last: head, listeners: make(map[protocol.PublicKey]map[*Subscription]struct{})}
+	return &tail{store: s, gap: make(chan struct{}, 1), last: head, hints: hints{ask: make(chan struct{}, 1)}, listeners: make(map[protocol.PublicKey]map[*Subscription]struct{})}
 }
 
 // publish tells of records just committed, whose places are contiguous from first. It never blocks.
 func (t *tail) publish(first int64, entries []*Entry) {
+	if w := t.store.waker; w != nil {
+		w.Committed(first + int64(len(entries)) - 1)
+	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if first > t.last+1 {
@@ -68,23 +73,29 @@ func (t *tail) tell(entries []*Entry, upto int64) {
 	t.last = max(t.last, upto)
 }
 
-// run reads on from the database when there is a gap, and now and then while somebody listens.
+// run reads on from the database when there is a gap or a hint of one, and now and then while somebody listens.
 func (t *tail) run(ctx context.Context) {
 	ticker := time.NewTicker(followEvery)
 	defer ticker.Stop()
 	for {
+		cause := readGap
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.gap:
+		case <-t.hints.ask:
+			cause = readHint
 		case <-ticker.C:
 			if t.listening() == 0 {
 				continue
 			}
+			cause = readPoll
 		}
-		if err := t.follow(ctx); err != nil && ctx.Err() == nil {
+		hinted := t.hinted()
+		if err := t.follow(ctx, cause); err != nil && ctx.Err() == nil {
 			t.store.log.Warn("read on for listeners", "err", err)
 		}
+		t.judge(hinted)
 	}
 }
 
@@ -95,7 +106,7 @@ func (t *tail) listening() int {
 }
 
 // follow reads and tells everything committed after last.
-func (t *tail) follow(ctx context.Context) error {
+func (t *tail) follow(ctx context.Context, cause readCause) error {
 	for {
 		t.mu.Lock()
 		last, count := t.last, t.count
@@ -110,6 +121,7 @@ func (t *tail) follow(ctx context.Context) error {
 		t.mu.Lock()
 		t.tell(entries, upto)
 		t.mu.Unlock()
+		t.store.metrics.readOn.WithLabelValues(string(cause)).Add(float64(len(entries)))
 		if len(entries) < tailBatch {
 			return nil
 		}

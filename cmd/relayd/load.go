@@ -14,6 +14,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
+
+	"relaymarket/internal/natsnode"
 )
 
 // load fills in what the command line left open: from the environment, then from the file. Flags that were
@@ -135,6 +137,22 @@ func (s *settings) checkTogether() error {
 	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:
 		return usagef("header-timeout is %s and body-timeout %s: each is at least a second, which is how they are announced", s.headerTimeout, s.bodyTimeout)
 	}
+	return s.checkNATS()
+}
+
+func (s *settings) checkNATS() error {
+	for _, text := range s.nats {
+		// Here and not where it is read: whoever refuses a value there shows it, and it may hold a password.
+		if _, err := natsnode.ParseURL(text); err != nil {
+			return usagef("nats: %w", err)
+		}
+	}
+	switch {
+	case len(s.nats) > 0 && s.natsListen != "":
+		return usagef("nats names servers elsewhere, and nats-listen opens the one in this process: set one of the two")
+	case len(s.nats) == 0 && s.natsCredentials != "":
+		return usagef("nats-credentials is for servers elsewhere: name them with nats")
+	}
 	return nil
 }
 
@@ -190,7 +208,16 @@ func sortedNames[V any](m map[string]V) []string {
 // shown is a setting's value for people: a password in a URL is none of their business.
 func (s *setting) shown() string {
 	text := s.value.String()
-	if s.name != "database-url" || text == "" {
+	switch {
+	case text == "":
+		return ""
+	case s.name == "nats":
+		urls := strings.Split(text, ",")
+		for i, u := range urls {
+			urls[i] = natsnode.Redact(u)
+		}
+		return strings.Join(urls, ",")
+	case s.name != "database-url":
 		return text
 	}
 	u, err := url.Parse(text)

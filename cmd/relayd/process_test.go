@@ -258,6 +258,8 @@ func TestServeSaysWhatIsWrong(t *testing.T) {
 	}{
 		"port in use":            {[]string{"--dir", dir, "--listen", taken.Addr().String(), "--operator-listen", "127.0.0.1:0"}, 1, "choose another address with --listen"},
 		"operator's port in use": {[]string{"--dir", dir, "--listen", "127.0.0.1:0", "--operator-listen", taken.Addr().String()}, 1, "choose another address with --operator-listen"},
+		"NATS port in use":       {append([]string{"--dir", dir, "--nats-listen", taken.Addr().String()}, free...), 1, "choose another address with --nats-listen"},
+		"no NATS credentials":    {append([]string{"--dir", dir, "--nats", "nats://127.0.0.1:1", "--nats-credentials", "/nowhere"}, free...), 1, "NATS credentials in /nowhere"},
 		"not this machine's":     {[]string{"--dir", dir, "--listen", "192.0.2.1:1", "--operator-listen", "127.0.0.1:0"}, 1, "cannot listen on 192.0.2.1:1"},
 		"not set up":             {append([]string{"--dir", testnode.Folder(t)}, free...), 1, "run relayd init --dir"},
 		"key readable":           {append([]string{"--dir", open}, free...), 1, "chmod 600"},

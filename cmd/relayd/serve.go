@@ -69,6 +69,7 @@ func (s *settings) node(log *slog.Logger) relaynode.Config {
 	bounds.MaxConcurrent, bounds.MaxListeners, bounds.MaxListenersPerKey = int(s.maxRequests), int(s.maxListeners), int(s.listenersPerKey)
 	return relaynode.Config{
 		Database:       s.databaseConfig(log),
+		NATS:           relaynode.NATS{URLs: s.nats, Credentials: s.natsCredentials, Listen: s.natsListen},
 		Listen:         s.listen,
 		OperatorListen: s.operatorListen,
 		Addresses:      s.addresses,
@@ -110,9 +111,10 @@ func (p program) sayReady(r relaynode.Ready, asJSON bool) error {
 		Event    string `json:"event"`
 		URL      string `json:"url"`
 		Operator string `json:"operator"`
+		NATS     string `json:"nats,omitempty"`
 		Key      string `json:"key"`
 		Relay    string `json:"relay"`
-	}{"ready", r.URL, r.OperatorURL, r.Key.String(), r.Key.Bech32()})
+	}{"ready", r.URL, r.OperatorURL, r.NATSURL, r.Key.String(), r.Key.Bech32()})
 	if err != nil {
 		return err
 	}

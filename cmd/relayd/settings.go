@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -52,6 +53,9 @@ type settings struct {
 	databaseURL     string
 	databaseConns   int64
 	postgresBin     string
+	nats            []string
+	natsCredentials string
+	natsListen      string
 	recordBytes     byteSize
 	admittedBytes   byteSize
 	lifetime        time.Duration
@@ -97,7 +101,7 @@ func newSettings(environ []string) *settings {
 		logFormat:       "text",
 		logLevel:        slog.LevelInfo,
 	}
-	s.all = append(s.network(), append(s.database(), append(s.bounds(), s.logs()...)...)...)
+	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bounds(), s.logs())
 	return s
 }
 
@@ -128,6 +132,18 @@ func (s *settings) database() []*setting {
 			help: "connections to the database at most\nMore make it slower, not faster."},
 		{name: "postgres-bin", section: section, value: one[string]{&s.postgresBin, "folder", anyText, same},
 			help: "folder of initdb and postgres for the private database; empty: look for them"},
+	}
+}
+
+func (s *settings) processes() []*setting {
+	const section = "Several relayd on one database"
+	return []*setting{
+		{name: "nats", section: section, value: &many[string]{target: &s.nats, kind: "URL,…", parse: anyText, format: same},
+			help: "NATS servers by which they tell each other what they stored; empty: one in this process\nFor example nats://10.0.0.1:4222, which may be another relayd with nats-listen, or tls://relayd:password@nats.example.org.\nA password or token belongs here or into the environment, not on the command line."},
+		{name: "nats-credentials", section: section, value: one[string]{&s.natsCredentials, "file", anyText, same},
+			help: "a .creds file for the servers in nats, if they want one"},
+		{name: "nats-listen", section: section, value: one[string]{&s.natsListen, "host:port", orEmpty(listenAddress), same},
+			help: "where other relayd with this relay's key reach the NATS server in this process; empty: nowhere\nPlain TCP, for a network of your own."},
 	}
 }
 

@@ -69,6 +69,9 @@ func TestPrecedence(t *testing.T) {
 		"one address as network": {"", nil, []string{"--trust-proxy", "127.0.0.1"}, "trust-proxy", "127.0.0.1/32 flag"},
 		"password hidden":        {`database-url = "postgres://u:secret@h/d"`, nil, nil, "database-url", "postgres://u:xxxxx@h/d file"},
 		"password in query":      {`database-url = "postgres://h/d?password=secret"`, nil, nil, "database-url", "postgres://h/d?password=xxxxx file"},
+		"NATS password hidden":   {`nats = ["nats://u:secret@h", "tls://secret@h:1"]`, nil, nil, "nats", "nats://u:xxxxx@h,tls://xxxxx@h:1 file"},
+		"NATS in environment":    {"", []string{"RELAYD_NATS=nats://a, nats://b"}, nil, "nats", "nats://a,nats://b environment"},
+		"no NATS listener":       {`nats-listen = ""`, nil, nil, "nats-listen", "file"},
 		"key=value URL hidden":   {`database-url = "host=h password=secret"`, nil, nil, "database-url", "(set) file"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -110,6 +113,12 @@ func TestRefusedSettings(t *testing.T) {
 		"address with path":      {"", nil, []string{"--address", "https://a.example/x"}, "nothing may follow host and port"},
 		"plain address":          {"", nil, []string{"--address", "http://a.example"}, "use https://"},
 		"proxy":                  {`trust-proxy = ["10.0.0.0/40"]`, nil, nil, "neither an address nor a network"},
+		"NATS URL":               {"", nil, []string{"--nats", "10.0.0.1:4222"}, "nats: a NATS URL cannot be read: write for example nats://10.0.0.1:4222"},
+		"NATS scheme":            {"", []string{"RELAYD_NATS=http://u:secret@h"}, nil, "begins with nats://"},
+		"NATS port":              {`nats = ["nats://u:secret@h:0"]`, nil, nil, "nats://u:xxxxx@h:0 has no port from 1 to 65535"},
+		"NATS here and there":    {`nats = ["nats://h"]`, nil, []string{"--nats-listen", ":4222"}, "set one of the two"},
+		"NATS listener":          {`nats-listen = "4222"`, nil, nil, "is not host:port"},
+		"credentials for nobody": {`nats-credentials = "x.creds"`, nil, nil, "name them with nats"},
 		"size without number":    {"", nil, []string{"--record-bytes", "MB"}, "is no size"},
 		"record too large":       {`record-bytes = "9MiB"`, nil, nil, "it can be 1 to 8MiB"},
 		"admitted over record":   {`admitted-bytes = "2MiB"`, nil, nil, "up to record-bytes"},
@@ -129,7 +138,7 @@ func TestRefusedSettings(t *testing.T) {
 			dir := t.TempDir()
 			writeConfig(t, dir, test.file)
 			got := relayd(t, test.environ, append([]string{"config", "--dir", dir}, test.args...)...)
-			if got.code != exitUsage || !strings.Contains(got.err, test.says) || got.out != "" {
+			if got.code != exitUsage || !strings.Contains(got.err, test.says) || got.out != "" || strings.Contains(got.err, "secret") {
 				t.Errorf("exit code %d, it says %q and %q; want %d and %q", got.code, got.err, got.out, exitUsage, test.says)
 			}
 		})

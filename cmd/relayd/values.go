@@ -100,6 +100,16 @@ func listenAddress(s string) (string, error) {
 	return s, nil
 }
 
+// orEmpty also takes nothing.
+func orEmpty(parse func(string) (string, error)) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if s == "" {
+			return "", nil
+		}
+		return parse(s)
+	}
+}
+
 func publicAddress(s string) (string, error) {
 	if err := protocol.ValidateAddress(s); err != nil {
 		return "", err

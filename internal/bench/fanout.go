@@ -106,7 +106,7 @@ func openListen(ctx context.Context, b *bench, p point, size int) (workload, err
 	if w.writer, err = dial(ctx, b.relay.host); err != nil {
 		return nil, err
 	}
-	if w.streams, err = dialAll(ctx, b.relay.host, p.conns); err != nil {
+	if w.streams, err = dialAll(ctx, b.relay.listenHost(), p.conns); err != nil {
 		return w, err
 	}
 	e, err := b.author.sign(w.reader, &protocol.Listen{Senders: []protocol.PublicKey{w.sender.Public()}})

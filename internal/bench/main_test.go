@@ -67,6 +67,38 @@ func TestEveryPoint(t *testing.T) {
 	}
 }
 
+// With a second relayd listeners are told there, through NATS and without.
+func TestSecondRelay(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	if err := os.Chmod(os.Getenv("TMPDIR"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	p50 := map[string]float64{}
+	for _, second := range []string{secondByNATS, secondByPoll} {
+		opts, err := parseOptions([]string{"-points", "listen_fanout", "-second", second, "-seconds", "0.5", "-repeats", "1", "-sizes", "1300", "-json",
+			"-relayd", testnode.Binary(t)}, os.Stderr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out bytes.Buffer
+		if err := run(t.Context(), opts, &out, newProgress(os.Stderr)); err != nil {
+			t.Fatal(err)
+		}
+		for scanner := bufio.NewScanner(&out); scanner.Scan(); {
+			var l line
+			if err := json.Unmarshal(scanner.Bytes(), &l); err != nil {
+				t.Fatal(err)
+			}
+			if l.Name == "listen_fanout" {
+				p50[second] = l.P50
+			}
+		}
+	}
+	if p50[secondByNATS] <= 0 || p50[secondByNATS] > p50[secondByPoll] {
+		t.Errorf("told after %v ms", p50)
+	}
+}
+
 // A relay that runs elsewhere and does not know the generator says no; the generator says what to do.
 func TestStrangeRelay(t *testing.T) {
 	node := testnode.Start(t, testnode.Options{})
@@ -109,6 +141,7 @@ func TestOptions(t *testing.T) {
 	for _, args := range [][]string{
 		{"-points", "writes"}, {"-points", "write@2"}, {"-seconds", "0"}, {"-seconds", "300"}, {"-repeats", "0"}, {"-sizes", "12"}, {"-sizes", "a"},
 		{"-url", "https://relay.example"}, {"-url", "http://127.0.0.1:1", "-keep"}, {"-cpuprofile", "x"}, {"-nothing"}, {"more"},
+		{"-second", "both"}, {"-second", "nats", "-inprocess"}, {"-second", "poll", "-url", "http://127.0.0.1:1"},
 	} {
 		var usage *usageError
 		if _, err := parseOptions(args, os.Stderr); !errors.As(err, &usage) {

@@ -22,6 +22,7 @@ type options struct {
 	url        string
 	relayd     string
 	inProcess  bool
+	second     string
 	cpuProfile string
 	keys       bool
 }
@@ -67,6 +68,7 @@ func parseOptions(args []string, errOut io.Writer) (options, error) {
 	set.BoolVar(&o.keys, "keys", false, "print the senders' keys, which a relay named with -url must grant, and end")
 	set.StringVar(&o.relayd, "relayd", "bin/relayd", "the program that is measured")
 	set.BoolVar(&o.inProcess, "inprocess", false, "run the relay in this process, for -cpuprofile; its figures are not those of relayd")
+	set.StringVar(&o.second, "second", "", "listen_fanout's streams are at a second relayd on the same database, which hears through NATS (nats) or looks (poll)")
 	set.StringVar(&o.cpuProfile, "cpuprofile", "", "folder for a CPU profile of each of the relay's points, with -inprocess")
 	if err := set.Parse(args); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
@@ -106,6 +108,12 @@ func (o *options) check() error {
 	}
 	if o.url != "" && (o.inProcess || o.keep) {
 		return usagef("-url names a relay that runs already: -inprocess and -keep do not go with it")
+	}
+	if o.second != "" && o.second != secondByNATS && o.second != secondByPoll {
+		return usagef("-second is %s or %s", secondByNATS, secondByPoll)
+	}
+	if o.second != "" && (o.inProcess || o.url != "") {
+		return usagef("-second goes with neither -inprocess nor -url")
 	}
 	if u, err := url.Parse(o.url); o.url != "" && (err != nil || u.Scheme != "http" || u.Host == "" || strings.Trim(u.Path, "/") != "") {
 		return usagef("-url is http://host:port, without a path: the generator speaks plain HTTP")

@@ -37,11 +37,12 @@ const (
 
 // relay is what is measured.
 type relay struct {
-	host string // host:port
-	key  protocol.PublicKey
-	dir  string // empty: it runs elsewhere
-	proc servers
-	stop func() error
+	host   string // host:port
+	second string // host:port of another relayd on the same database; empty: there is none
+	key    protocol.PublicKey
+	dir    string // empty: it runs elsewhere
+	proc   servers
+	stop   func() error
 }
 
 // startRelay runs relayd, or the same in this process, with a private database in dir.
@@ -72,23 +73,38 @@ func (r *relay) startProcess(ctx context.Context, o options) error {
 	if out, err := command(ctx, o.relayd, "init", "--dir", r.dir).CombinedOutput(); err != nil {
 		return fmt.Errorf("relayd init: %w: %s", err, out)
 	}
-	cmd := command(context.WithoutCancel(ctx), o.relayd, "serve", "--json", "--dir", r.dir, "--listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0",
-		"--rate-address", "0", "--rate-key", "0", "--max-requests", strconv.Itoa(relayRequests),
-		"--listeners-per-key", strconv.Itoa(relayListenersKey), "--log-level", "warn")
+	args := serveArgs(r.dir)
+	if o.second == secondByNATS {
+		args = append(args, "--nats-listen", "127.0.0.1:0")
+	}
+	cmd := command(context.WithoutCancel(ctx), o.relayd, args...)
 	line, stop, err := launch(ctx, cmd, syscall.SIGTERM)
 	if err != nil {
 		return fmt.Errorf("relayd serve: %w", err)
 	}
 	r.stop = stop
 	var ready struct {
-		URL string             `json:"url"`
-		Key protocol.PublicKey `json:"key"`
+		URL  string             `json:"url"`
+		NATS string             `json:"nats"`
+		Key  protocol.PublicKey `json:"key"`
 	}
 	if err := json.Unmarshal(line, &ready); err != nil {
 		return errors.Join(fmt.Errorf("relayd serve said %q: %w", line, err), stop())
 	}
 	r.host, r.key, r.proc.process = strings.TrimPrefix(ready.URL, "http://"), ready.Key, cmd.Process.Pid
+	if o.second != "" {
+		if err := r.startSecond(ctx, o, ready.NATS); err != nil {
+			return errors.Join(err, r.stop())
+		}
+	}
 	return nil
+}
+
+// serveArgs run relayd without its bounds for strangers.
+func serveArgs(dir string) []string {
+	return []string{"serve", "--json", "--dir", dir, "--listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0",
+		"--rate-address", "0", "--rate-key", "0", "--max-requests", strconv.Itoa(relayRequests),
+		"--listeners-per-key", strconv.Itoa(relayListenersKey), "--log-level", "warn"}
 }
 
 // command is a program with nothing of this environment that would configure a relay.

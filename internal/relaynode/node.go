@@ -1,4 +1,4 @@
-// Package relaynode is a whole relay in one process: database, records, accounts, the public and the operator's
+// Package relaynode is a whole relay in one process: database, records, accounts, NATS, the public and the operator's
 // HTTP servers, wired together and run as one.
 //
 // # Start and end
@@ -8,12 +8,14 @@
 // is finished and nothing is acknowledged that is not durable:
 //
 //	no new connections, listeners' streams end ─► requests at work finish (ShutdownTimeout at most)
-//	─► writes in the queue are committed and answered ─► the pool closes ─► the private Postgres stops
+//	─► writes in the queue are committed and answered, other processes are told ─► the pool closes
+//	─► the private Postgres stops ─► NATS ends
 //
 // The operator's server stays up until the requests are done: /readyz is red meanwhile and /metrics can be read.
 //
 // A private Postgres that ends by itself ends Run with an error, since nothing would bring it back. An external
-// database that goes away does not: requests are answered 503 and /readyz is red until it is back.
+// database that goes away does not: requests are answered 503 and /readyz is red until it is back. NATS that goes away, or
+// was never there, ends nothing and turns nothing red: listeners hear a moment later of what other processes store.
 //
 // cmd/relayd calls it, and testnode for tests.
 package relaynode
@@ -34,6 +36,7 @@ import (
 
 	"relaymarket/api"
 	"relaymarket/internal/localpg"
+	"relaymarket/internal/natsnode"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 	"relaymarket/records"
@@ -43,6 +46,7 @@ import (
 type Config struct {
 	Key             *protocol.PrivateKey
 	Database        Database
+	NATS            NATS
 	Listen          string // host:port of the public interface; port 0 takes a free one
 	OperatorListen  string // host:port of /livez, /readyz and /metrics
 	Addresses       []string
@@ -61,12 +65,15 @@ type Config struct {
 type Ready struct {
 	URL         string // of the public interface, on this machine
 	OperatorURL string
+	NATSURL     string // where other relayd reach the NATS server in this process; empty if it listens nowhere
 	Key         protocol.PublicKey
 }
 
 // node is a relay whose parts are made and not yet running.
 type node struct {
 	cfg       Config
+	registry  *prometheus.Registry
+	nats      *natsnode.Node
 	store     *store
 	records   *records.Store
 	api       *api.Server
@@ -80,12 +87,16 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	n := &node{cfg: cfg}
+	n := &node{cfg: cfg, registry: prometheus.NewRegistry()}
 	// Before the database, which takes a while: a port in use is found out at once.
 	if err := n.listen(ctx); err != nil {
 		return err
 	}
 	defer n.closeListeners()
+	if err := n.startNATS(n.registry); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, n.nats.Close()) }()
 	if n.store, err = cfg.Database.open(ctx, localpg.Start); err != nil {
 		return n.unlessEnded(ctx, err)
 	}
@@ -108,12 +119,13 @@ func (n *node) unlessEnded(ctx context.Context, err error) error {
 // wire makes the parts, inside out.
 func (n *node) wire(ctx context.Context) error {
 	cfg := n.cfg
-	registry := prometheus.NewRegistry()
+	registry := n.registry
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock})
 	var err error
 	n.records, err = records.New(ctx, records.Config{
 		DB: n.store.db, Books: accounts, Relay: cfg.Key.Public(), Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Limits, Registerer: registry,
+		Waker: n.waker(registry),
 	})
 	if err != nil {
 		return err
@@ -189,6 +201,7 @@ func (n *node) ready() Ready {
 	return Ready{
 		URL:         "http://" + reachable(n.listeners[0].Addr()),
 		OperatorURL: "http://" + reachable(n.listeners[1].Addr()),
+		NATSURL:     n.nats.URL(),
 		Key:         n.cfg.Key.Public(),
 	}
 }

@@ -197,3 +197,22 @@ func TestHeadersAreBounded(t *testing.T) {
 		_ = conn.Close()
 	}
 }
+
+// A relay alone has NATS and does not pay for it: nobody is told of its commits.
+func TestAloneNobodyIsWoken(t *testing.T) {
+	for name, nats := range map[string]relaynode.NATS{"alone": {}, "shared": {Listen: "127.0.0.1:0"}} {
+		n := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) { c.NATS = nats }})
+		sender := testnode.NewKey(t)
+		n.Grant(t, sender.Public())
+		if code, body := write(t, n, sender, "one"); code != http.StatusCreated {
+			t.Fatalf("write: %d %s", code, body)
+		}
+		_, metrics := do(t, http.MethodGet, n.OperatorURL+"/metrics", nil)
+		if !strings.Contains(metrics, "\nrelaymarket_nats_connected 1\n") {
+			t.Errorf("%s: NATS is not there", name)
+		}
+		if wakes := strings.Contains(metrics, "\nrelaymarket_wake_sent_total "); wakes != (name == "shared") || (n.NATSURL != "") != wakes {
+			t.Errorf("%s: it counts wake-ups: %t, NATS is at %q", name, wakes, n.NATSURL)
+		}
+	}
+}

@@ -20,14 +20,18 @@ func (n *node) listen(ctx context.Context) error {
 		l, err := lc.Listen(ctx, "tcp", wanted.address)
 		if err != nil {
 			n.closeListeners()
-			if errors.Is(err, syscall.EADDRINUSE) {
-				return fmt.Errorf("%s is in use by another program, perhaps by another relayd: stop that one, or choose another address with --%s", wanted.address, wanted.setting)
-			}
-			return fmt.Errorf("cannot listen on %s, choose another address with --%s: %w", wanted.address, wanted.setting, err)
+			return cannotListen(wanted.setting, wanted.address, err)
 		}
 		n.listeners[i] = l
 	}
 	return nil
+}
+
+func cannotListen(setting, address string, err error) error {
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("%s is in use by another program, perhaps by another relayd: stop that one, or choose another address with --%s", address, setting)
+	}
+	return fmt.Errorf("cannot listen on %s, choose another address with --%s: %w", address, setting, err)
 }
 
 // closeListeners closes those that no server has closed.

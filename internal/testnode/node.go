@@ -38,6 +38,7 @@ type Options struct {
 type Node struct {
 	URL         string
 	OperatorURL string
+	NATSURL     string // empty unless Setup lets the NATS server in it listen
 	Key         protocol.PublicKey
 	Secret      *protocol.PrivateKey
 	DSN         string
@@ -116,7 +117,7 @@ func (n *Node) Restart() {
 	go func() { done <- relaynode.Run(ctx, config) }()
 	select {
 	case r := <-ready:
-		n.URL, n.OperatorURL = r.URL, r.OperatorURL
+		n.URL, n.OperatorURL, n.NATSURL = r.URL, r.OperatorURL, r.NATSURL
 	case err := <-done:
 		cancel()
 		n.t.Fatalf("testnode: the relay did not start: %v", err)
