@@ -20,6 +20,7 @@ type conn struct {
 	raw  net.Conn
 	in   *bufio.Reader
 	body []byte // of the last reply, used again
+	ends bool   // the server closes it after this reply
 	undo func() bool
 }
 
@@ -61,6 +62,9 @@ func (c *conn) do(request []byte) (status int, body []byte, err error) {
 	status, size, err := c.head()
 	if err != nil {
 		return 0, nil, fmt.Errorf("reply: %w", err)
+	}
+	if c.ends {
+		return 0, nil, fmt.Errorf("the server ends the connection with status %d", status)
 	}
 	if size < 0 {
 		c.body, err = io.ReadAll(httputil.NewChunkedReader(c.in))
@@ -140,7 +144,7 @@ func (c *conn) head() (status, size int, err error) {
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			size = -1
 		case bytes.EqualFold(name, []byte("Connection")) && bytes.EqualFold(value, []byte("close")):
-			return 0, 0, fmt.Errorf("the server ends the connection with status %d", status)
+			c.ends = true
 		}
 	}
 }
