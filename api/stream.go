@@ -21,6 +21,12 @@ import (
 // gatherLines is how many lines are written at once while more are ready.
 const gatherLines = 100
 
+// streamBuffer is what the kernel keeps for a listener who does not read; it would keep megabytes.
+const streamBuffer = 64 << 10
+
+// pushPiece is what a slow listener has Bounds.FlushTimeout to take.
+const pushPiece = 4 << 10
+
 // stream is one listener's reply. It is written past net/http: a record goes to hundreds of listeners, and is
 // encoded and framed once, and costs each of them one system call and no deadline.
 //
@@ -61,6 +67,9 @@ func (t *stream) take(r *http.Request) error {
 		return fmt.Errorf("take over the connection: %w", err)
 	}
 	t.conn, t.chunks = conn, r.ProtoAtLeast(1, 1)
+	if c, ok := conn.(*net.TCPConn); ok {
+		_ = c.SetWriteBuffer(streamBuffer) // it fails when the connection is closed
+	}
 	if c, ok := conn.(syscall.Conn); ok {
 		t.raw, _ = c.SyscallConn() // it fails when the connection is closed, which writing tells as well
 	}
@@ -179,25 +188,27 @@ func (t *stream) pushOn(data []byte) {
 	}
 }
 
-// push writes and waits until it is taken, for as long as that may take. It tells whether the stream goes on.
+// push writes and waits until it is taken, for as long as each piece may take. It tells whether the stream goes on.
 func (t *stream) push(data []byte) bool {
-	if len(data) == 0 {
-		return true
-	}
-	_ = t.conn.SetWriteDeadline(time.Now().Add(t.s.cfg.Bounds.FlushTimeout))
-	if t.ctx.Err() != nil {
-		return false // run's deadline may have come before this one
-	}
-	n, err := t.conn.Write(data)
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.x.sent += int64(n)
-	if err != nil {
-		t.slow(err)
-		return false
+	for len(data) > 0 {
+		piece := data[:min(len(data), pushPiece)]
+		data = data[len(piece):]
+		_ = t.conn.SetWriteDeadline(time.Now().Add(t.s.cfg.Bounds.FlushTimeout))
+		if t.ctx.Err() != nil {
+			return false // run's deadline may have come before this one
+		}
+		n, err := t.conn.Write(piece)
+		t.mu.Lock()
+		t.x.sent += int64(n)
+		if err != nil {
+			t.slow(err)
+			t.mu.Unlock()
+			return false
+		}
+		t.mu.Unlock()
 	}
 	_ = t.conn.SetWriteDeadline(time.Time{}) // or tellers would be told that it has passed
-	return !t.over
+	return true
 }
 
 // try writes what the connection takes at once. The caller holds mu.
