@@ -111,7 +111,12 @@ func (s *Store) Write(ctx context.Context, batch []Incoming) []Outcome {
 		return outcomes
 	}
 	var err error
-	if s.queue.put(j) {
+	if s.room != nil {
+		err = s.room()
+	}
+	if err != nil {
+		s.metrics.full.Inc()
+	} else if s.queue.put(j) {
 		select {
 		case <-j.done:
 			for i, it := range j.items {

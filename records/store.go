@@ -26,6 +26,7 @@ type Config struct {
 	Logger     *slog.Logger
 	Limits     Limits
 	Registerer prometheus.Registerer // nil: metrics are kept and not shown
+	Room       func() error          // refuses writes while the disk is nearly full; nil: never
 }
 
 // Store is the records of one relay. It is safe for concurrent use.
@@ -35,6 +36,7 @@ type Store struct {
 	clock  func() time.Time
 	log    *slog.Logger
 	limits Limits
+	room   func() error
 	epoch  string
 
 	queue   *queue
@@ -47,7 +49,7 @@ type Store struct {
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, room: cfg.Room, queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64
 	var owner []byte

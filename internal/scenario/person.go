@@ -40,6 +40,7 @@ type Call struct {
 // Reply is what came back whole.
 type Reply struct {
 	Status int
+	Header http.Header
 	Body   []byte
 }
 
@@ -83,7 +84,7 @@ func (p *Person) Send(ctx context.Context, url string, c Call) (*Reply, error) {
 	}
 	defer reply.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(reply.Body, 32<<20))
-	whole := &Reply{Status: reply.StatusCode, Body: body}
+	whole := &Reply{Status: reply.StatusCode, Header: reply.Header, Body: body}
 	if err != nil {
 		return whole, fmt.Errorf("%w: %w", ErrCut, err)
 	}
