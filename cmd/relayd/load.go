@@ -14,6 +14,8 @@ import (
 
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
+
+	"relaymarket/internal/diskspace"
 )
 
 // load fills in what the command line left open: from the environment, then from the file. Flags that were
@@ -130,6 +132,8 @@ func (s *settings) checkTogether() error {
 		return usagef("record-bytes is %s: it can be 1 to 8MiB", s.recordBytes)
 	case s.admittedBytes < 1 || s.admittedBytes > s.recordBytes:
 		return usagef("admitted-bytes is %s: it can be 1 up to record-bytes, which is %s", s.admittedBytes, s.recordBytes)
+	case s.diskFree < diskspace.MinKeep:
+		return usagef("disk-free is %s: Postgres needs at least 64MiB to live on", s.diskFree)
 	case s.lifetime <= 0:
 		return usagef("lifetime is %s: nothing could be stored", s.lifetime)
 	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:

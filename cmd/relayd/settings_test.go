@@ -112,6 +112,7 @@ func TestRefusedSettings(t *testing.T) {
 		"proxy":                  {`trust-proxy = ["10.0.0.0/40"]`, nil, nil, "neither an address nor a network"},
 		"size without number":    {"", nil, []string{"--record-bytes", "MB"}, "is no size"},
 		"record too large":       {`record-bytes = "9MiB"`, nil, nil, "it can be 1 to 8MiB"},
+		"too little room":        {`disk-free = "1MiB"`, nil, nil, "at least 64MiB"},
 		"admitted over record":   {`admitted-bytes = "2MiB"`, nil, nil, "up to record-bytes"},
 		"no lifetime":            {`lifetime = "0s"`, nil, nil, "nothing could be stored"},
 		"time without unit":      {`body-timeout = "15"`, nil, nil, "is no time"},

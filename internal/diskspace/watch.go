@@ -4,8 +4,9 @@
 // then cannot start either, because recovery needs room in the log too. So a relay stops taking records while there
 // is still room for everything else: pages of readers, deletions, sweeps, the log of all that.
 //
-// [Watch.Room] refuses while less than Config.Keep is free, not counting what the log may still grow by, and lets go
-// again when there is a little more. Because other programs fill disks too, the watch holds a ballast, a file that it
+// [Watch.Room] refuses while less than Config.Keep is free, not counting what the log may still grow by. What was
+// freed inside the database's files is room too, though the file system knows nothing of it: with as much of that as
+// Keep, records are taken as long as a quarter of Keep is really free. Because other programs fill disks too, the watch holds a ballast, a file that it
 // removes when next to nothing is free and makes again when there is room: without it a relay on a full disk might
 // not start. And [Await] has a start wait for room: a service that fails at every start is given up by its
 // manager, and would stay down after the disk was cleared.
@@ -29,6 +30,8 @@ import (
 )
 
 const (
+	// measureEvery is how often the database is asked what it can use again, while little is free.
+	measureEvery = 2 * time.Second
 	// every is how often the watch looks. At the speed of a quick disk some 100 MB are written meanwhile.
 	every = 250 * time.Millisecond
 	// ballastBytes is enough for Postgres to start after a crash, which takes a segment or two of its log, of 16 MiB.
@@ -36,7 +39,7 @@ const (
 	// startBytes is what must be free for a start.
 	startBytes = 48 << 20
 	// lastBytes is where the ballast is given up.
-	lastBytes = 32 << 20
+	lastBytes = 24 << 20
 	// ballastName is the file, in Config.Folder.
 	ballastName = "ballast"
 )
@@ -45,7 +48,7 @@ const (
 type Config struct {
 	Folder string       // the database's, which this process may write to
 	Keep   int64        // bytes that are kept free of new records
-	Grows  func() int64 // bytes that the database takes in any case, sooner or later; nil: none
+	Grows  func() int64 // bytes that the database takes in any case, sooner or later
 	Logger *slog.Logger
 	// Registerer takes the gauge of what is free; nil: it is not shown.
 	Registerer prometheus.Registerer
@@ -56,14 +59,14 @@ type Watch struct {
 	cfg     Config
 	free    atomic.Int64
 	refused atomic.Pointer[protocol.Error] // what writers are told; nil: there is room
+
+	reusable int64 // when it was last measured; of Run
+	measured time.Time
 }
 
 // New makes a watch. It starts nothing.
 func New(cfg Config) (*Watch, error) {
 	w := &Watch{cfg: cfg}
-	if cfg.Grows == nil {
-		w.cfg.Grows = func() int64 { return 0 }
-	}
 	if cfg.Registerer == nil {
 		return w, nil
 	}
@@ -101,11 +104,14 @@ func Await(ctx context.Context, folder string, log *slog.Logger) error {
 	}
 }
 
-// Run looks until ctx is done.
-func (w *Watch) Run(ctx context.Context) error {
+// Run looks until ctx is done. It calls reusable, while little is free, for the bytes that the database can use again.
+func (w *Watch) Run(ctx context.Context, reusable func(context.Context) (int64, error)) error {
 	ticker := time.NewTicker(every)
 	defer ticker.Stop()
 	for {
+		if err := w.measure(ctx, reusable); err != nil && ctx.Err() == nil {
+			w.cfg.Logger.Warn("look for space to use again", "err", err)
+		}
 		if err := w.Look(); err != nil {
 			w.cfg.Logger.Warn("look for free space", "err", err)
 		}
@@ -117,6 +123,26 @@ func (w *Watch) Run(ctx context.Context) error {
 	}
 }
 
+// measure asks for what can be used again, when that matters. A database that does not answer has nothing.
+func (w *Watch) measure(ctx context.Context, reusable func(context.Context) (int64, error)) error {
+	if w.free.Load()-w.cfg.Grows()-ballastBytes >= w.cfg.Keep {
+		w.reusable, w.measured = 0, time.Time{}
+		return nil
+	}
+	if time.Since(w.measured) < measureEvery {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, measureEvery)
+	defer cancel()
+	var err error
+	w.reusable, err = reusable(ctx)
+	w.measured = time.Now()
+	return err
+}
+
+// MinKeep is the least that makes sense as Config.Keep: a segment of Postgres' log, some times.
+const MinKeep = 64 << 20
+
 // Look looks once and decides. Run does it; before Run it makes the first decision.
 func (w *Watch) Look() error {
 	free, err := freeBytes(w.cfg.Folder)
@@ -124,23 +150,35 @@ func (w *Watch) Look() error {
 		return err
 	}
 	w.free.Store(free)
+	ballast := w.hasBallast()
 	room := free - w.cfg.Grows()
+	if !ballast {
+		room -= ballastBytes // or giving it up would make room for records
+	}
 	full := w.refused.Load() != nil
+	// Records are taken again when there is a little more than that for which they are refused.
+	inside := room >= w.cfg.Keep/4 && w.reusable >= w.cfg.Keep/2
+	insideAgain := room >= w.cfg.Keep/4 && w.reusable >= w.cfg.Keep
 	switch {
-	case !full && room < w.cfg.Keep:
+	case !full && room < w.cfg.Keep && !inside:
 		w.refused.Store(protocol.Errorf(protocol.CodeDiskFull, "the relay has no room for new records at present; reading goes on"))
-		w.cfg.Logger.Error("the disk is nearly full: new records are refused", "folder", w.cfg.Folder, "free", free, "room", room, "keep", w.cfg.Keep)
-	case full && room >= w.cfg.Keep+w.cfg.Keep/16: // a little more, or it would change with each that is swept
+		w.cfg.Logger.Error("the disk is nearly full: new records are refused", "folder", w.cfg.Folder, "free", free, "log", free-room, "reusable", w.reusable, "keep", w.cfg.Keep)
+	case full && (room >= w.cfg.Keep+w.cfg.Keep/16 || insideAgain):
 		w.refused.Store(nil)
-		w.cfg.Logger.Info("the disk has room again: new records are taken", "folder", w.cfg.Folder, "free", free)
+		w.cfg.Logger.Info("the disk has room again: new records are taken", "folder", w.cfg.Folder, "free", free, "reusable", w.reusable)
 	}
-	if free < lastBytes && drop(w.cfg.Folder, w.cfg.Logger) {
-		return nil
-	}
-	if room >= w.cfg.Keep+2*ballastBytes {
+	switch {
+	case ballast && free < lastBytes:
+		drop(w.cfg.Folder, w.cfg.Logger)
+	case !ballast && room >= w.cfg.Keep:
 		return w.ballast()
 	}
 	return nil
+}
+
+func (w *Watch) hasBallast() bool {
+	info, err := os.Stat(filepath.Join(w.cfg.Folder, ballastName))
+	return err == nil && info.Size() == ballastBytes
 }
 
 // drop gives the ballast up, if there is one.
@@ -154,12 +192,9 @@ func drop(folder string, log *slog.Logger) bool {
 	return err == nil
 }
 
-// ballast makes the file, unless it is there whole.
+// ballast makes the file.
 func (w *Watch) ballast() error {
 	path := filepath.Join(w.cfg.Folder, ballastName)
-	if info, err := os.Stat(path); err == nil && info.Size() == ballastBytes {
-		return nil
-	}
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
 		return fmt.Errorf("make the ballast: %w", err)

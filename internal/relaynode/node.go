@@ -155,7 +155,7 @@ func (n *node) run(ctx context.Context) error {
 		return nil
 	})
 	if n.room != nil {
-		group.Go(func() error { return n.room.Run(ctx) })
+		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}
 	group.Go(func() error { return serve(n.public, n.listeners[0]) })
 	group.Go(func() error { return serve(n.operator, n.listeners[1]) })
