@@ -254,10 +254,55 @@ func (f *traffic) quantile(share float64) time.Duration {
 	return f.took[min(int(share*float64(len(f.took))), len(f.took)-1)]
 }
 
-// within runs do with a deadline.
-func within(t *testing.T, d time.Duration, do func(context.Context)) {
+// count is how many are stored.
+func (f *traffic) count() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return len(f.stored)
+}
+
+// polling is readers who ask for a page over and over, and say that they got it.
+type polling struct {
+	t             *testing.T
+	url           string
+	sender        protocol.PublicKey
+	all           sync.WaitGroup
+	done, refused atomic.Int64
+	mu            sync.Mutex
+	longest       time.Duration
+}
+
+// start has a reader ask until ctx is done.
+func (f *polling) start(ctx context.Context, reader *scenario.Person) {
+	client := &http.Client{Transport: &http.Transport{}, Timeout: patience}
+	f.t.Cleanup(client.CloseIdleConnections)
+	f.all.Go(func() {
+		for n := 0; ctx.Err() == nil; n++ {
+			began := time.Now()
+			reply, err := reader.SendWith(f.t.Context(), client, f.url, reader.Pull(fmt.Sprintf("p%d", n), nil, 10, f.sender))
+			f.mu.Lock()
+			f.longest = max(f.longest, time.Since(began))
+			f.mu.Unlock()
+			switch {
+			case err != nil:
+				f.t.Errorf("pull: %v", err)
+			case reply.Status == http.StatusServiceUnavailable && reply.Header.Get("Retry-After") != "":
+				f.refused.Add(1)
+			case reply.Status != http.StatusOK:
+				f.t.Errorf("pull: %d %s", reply.Status, reply.Body)
+			}
+			f.done.Add(1)
+		}
+	})
+}
+
+// status is how a path is answered.
+func status(t *testing.T, url string) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), d)
-	defer cancel()
-	do(ctx)
+	reply, err := http.Get(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = reply.Body.Close()
+	return reply.StatusCode
 }
