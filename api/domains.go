@@ -20,7 +20,7 @@ type Inboxes interface {
 	Pull(ctx context.Context, request records.PullRequest) (*records.Page, error)
 	Read(ctx context.Context, path protocol.Path, page protocol.PageID) ([]byte, error)
 	Got(ctx context.Context, reader protocol.PublicKey, ack records.Acknowledgement) error
-	Listen(ctx context.Context, reader protocol.PublicKey, senders []protocol.PublicKey, after *string) (*records.Subscription, error)
+	Listen(ctx context.Context, reader protocol.PublicKey, senders []protocol.PublicKey, after *string, call func()) (*records.Subscription, error)
 }
 
 // Cards keeps the identity cards of account holders.

@@ -6,8 +6,8 @@ import (
 	"relaymarket/protocol"
 )
 
-// load counts the requests at work and the bytes of their bodies. Both are bounded, and what is over is
-// refused at once: a queue would only make everybody late.
+// load counts the requests at work and the bytes of their bodies, and of replies on their way. Both are bounded, and
+// what is over is refused at once: a queue would only make everybody late.
 type load struct {
 	working  atomic.Int64
 	most     [3]int64 // by class
@@ -30,8 +30,21 @@ func (l *load) acquire(x *exchange, m *metrics) error {
 		m.drop(dropsByClass[x.op.class])
 		return protocol.Errorf(protocol.CodeOverloaded, "the relay has as many requests at work as it can")
 	}
+	if x.op.class == classReader && l.bytes.Load() > l.maxBytes*3/4 {
+		l.working.Add(-1)
+		m.drop(dropMemory)
+		return protocol.Errorf(protocol.CodeOverloaded, "the relay is sending as much as it can hold")
+	}
 	x.slot = true
 	return nil
+}
+
+// carry is for a reply that is made and is to be sent: that is no work, or a few hundred readers of a byte a second
+// would keep everybody out. Its bytes count until it is sent; once they are many, no more pages are made.
+func (l *load) carry(x *exchange, size int64) {
+	l.release(x)
+	l.bytes.Add(size)
+	x.held = size
 }
 
 // hold counts n more bytes for the exchange, or does not when they are too many.

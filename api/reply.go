@@ -24,6 +24,9 @@ func (s *Server) send(w http.ResponseWriter, status int, media string, parts ...
 	for _, p := range parts {
 		size += len(p)
 	}
+	if x, ok := w.(*exchange); ok {
+		s.load.carry(x, int64(size))
+	}
 	h := w.Header()
 	h.Set("Content-Type", media)
 	h.Set("Content-Length", strconv.Itoa(size))

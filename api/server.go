@@ -22,6 +22,7 @@ type Server struct {
 	keys       *limiter // rates by key
 	load       *load
 	listeners  *listeners
+	tellers    *tellers
 	draining   context.Context // done once Drain was called
 	drain      context.CancelFunc
 }
@@ -39,6 +40,7 @@ func New(cfg Config) (*Server, error) {
 		keys:       newLimiter(cfg.Rates.Key, cfg.Rates.Tracked),
 		load:       newLoad(cfg.Bounds),
 		listeners:  newListeners(cfg.Bounds),
+		tellers:    newTellers(),
 	}
 	if _, err := s.announcer.current(cfg.Clock()); err != nil {
 		return nil, fmt.Errorf("announcement: %w", err)
@@ -72,9 +74,12 @@ var _ ServerInterface = (*routes)(nil)
 // Handler is the public interface.
 func (s *Server) Handler() http.Handler { return http.HandlerFunc(s.serve) }
 
-// Drain ends the listeners' streams and refuses new ones, so that http.Server.Shutdown, which
-// waits for open requests, comes to an end. Other requests are served on.
-func (s *Server) Drain() { s.drain() }
+// Drain ends the listeners' streams, refuses new ones, and returns when all have ended: http.Server.Shutdown does
+// not know of them. No listener can hold it up. Other requests are served on.
+func (s *Server) Drain() {
+	s.drain()
+	s.listeners.none()
+}
 
 // bindingError is the refusal of a parameter that the generated code could not read.
 func bindingError(err error) error {

@@ -76,7 +76,7 @@ func listenBeside(t *testing.T, h *house, bob, alice protocol.PublicKey) *listen
 	t.Helper()
 	waker := newLiar()
 	store, registry := h.beside(t, waker)
-	sub, err := store.Listen(t.Context(), bob, []protocol.PublicKey{alice}, nil)
+	sub, err := store.Listen(t.Context(), bob, []protocol.PublicKey{alice}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -210,7 +210,7 @@ func poll(t *testing.T, h *house, alice, bob *protocol.PrivateKey, live int) {
 			t.Fatal(l, err)
 		}
 	}
-	sub, err := h.store.Listen(t.Context(), to, []protocol.PublicKey{alice.Public()}, nil)
+	sub, err := h.store.Listen(t.Context(), to, []protocol.PublicKey{alice.Public()}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -306,7 +306,7 @@ func TestListenerMemory(t *testing.T) {
 		for i := range senders {
 			senders[i][0], senders[i][1] = byte(i), byte(i>>8)
 		}
-		sub, err := h.store.Listen(t.Context(), protocol.PublicKey{}, senders, nil)
+		sub, err := h.store.Listen(t.Context(), protocol.PublicKey{}, senders, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,8 +4,8 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are the figures of this package. None has a public key as a label.
 type metrics struct {
-	written, pulled, swept, shed, pullShed, careful, behind prometheus.Counter
-	readOn, hints                                           *prometheus.CounterVec
+	written, pulled, swept, shed, full, pullShed, careful, behind prometheus.Counter
+	readOn, hints                                                 *prometheus.CounterVec
 }
 
 func newMetrics(r prometheus.Registerer, s *Store) *metrics {
@@ -28,6 +28,7 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 		pulled:   counter("pulled_total", "Records served in pages, pages served again counted again."),
 		swept:    counter("swept_total", "Rows removed after their records ended."),
 		shed:     counter("write_shed_total", "Write requests refused because the write queue was full."),
+		full:     counter("write_full_total", "Write requests refused because the disk was nearly full."),
 		pullShed: counter("pull_shed_total", "Pulls refused because the pull queue was full."),
 		careful:  counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
 		behind:   counter("listen_behind_total", "Listeners ended because they did not keep up."),

@@ -86,7 +86,7 @@ func pollFor(ctx context.Context, t *testing.T, h *house, bob *protocol.PrivateK
 func listenFor(ctx context.Context, t *testing.T, h *house, bob *protocol.PrivateKey, senders []protocol.PublicKey, total int) (seen []string) {
 	var after *string
 	for len(seen) < total {
-		sub, err := h.store.Listen(ctx, bob.Public(), senders, after)
+		sub, err := h.store.Listen(ctx, bob.Public(), senders, after, nil)
 		if err != nil {
 			t.Error(err)
 			return seen
@@ -116,7 +116,7 @@ func listenFor(ctx context.Context, t *testing.T, h *house, bob *protocol.Privat
 func TestListenFallsBehind(t *testing.T) {
 	h := newHouse(t)
 	alice, bob := h.account(), key(t)
-	sub, err := h.store.Listen(t.Context(), bob.Public(), []protocol.PublicKey{alice.Public()}, nil)
+	sub, err := h.store.Listen(t.Context(), bob.Public(), []protocol.PublicKey{alice.Public()}, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -144,7 +144,7 @@ func TestListenFallsBehind(t *testing.T) {
 		told = append(told, string(e.Entry.ID))
 	}
 	// What the listener was told, and what it is told when it resumes, is everything once.
-	again, err := h.store.Listen(t.Context(), bob.Public(), []protocol.PublicKey{alice.Public()}, &last)
+	again, err := h.store.Listen(t.Context(), bob.Public(), []protocol.PublicKey{alice.Public()}, &last, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,8 +168,8 @@ func TestListenFallsBehind(t *testing.T) {
 	if e, err := again.Next(quiet); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("one too many: %+v %v", e, err)
 	}
-	if again.Ready() {
-		t.Fatal("ready with nothing to tell")
+	if e, more := again.Poll(); more {
+		t.Fatalf("one too many: %+v", e)
 	}
 }
 
@@ -192,13 +192,13 @@ func TestResumeOnAProcessThatLags(t *testing.T) {
 	lagging := joinHouse(t, h.url, h.relay, h.offset)
 	alice, bob := h.account(), key(t)
 	senders := []protocol.PublicKey{alice.Public()}
-	first, err := lagging.store.Listen(t.Context(), bob.Public(), senders, nil)
+	first, err := lagging.store.Listen(t.Context(), bob.Public(), senders, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer first.Close()
 	cursor := h.mustWrite(h.compose(alice, bob.Public(), "a"))
-	resumed, err := lagging.store.Listen(t.Context(), bob.Public(), senders, &cursor)
+	resumed, err := lagging.store.Listen(t.Context(), bob.Public(), senders, &cursor, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

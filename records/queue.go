@@ -133,6 +133,15 @@ func (s *Store) Write(ctx context.Context, batch []Incoming) []Outcome {
 	if len(batch) == 0 {
 		return outcomes
 	}
+	if s.room != nil {
+		if err := s.room(); err != nil {
+			s.metrics.full.Inc()
+			for i := range outcomes {
+				outcomes[i].Err = err
+			}
+			return outcomes
+		}
+	}
 	accepted, lead := s.queue.put(j)
 	if lead {
 		s.commitJobs(ctx, j)

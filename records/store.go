@@ -27,6 +27,7 @@ type Config struct {
 	Limits     Limits
 	Registerer prometheus.Registerer // nil: metrics are kept and not shown
 	Waker      Waker                 // to and from other processes on the database; nil: none, or none that it reaches
+	Room       func() error          // refuses writes while the disk is nearly full; nil: never
 }
 
 // Store is the records of one relay. It is safe for concurrent use.
@@ -37,6 +38,7 @@ type Store struct {
 	log    *slog.Logger
 	limits Limits
 	waker  Waker // may be nil
+	room   func() error
 	epoch  string
 
 	queue   *queue
@@ -49,7 +51,8 @@ type Store struct {
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room,
+		queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64
 	var owner []byte

@@ -17,12 +17,16 @@ const maxWaiting = 1024
 
 // Subscription tells one listener of the records that named senders leave for him, each once and
 // in cursor order: first what was committed before, from the database, then as it is committed.
-// Next is for one goroutine; Close and Cursor are for any.
+//
+// [Subscription.Next] waits, and is for one goroutine. Who would rather be called does without it:
+// [Subscription.CatchUp] until nothing is left in the database, with [Subscription.Poll] after each, then Poll at
+// each call of what was given to [Store.Listen]. Close, Cursor and Poll are for any goroutine.
 type Subscription struct {
 	store    *Store
 	receiver protocol.PublicKey
 	senders  []protocol.PublicKey // sorted: a map of a thousand takes twice the memory
 	joined   int64                // the tail tells what is above this, the database what is not
+	call     func()               // something waits; nil: wake says so
 	wake     chan struct{}        // capacity 1: something waits
 
 	mu      sync.Mutex // guards what follows; taken after tail.mu
@@ -35,7 +39,11 @@ type Subscription struct {
 }
 
 // Listen starts a subscription after a cursor; nil is the beginning. The caller must Close it.
-func (s *Store) Listen(ctx context.Context, reader protocol.PublicKey, senders []protocol.PublicKey, after *string) (*Subscription, error) {
+//
+// If call is given, it is called whenever a commit has something for this listener, and Next must not be used. It is
+// called with locks held by whoever committed, perhaps before Listen returns: it must neither block nor use the
+// subscription.
+func (s *Store) Listen(ctx context.Context, reader protocol.PublicKey, senders []protocol.PublicKey, after *string, call func()) (*Subscription, error) {
 	place, err := s.place(after)
 	if err != nil {
 		return nil, err
@@ -47,8 +55,10 @@ func (s *Store) Listen(ctx context.Context, reader protocol.PublicKey, senders [
 	if place > head {
 		return nil, errEpoch()
 	}
-	sub := &Subscription{store: s, receiver: reader, senders: slices.Clone(senders),
-		wake: make(chan struct{}, 1), told: place}
+	sub := &Subscription{store: s, receiver: reader, senders: slices.Clone(senders), call: call, told: place}
+	if call == nil {
+		sub.wake = make(chan struct{}, 1)
+	}
 	slices.SortFunc(sub.senders, compareKeys)
 	s.tail.join(sub, head)
 	return sub, nil
@@ -89,6 +99,10 @@ func (sub *Subscription) offer(e *Entry) {
 	} else {
 		sub.waiting = append(sub.waiting, e)
 	}
+	if sub.call != nil {
+		sub.call()
+		return
+	}
 	select {
 	case sub.wake <- struct{}{}:
 	default:
@@ -100,10 +114,10 @@ func compareKeys(a, b protocol.PublicKey) int { return bytes.Compare(a[:], b[:])
 // Next waits for the next event, or for ctx. After an event with Behind there is none.
 func (sub *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
-		if err := sub.catchUp(ctx); err != nil {
+		if _, err := sub.CatchUp(ctx); err != nil {
 			return Event{}, err
 		}
-		if event, ok := sub.pop(); ok {
+		if event, ok := sub.Poll(); ok {
 			return event, nil
 		}
 		select {
@@ -114,20 +128,21 @@ func (sub *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// Ready tells whether Next has something without waiting, for a commit or for the database.
-func (sub *Subscription) Ready() bool {
+// Poll is the next event, if there is one without waiting for a commit or for the database.
+func (sub *Subscription) Poll() (Event, bool) {
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
-	return len(sub.backlog) > 0 || len(sub.waiting) > 0 || sub.behind
+	return sub.pop()
 }
 
+// pop is called with mu held.
 func (sub *Subscription) pop() (Event, bool) {
-	sub.mu.Lock()
-	defer sub.mu.Unlock()
 	var e *Entry
 	switch {
 	case len(sub.backlog) > 0:
 		e, sub.backlog = sub.backlog[0], sub.backlog[1:]
+	case !sub.caught: // what waits comes after what the database still has
+		return Event{}, false
 	case sub.behind:
 		return Event{Behind: true, Cursor: sub.store.cursor(sub.told)}, true
 	case len(sub.waiting) > 0:
@@ -142,23 +157,24 @@ func (sub *Subscription) pop() (Event, bool) {
 	return Event{Entry: e, Cursor: e.Cursor}, true
 }
 
-// catchUp reads what was committed up to joined, some at a time.
-func (sub *Subscription) catchUp(ctx context.Context) error {
+// CatchUp reads what was committed before the subscription began, some at a time and only when what it read last was
+// handed out. It tells whether nothing is left to read.
+func (sub *Subscription) CatchUp(ctx context.Context) (caught bool, err error) {
 	sub.mu.Lock()
 	caught, told, pending := sub.caught, sub.told, len(sub.backlog)
 	sub.mu.Unlock()
 	if caught || pending > 0 {
-		return nil
+		return caught, nil
 	}
 	entries, err := sub.store.committedBetween(ctx, sub, told)
 	if err != nil {
-		return err
+		return false, err
 	}
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	sub.backlog = entries
 	sub.caught = len(entries) < tailBatch
-	return nil
+	return sub.caught, nil
 }
 
 func (s *Store) committedBetween(ctx context.Context, sub *Subscription, after int64) ([]*Entry, error) {

@@ -62,10 +62,12 @@ func (t *tail) readOn() {
 func (t *tail) tell(entries []*Entry, upto int64) {
 	if t.count > 0 {
 		for _, e := range entries {
-			if e.n <= t.last {
+			group := t.listeners[e.Receiver]
+			if e.n <= t.last || len(group) == 0 {
 				continue
 			}
-			for sub := range t.listeners[e.Receiver] {
+			e.shared = &form{}
+			for sub := range group {
 				sub.offer(e)
 			}
 		}

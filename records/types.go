@@ -1,6 +1,7 @@
 package records
 
 import (
+	"sync"
 	"time"
 
 	"relaymarket/protocol"
@@ -67,7 +68,8 @@ type Line struct {
 
 // Entry is what is known of a stored record without its content.
 type Entry struct {
-	n int64 // the place that Cursor names
+	n      int64 // the place that Cursor names
+	shared *form // nil: told to nobody, or to one listener alone
 
 	Cursor    string
 	Sender    protocol.PublicKey
@@ -80,6 +82,23 @@ type Entry struct {
 	Pulls     int64 // pages it was part of so far
 	Tag       *protocol.Tag
 	Hash      protocol.Hash
+}
+
+// form is what all listeners are sent of one entry.
+type form struct {
+	once sync.Once
+	data []byte
+	err  error
+}
+
+// Encoded is what make makes of the entry. It is made once for all listeners who are told of the entry together, who
+// must therefore pass the same function and leave the bytes as they are.
+func (e *Entry) Encoded(make func(*Entry) ([]byte, error)) ([]byte, error) {
+	if e.shared == nil {
+		return make(e)
+	}
+	e.shared.once.Do(func() { e.shared.data, e.shared.err = make(e) })
+	return e.shared.data, e.shared.err
 }
 
 // ListRequest asks for one page of an inventory.

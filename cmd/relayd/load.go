@@ -15,6 +15,7 @@ import (
 	"github.com/BurntSushi/toml"
 	"github.com/spf13/pflag"
 
+	"relaymarket/internal/diskspace"
 	"relaymarket/internal/natsnode"
 )
 
@@ -132,6 +133,8 @@ func (s *settings) checkTogether() error {
 		return usagef("record-bytes is %s: it can be 1 to 8MiB", s.recordBytes)
 	case s.admittedBytes < 1 || s.admittedBytes > s.recordBytes:
 		return usagef("admitted-bytes is %s: it can be 1 up to record-bytes, which is %s", s.admittedBytes, s.recordBytes)
+	case s.diskFree < diskspace.MinKeep:
+		return usagef("disk-free is %s: Postgres needs at least 64MiB to live on", s.diskFree)
 	case s.lifetime <= 0:
 		return usagef("lifetime is %s: nothing could be stored", s.lifetime)
 	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:

@@ -91,6 +91,7 @@ func (s *settings) databaseConfig(log *slog.Logger) relaynode.Database {
 		URL:         s.databaseURL,
 		Cluster:     localpg.Config{Dir: s.databaseFolder(), BinDir: s.postgresBin, Logger: log},
 		Connections: int32(s.databaseConns),
+		Keep:        int64(s.diskFree),
 	}
 }
 

@@ -56,6 +56,7 @@ type settings struct {
 	nats            []string
 	natsCredentials string
 	natsListen      string
+	diskFree        byteSize
 	recordBytes     byteSize
 	admittedBytes   byteSize
 	lifetime        time.Duration
@@ -84,6 +85,7 @@ func newSettings(environ []string) *settings {
 		listen:          "127.0.0.1:7447",
 		operatorListen:  "127.0.0.1:7448",
 		databaseConns:   18,
+		diskFree:        1 << 30,
 		recordBytes:     byteSize(limits.RecordBytes),
 		admittedBytes:   byteSize(limits.AdmittedBytes),
 		lifetime:        limits.Lifetime,
@@ -132,6 +134,8 @@ func (s *settings) database() []*setting {
 			help: "connections to the database at most\nMore make it slower, not faster."},
 		{name: "postgres-bin", section: section, value: one[string]{&s.postgresBin, "folder", anyText, same},
 			help: "folder of initdb and postgres for the private database; empty: look for them"},
+		{name: "disk-free", section: section, value: &s.diskFree,
+			help: "bytes kept free on the private database's disk: with less, new records are refused\nReading, deleting and expiry go on, and need some of it. What Postgres' log may still grow by is kept beside it."},
 	}
 }
 

@@ -121,6 +121,7 @@ func TestRefusedSettings(t *testing.T) {
 		"credentials for nobody": {`nats-credentials = "x.creds"`, nil, nil, "name them with nats"},
 		"size without number":    {"", nil, []string{"--record-bytes", "MB"}, "is no size"},
 		"record too large":       {`record-bytes = "9MiB"`, nil, nil, "it can be 1 to 8MiB"},
+		"too little room":        {`disk-free = "1MiB"`, nil, nil, "at least 64MiB"},
 		"admitted over record":   {`admitted-bytes = "2MiB"`, nil, nil, "up to record-bytes"},
 		"no lifetime":            {`lifetime = "0s"`, nil, nil, "nothing could be stored"},
 		"time without unit":      {`body-timeout = "15"`, nil, nil, "is no time"},

@@ -82,7 +82,7 @@ func newTold(t *testing.T, at *testnode.Process) *told {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
 	var err error
-	if x.stream, err = x.bob.Listen(ctx, at.URL, nil, x.alice.Key.Public()); err != nil {
+	if x.stream, err = x.bob.Follow(ctx, at.URL, nil, x.alice.Key.Public()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(x.stream.Close)

@@ -113,7 +113,7 @@ func openListen(ctx context.Context, b *bench, p point, size int) (workload, err
 	if err != nil {
 		return w, err
 	}
-	ask := request(http.MethodPost, "/inbox/"+w.reader.Public().String()+"/listen", b.relay.host, "application/json", e.Bytes())
+	ask := request(http.MethodPost, "/inbox/"+w.reader.Public().String()+"/listen", b.relay.host, mediaEnvelope, e.Bytes())
 	for _, c := range w.streams {
 		lines, err := c.stream(ask)
 		if err == nil {
@@ -173,7 +173,7 @@ func (w *listen) prepare(_ context.Context, requests int) error {
 			return err
 		}
 		path := protocol.Path{Sender: w.sender.Public(), Receiver: w.reader.Public(), ID: w.b.author.id(n)}
-		w.writes[i] = request(http.MethodPut, path.String(), w.b.relay.host, "application/json", e.Bytes())
+		w.writes[i] = request(http.MethodPut, path.String(), w.b.relay.host, mediaEnvelope, e.Bytes())
 		return nil
 	})
 }

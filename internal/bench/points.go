@@ -16,6 +16,7 @@ const (
 	copyConns  = 2
 	readConns  = 16
 	listeners  = 200
+	idleConns  = 10_000
 )
 
 const (
@@ -32,11 +33,12 @@ type point struct {
 	limit    string  // name of the point that bounds it; empty: it is a limit itself
 	target   float64 // least ratio, or for listen_fanout the largest; 0: none
 	sizeless bool    // the size of records does not matter: measured once
+	extra    bool    // measured only when it is named
 	guess    int     // requests a second at most, for the first moments
 	open     func(context.Context, *bench, point, int) (workload, error)
 }
 
-func (p point) isLimit() bool { return p.limit == "" }
+func (p point) isLimit() bool { return p.limit == "" && !p.extra }
 
 // id tells points of one name apart.
 func (p point) id() string { return p.name + "@" + strconv.Itoa(p.conns) }
@@ -58,6 +60,7 @@ func points() []point {
 		{name: "pull_page", conns: pageConns, limit: "limit_select50", target: 0.4, guess: 1000, open: openPulls(pageRecords)},
 		{name: "limit_nats_fanout", conns: listeners, sizeless: true, guess: 2000, open: openNATS},
 		{name: "listen_fanout", conns: listeners, limit: "limit_nats_fanout", target: 1, guess: 2000, open: openListen},
+		{name: "idle_listeners", conns: idleConns, extra: true, guess: 3000, open: openIdle},
 	}
 }
 
@@ -76,7 +79,7 @@ func limitOf(p point, of []point) (point, bool) {
 func choose(names []string) ([]point, error) {
 	all := points()
 	if len(names) == 0 {
-		return all, nil
+		return slices.DeleteFunc(all, func(p point) bool { return p.extra }), nil
 	}
 	wanted := map[string]bool{}
 	for _, name := range names {

@@ -139,7 +139,10 @@ func (r *report) table() error {
 		return err
 	}
 	for _, at := range r.rows {
-		if at.whole > 0 {
+		switch {
+		case at.whole > 0 && at.p.extra:
+			_, _ = fmt.Fprintf(r.out, "%s, until the writer has his reply: p50 %.3g ms\n", at.Name, milliseconds(at.whole))
+		case at.whole > 0:
 			_, _ = fmt.Fprintf(r.out, "%s, from the request on: p50 %.3g ms\n", at.Name, milliseconds(at.whole))
 		}
 	}
@@ -151,6 +154,9 @@ func (r *report) table() error {
 func (at *row) verdict(size int) string {
 	if at.Bytes == nil || *at.Bytes != size || at.p.isLimit() {
 		return ""
+	}
+	if at.p.extra {
+		return at.memory()
 	}
 	met := func(yes bool) string {
 		if yes {
@@ -168,6 +174,17 @@ func (at *row) verdict(size int) string {
 		return fmt.Sprintf("≥ %.3g%s, p99 ≤ 4 ×%s", at.p.target, met(*at.Ratio >= at.p.target), met(at.p99Ratio <= 4))
 	}
 	return fmt.Sprintf("≥ %.3g%s", at.p.target, met(*at.Ratio >= at.p.target))
+}
+
+// memory is the target of the point that is about memory, and whether it is met.
+func (at *row) memory() string {
+	switch {
+	case at.RSS == nil:
+		return ""
+	case *at.RSS < idleMemory/1e6:
+		return fmt.Sprintf("RSS < %.0f met", idleMemory/1e6)
+	}
+	return fmt.Sprintf("RSS < %.0f NOT met", idleMemory/1e6)
 }
 
 func dash[T any](v *T) string {

@@ -20,20 +20,27 @@ type conn struct {
 	raw  net.Conn
 	in   *bufio.Reader
 	body []byte // of the last reply, used again
+	ends bool   // the server closes it after this reply
 	undo func() bool
 }
 
 // replyPatience is how long a reply may take before the run is given up.
 const replyPatience = time.Minute
 
+// mediaEnvelope is the media type of a request that is one envelope.
+const mediaEnvelope = "application/json"
+
 // dial opens a connection, which ctx closes.
-func dial(ctx context.Context, host string) (*conn, error) {
+func dial(ctx context.Context, host string) (*conn, error) { return dialSized(ctx, host, 16<<10) }
+
+// dialSized is dial with a buffer of so many bytes for what comes in, which the longest header has to fit.
+func dialSized(ctx context.Context, host string, buffer int) (*conn, error) {
 	var d net.Dialer
 	raw, err := d.DialContext(ctx, "tcp", host)
 	if err != nil {
 		return nil, err
 	}
-	c := &conn{raw: raw, in: bufio.NewReaderSize(raw, 16<<10)}
+	c := &conn{raw: raw, in: bufio.NewReaderSize(raw, buffer)}
 	c.undo = context.AfterFunc(ctx, func() { _ = raw.Close() })
 	return c, nil
 }
@@ -61,6 +68,9 @@ func (c *conn) do(request []byte) (status int, body []byte, err error) {
 	status, size, err := c.head()
 	if err != nil {
 		return 0, nil, fmt.Errorf("reply: %w", err)
+	}
+	if c.ends {
+		return 0, nil, fmt.Errorf("the server ends the connection with status %d", status)
 	}
 	if size < 0 {
 		c.body, err = io.ReadAll(httputil.NewChunkedReader(c.in))
@@ -109,7 +119,7 @@ func (c *conn) stream(request []byte) (*bufio.Reader, error) {
 		return nil, &refused{status, string(text)}
 	}
 	_ = c.raw.SetDeadline(time.Time{})
-	return bufio.NewReaderSize(httputil.NewChunkedReader(c.in), 4<<10), nil
+	return bufio.NewReaderSize(httputil.NewChunkedReader(c.in), min(c.in.Size(), 4<<10)), nil
 }
 
 // head reads status line and headers; size −1 is a chunked body.
@@ -140,7 +150,7 @@ func (c *conn) head() (status, size int, err error) {
 		case bytes.EqualFold(name, []byte("Transfer-Encoding")):
 			size = -1
 		case bytes.EqualFold(name, []byte("Connection")) && bytes.EqualFold(value, []byte("close")):
-			return 0, 0, fmt.Errorf("the server ends the connection with status %d", status)
+			c.ends = true
 		}
 	}
 }

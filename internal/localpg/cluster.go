@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -78,6 +79,7 @@ type owned struct {
 	lock       *lock
 	pruned     chan struct{} // closed when the loop that prunes logs has ended
 	socketTemp bool          // the socket folder stands outside the cluster's folder
+	maxLog     int64         // max_wal_size in bytes
 }
 
 // Start starts the cluster in cfg.Dir, making it first if there is none, and returns when it answers. The
@@ -199,6 +201,10 @@ func boot(ctx context.Context, cfg Config, p place) (*Cluster, error) {
 		c.shutDown(context.WithoutCancel(ctx))
 		return nil, err
 	}
+	if c.owned.maxLog, err = c.readMaxLog(ctx); err != nil {
+		c.shutDown(context.WithoutCancel(ctx))
+		return nil, err
+	}
 	log.Info("database started", "folder", p.base, "version", bin.version, "pid", pm.pid)
 	return c, nil
 }
@@ -240,6 +246,45 @@ func (c *Cluster) url(role, database string) string {
 // Folder is where the cluster's files are: Config.Dir, or the folder that stands for it
 // because the cluster's user could not get there.
 func (c *Cluster) Folder() string { return c.place.base }
+
+// Locate is where the cluster in cfg.Dir stands, as Folder; empty if there is none yet.
+func Locate(cfg Config) (string, error) {
+	if !exists(cfg.Dir) {
+		return "", nil
+	}
+	p, err := find(cfg, account{})
+	return p.base, err
+}
+
+// LogGrows is what the write-ahead log may still grow by, in bytes, though nothing more is stored: Postgres lets it
+// reach max_wal_size before it uses it again. 0 if another process runs the cluster.
+func (c *Cluster) LogGrows() int64 {
+	if c.owned == nil {
+		return 0
+	}
+	// What cannot be looked into counts as empty.
+	segments, _ := os.ReadDir(filepath.Join(c.place.dataDir(), "pg_wal"))
+	files := 0
+	for _, s := range segments {
+		if s.Type().IsRegular() {
+			files++
+		}
+	}
+	return max(c.owned.maxLog-int64(files)*logSegment, 0)
+}
+
+func (c *Cluster) readMaxLog(ctx context.Context) (bytes int64, err error) {
+	conn, err := pgx.Connect(ctx, c.AdminURL())
+	if err != nil {
+		return 0, fmt.Errorf("connect to the private database: %w", err)
+	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
+	err = conn.QueryRow(ctx, `SELECT setting::bigint << 20 FROM pg_settings WHERE name = 'max_wal_size'`).Scan(&bytes)
+	if err != nil {
+		return 0, fmt.Errorf("look into the private database: %w", err)
+	}
+	return bytes, nil
+}
 
 // PID is the postmaster's process, or 0 if another process runs the cluster.
 func (c *Cluster) PID() int {

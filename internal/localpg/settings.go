@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // operatorFile, in the folder conf, is the operator's own: read last, never written.
@@ -15,10 +16,13 @@ const operatorFile = "operator.conf"
 const (
 	minSharedBuffers = 64 << 20
 	maxSharedBuffers = 2 << 30
+	minLog           = 128 << 20
+	maxLog           = 2 << 30
+	logSegment       = 16 << 20
 )
 
-// settingsText is PostgreSQL's configuration. The placeholders are shared_buffers in MiB, wal_compression, the
-// log folder and the operator's file.
+// settingsText is PostgreSQL's configuration. The placeholders are shared_buffers, max_wal_size and min_wal_size in
+// MiB, wal_compression, the log folder and the operator's file.
 const settingsText = `# Written by relayd at every start. Put your own settings into operator.conf beside this file.
 
 # An acknowledged message is on disk. Turning one of these off breaks that promise.
@@ -35,8 +39,9 @@ max_connections = 60
 shared_buffers = %dMB
 
 # Records come in all the time. Rare checkpoints write a page once instead of often, and log fewer whole pages.
-max_wal_size = 2GB
-min_wal_size = 256MB
+# An eighth of the disk, at most 2 GiB: it is taken whatever is stored.
+max_wal_size = %dMB
+min_wal_size = %dMB
 checkpoint_timeout = 15min
 wal_compression = %s
 wal_buffers = 16MB
@@ -80,7 +85,8 @@ local replication all peer map=relaymarket
 func writeSettings(p place, bin binaries) error {
 	memory := totalMemory()
 	shared := min(max(memory/8, minSharedBuffers), maxSharedBuffers) >> 20
-	settings := fmt.Sprintf(settingsText, shared, walCompression(p, bin), quoted(p.logDir()), quoted(filepath.Join(p.confDir(), operatorFile)))
+	wal := min(max(totalDisk(p.base)/8, minLog), maxLog) >> 20
+	settings := fmt.Sprintf(settingsText, shared, wal, max(wal/8, 2*logSegment>>20), walCompression(p, bin), quoted(p.logDir()), quoted(filepath.Join(p.confDir(), operatorFile)))
 	for _, file := range []struct{ name, text string }{
 		{"postgresql.conf", settings},
 		{"pg_hba.conf", accessText},
@@ -138,6 +144,15 @@ func arguments(p place, socketDir string, extra map[string]string) []string {
 // quoted is a value as postgresql.conf wants it.
 func quoted(value string) string {
 	return "'" + strings.ReplaceAll(strings.ReplaceAll(value, `\`, `\\`), "'", "''") + "'"
+}
+
+// totalDisk is the size of the file system that a folder is on, in bytes; a guess of 16 GiB if it cannot be told.
+func totalDisk(folder string) int64 {
+	var s syscall.Statfs_t
+	if syscall.Statfs(folder, &s) != nil {
+		return 16 << 30
+	}
+	return int64(s.Blocks) * int64(s.Bsize)
 }
 
 // totalMemory is what the machine or the container has, in bytes; a guess of 1 GiB where neither says.

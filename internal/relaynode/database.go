@@ -6,7 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"relaymarket/internal/db"
+	"relaymarket/internal/diskspace"
 	"relaymarket/internal/localpg"
 	"relaymarket/ledger/books"
 	"relaymarket/migrations"
@@ -25,6 +28,7 @@ type Database struct {
 	URL         string         // of an external Postgres; empty: the private cluster
 	Cluster     localpg.Config // the private cluster, when there is no URL
 	Connections int32          // at most
+	Keep        int64          // bytes that are kept free of new records, on the private cluster's disk
 }
 
 // starter is localpg.Start, which wants the cluster for itself, or localpg.Open, which shares it.
@@ -77,6 +81,32 @@ func (s *store) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, stopPatience)
 	defer cancel()
 	return s.cluster.Stop(ctx)
+}
+
+// startWithRoom is localpg.Start for a relay that serves: on a full disk it waits for room instead of failing.
+func startWithRoom(ctx context.Context, cfg localpg.Config) (*localpg.Cluster, error) {
+	folder, err := localpg.Locate(cfg)
+	if err == nil && folder != "" {
+		err = diskspace.Await(ctx, folder, cfg.Logger)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return localpg.Start(ctx, cfg)
+}
+
+// watch is the watch over the private cluster's disk; nil with an external database.
+func (s *store) watch(cfg Config, registry prometheus.Registerer) (*diskspace.Watch, error) {
+	if s.cluster == nil {
+		return nil, nil
+	}
+	w, err := diskspace.New(diskspace.Config{
+		Folder: s.cluster.Folder(), Keep: cfg.Database.Keep, Grows: s.cluster.LogGrows, Logger: cfg.Logger, Registerer: registry,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return w, w.Look()
 }
 
 // exited is closed when the private cluster ends; nil, which never is, with an external database.

@@ -35,7 +35,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"relaymarket/api"
-	"relaymarket/internal/localpg"
+	"relaymarket/internal/diskspace"
 	"relaymarket/internal/natsnode"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
@@ -75,6 +75,7 @@ type node struct {
 	registry  *prometheus.Registry
 	nats      *natsnode.Node
 	store     *store
+	room      *diskspace.Watch // nil with an external database
 	records   *records.Store
 	api       *api.Server
 	public    *http.Server
@@ -97,7 +98,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.nats.Close()) }()
-	if n.store, err = cfg.Database.open(ctx, localpg.Start); err != nil {
+	if n.store, err = cfg.Database.open(ctx, startWithRoom); err != nil {
 		return n.unlessEnded(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.store.close(context.WithoutCancel(ctx))) }()
@@ -123,9 +124,16 @@ func (n *node) wire(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock})
 	var err error
+	if n.room, err = n.store.watch(cfg, registry); err != nil {
+		return err
+	}
+	var room func() error
+	if n.room != nil {
+		room = n.room.Room
+	}
 	n.records, err = records.New(ctx, records.Config{
 		DB: n.store.db, Books: accounts, Relay: cfg.Key.Public(), Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Limits, Registerer: registry,
-		Waker: n.waker(registry),
+		Waker: n.waker(registry), Room: room,
 	})
 	if err != nil {
 		return err
@@ -157,6 +165,9 @@ func (n *node) run(ctx context.Context) error {
 		}
 		return nil
 	})
+	if n.room != nil {
+		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
+	}
 	group.Go(func() error { return serve(n.public, n.listeners[0]) })
 	group.Go(func() error { return serve(n.operator, n.listeners[1]) })
 	group.Go(func() error {

@@ -40,6 +40,7 @@ type Call struct {
 // Reply is what came back whole.
 type Reply struct {
 	Status int
+	Header http.Header
 	Body   []byte
 }
 
@@ -65,25 +66,59 @@ func (p *Person) Got(page protocol.PageID, root protocol.Hash) Call {
 		Body: []protocol.Request{&protocol.Got{PageID: page, Root: root}}}
 }
 
+// Delete is a call that ends a record.
+func (p *Person) Delete(to protocol.PublicKey, id string) Call {
+	return Call{Method: http.MethodDelete, Path: p.path(to, id), Type: protocol.TypeDelete}
+}
+
+// Listen is a call for a stream.
+func (p *Person) Listen(senders ...protocol.PublicKey) Call {
+	return Call{Method: http.MethodPost, Path: "/inbox/" + p.Key.Public().String() + "/listen", To: []protocol.PublicKey{p.Relay},
+		Body: []protocol.Request{&protocol.Listen{Senders: senders}}}
+}
+
+// Request is a call as it goes over the wire in HTTP/1.1: its head, which ends in an empty line, and its body.
+func (p *Person) Request(ctx context.Context, url string, c Call) (head, body []byte, err error) {
+	r, err := p.sign(ctx, url, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	if r.Body != nil {
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return nil, nil, err
+		}
+	}
+	head = fmt.Appendf(nil, "%s %s HTTP/1.1\r\nHost: relay\r\nContent-Length: %d\r\n", r.Method, r.URL.RequestURI(), len(body))
+	for name := range r.Header {
+		head = fmt.Appendf(head, "%s: %s\r\n", name, r.Header.Get(name))
+	}
+	return append(head, "\r\n"...), body, nil
+}
+
 func (p *Person) path(to protocol.PublicKey, id string) string {
 	return protocol.Path{Sender: p.Key.Public(), Receiver: to, ID: protocol.RecordID(id)}.String()
 }
 
 // Send signs and sends a call over a connection of its own. The error is ErrCut, or an unexpected one.
 func (p *Person) Send(ctx context.Context, url string, c Call) (*Reply, error) {
+	transport := &http.Transport{DisableKeepAlives: true}
+	defer transport.CloseIdleConnections()
+	return p.SendWith(ctx, &http.Client{Transport: transport}, url, c)
+}
+
+// SendWith is Send over the connections of a client.
+func (p *Person) SendWith(ctx context.Context, client *http.Client, url string, c Call) (*Reply, error) {
 	request, err := p.sign(ctx, url, c)
 	if err != nil {
 		return nil, err
 	}
-	transport := &http.Transport{DisableKeepAlives: true}
-	defer transport.CloseIdleConnections()
-	reply, err := transport.RoundTrip(request)
+	reply, err := client.Do(request)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrCut, err)
 	}
 	defer reply.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(reply.Body, 32<<20))
-	whole := &Reply{Status: reply.StatusCode, Body: body}
+	whole := &Reply{Status: reply.StatusCode, Header: reply.Header, Body: body}
 	if err != nil {
 		return whole, fmt.Errorf("%w: %w", ErrCut, err)
 	}

@@ -148,7 +148,7 @@ func latencies(t *testing.T, from, to *testnode.Node, records int) []time.Durati
 	from.Grant(t, alice.Key.Public())
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	stream, err := bob.Listen(ctx, to.URL, nil, alice.Key.Public())
+	stream, err := bob.Follow(ctx, to.URL, nil, alice.Key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,7 +242,7 @@ func newCrowd(t *testing.T, nodes []*testnode.Node) *crowd {
 		c.writers, senders = append(c.writers, w), append(senders, w.Key.Public())
 	}
 	for i, n := range nodes {
-		stream, err := c.reader.Listen(t.Context(), n.URL, nil, senders...)
+		stream, err := c.reader.Follow(t.Context(), n.URL, nil, senders...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -375,7 +375,7 @@ func TestRelayEndsOthersGoOn(t *testing.T) {
 	guest := testnode.Start(t, testnode.Options{DSN: host.DSN, Key: host.Secret, Setup: func(c *relaynode.Config) { c.NATS.URLs = []string{host.NATSURL} }})
 	alice, bob := scenario.NewPerson(t, host.Key), scenario.NewPerson(t, host.Key)
 	host.Grant(t, alice.Key.Public())
-	at, err := bob.Listen(t.Context(), host.URL, nil, alice.Key.Public())
+	at, err := bob.Follow(t.Context(), host.URL, nil, alice.Key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -390,7 +390,7 @@ func TestRelayEndsOthersGoOn(t *testing.T) {
 		t.Errorf("after the end it tells %+v (%v)", told, err)
 	}
 	mustWrite(t, guest, alice, bob.Key.Public(), "two")
-	elsewhere, err := bob.Listen(t.Context(), guest.URL, &first.Cursor, alice.Key.Public())
+	elsewhere, err := bob.Follow(t.Context(), guest.URL, &first.Cursor, alice.Key.Public())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -27,9 +27,9 @@ type Stream struct {
 	lines     *bufio.Reader
 }
 
-// Listen opens a stream after a cursor, nil is the beginning, and returns when the relay has said that it listens.
+// Follow opens a stream after a cursor, nil is the beginning, and returns when the relay has said that it listens.
 // The stream ends with ctx. The caller must Close it.
-func (p *Person) Listen(ctx context.Context, url string, after *string, senders ...protocol.PublicKey) (*Stream, error) {
+func (p *Person) Follow(ctx context.Context, url string, after *string, senders ...protocol.PublicKey) (*Stream, error) {
 	request, err := p.sign(ctx, url, Call{Method: http.MethodPost, Path: "/inbox/" + p.Key.Public().String() + "/listen", To: []protocol.PublicKey{p.Relay},
 		Body: []protocol.Request{&protocol.Listen{Senders: senders, After: after}}})
 	if err != nil {

@@ -227,6 +227,9 @@ func (p *Process) Wait() int {
 	}
 }
 
+// PID is the process.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Log is what it wrote on standard error since it was started.
 func (p *Process) Log() string { return p.log.String() }
 
