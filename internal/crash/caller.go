@@ -120,6 +120,7 @@ func (c *caller) settled(ctx context.Context, next func(attempt int) (message, e
 			return answer, attempts, nil
 		}
 		if attempts == 1 {
+			c.cohort.unknown.Add(1)
 			c.cohort.counts.unknown.Add(1)
 		}
 		if ctx.Err() != nil {

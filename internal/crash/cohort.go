@@ -62,11 +62,12 @@ type cohort struct {
 	forger  *protocol.PrivateKey
 	counts  *tally
 	acks    atomic.Int64 // requests acknowledged so far
+	unknown atomic.Int64 // requests whose outcome was unknown at first
 
 	mu      sync.Mutex // guards what follows
 	records map[protocol.Path]*record
 	forged  map[protocol.Path]bool
-	lossy   bool // a reader lost all replies of a page: what it used up is not known to him
+	lost    map[protocol.PublicKey]int // pages of a reader whose replies were all lost: what they used up he does not know
 	broken  []*brokenError
 }
 
@@ -96,7 +97,7 @@ type stored struct {
 
 func newCohort(number int, relay protocol.PublicKey, counts *tally) (*cohort, error) {
 	c := &cohort{number: number, relay: relay, counts: counts, month: time.Now().UTC().Format("2006-01"),
-		records: map[protocol.Path]*record{}, forged: map[protocol.Path]bool{}}
+		records: map[protocol.Path]*record{}, forged: map[protocol.Path]bool{}, lost: map[protocol.PublicKey]int{}}
 	keys := make([]*protocol.PrivateKey, sendersOfRound+readersOfRound+2)
 	for i := range keys {
 		var err error
@@ -263,6 +264,11 @@ func (r *record) maxPulls() int64 {
 		least = min(least, a.write.MaxPulls)
 	}
 	return least
+}
+
+// mayBeUsedUp tells whether the pages that named a record can have used it up, as far as its reader knows.
+func (c *cohort) mayBeUsedUp(r *record) bool {
+	return int64(r.pages+c.lost[r.path.Receiver]) >= r.maxPulls()
 }
 
 // checkCommitOrder holds places against time: a write that began after another was acknowledged comes after it.

@@ -70,7 +70,7 @@ func raw(keys ...[]*protocol.PrivateKey) (all [][]byte) {
 }
 
 // checkInside holds the database against the history, and returns what is kept of the cohort for later looks.
-func (c *cohort) checkInside(ctx context.Context, w *world, readers []*reader) (*settledCohort, error) {
+func (c *cohort) checkInside(ctx context.Context, w *world, g *crowd) (*settledCohort, error) {
 	var kept *settledCohort
 	err := w.withDB(ctx, func(ctx context.Context, d *db.DB) error {
 		kept = &settledCohort{number: c.number, writers: raw(c.writers(), []*protocol.PrivateKey{c.forger}), readers: raw(c.readers),
@@ -82,7 +82,9 @@ func (c *cohort) checkInside(ctx context.Context, w *world, readers []*reader) (
 		c.counts.looked.Add(int64(len(rows)))
 		c.checkRows(rows)
 		kept.digest = digestOf(rows)
-		for _, r := range readers {
+		g.listener.checkHeard(rows)
+		for _, r := range g.readers {
+			r.checkSeen(rows)
 			if err := r.checkPages(ctx, d); err != nil {
 				return err
 			}
@@ -147,8 +149,8 @@ func (c *cohort) checkRow(r *row, known *record) {
 		c.faultLocked(promiseKept, "%s at %d is not what was written: %.200q", r.path, r.n, r.envelope)
 	case r.state == stateLive && r.left != r.maxPulls-r.pages:
 		c.faultLocked(promisePage, "%s at %d is in %d pages, and has %d of %d pulls left", r.path, r.n, r.pages, r.left, r.maxPulls)
-	case r.pages < int64(known.pages):
-		c.faultLocked(promisePage, "%s at %d came in %d pages, and %d are known", r.path, r.n, known.pages, r.pages)
+	case r.pages < int64(known.pages), r.pages > int64(known.pages+c.lost[r.path.Receiver]):
+		c.faultLocked(promisePage, "%s at %d came in %d pages, and %d are counted", r.path, r.n, known.pages, r.pages)
 	case known.ended && r.state != stateDeleted && r.left > 0:
 		c.faultLocked(promiseRefuse, "%s at %d was said to have ended, and has %d pulls left", r.path, r.n, r.left)
 	}
@@ -195,6 +197,29 @@ func (c *cohort) checkAccounts(ctx context.Context, d *db.DB, rows []*row, kept 
 		}
 	}
 	return nil
+}
+
+// waits tells whether a record is there for its reader.
+func (r *row) waits(reader protocol.PublicKey) bool {
+	return r.path.Receiver == reader && r.state == stateLive && r.left > 0
+}
+
+// checkSeen wants all that this reader may still pull to have come to him before: he has pulled up to the end.
+func (r *reader) checkSeen(rows []*row) {
+	for _, row := range rows {
+		if row.waits(r.key.Public()) && !r.seen[row.path] {
+			r.cohort.fault(promiseKept, "%s stands at %d, and never came to its reader, who has pulled up to the end", row.path, row.n)
+		}
+	}
+}
+
+// checkHeard wants the listener to have been told of it, too.
+func (l *listener) checkHeard(rows []*row) {
+	for _, row := range rows {
+		if _, heard := l.heard[row.path]; row.waits(l.key.Public()) && !heard {
+			l.cohort.fault(promiseKept, "%s stands at %d, and its reader's stream never told it", row.path, row.n)
+		}
+	}
 }
 
 // checkPages wants the pages that the reader has, acknowledged as he acknowledged them, and no other.

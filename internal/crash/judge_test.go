@@ -202,8 +202,8 @@ func TestBreakagesMustFindTheirPlace(t *testing.T) {
 }
 
 func TestSchedules(t *testing.T) {
-	o := parsed(t, "-seed", "5", "-size", "soak", "-fraction", "0.1", "-faults", "relayd,postgres")
-	if o.rounds != [faults]int{100, 30, 0} {
+	o := parsed(t, "-seed", "5", "-size", "soak", "-fraction", "0.1", "-faults", "relayd,postgres,wire")
+	if o.rounds != [faults]int{100, 30, 0, 20} {
 		t.Errorf("a tenth of a soak has %v rounds", o.rounds)
 	}
 	rounds := [faults]int{}
@@ -220,7 +220,7 @@ func TestSchedules(t *testing.T) {
 			t.Errorf("one seed, two plans: %+v %+v", a, b)
 		}
 	}
-	if rounds != o.rounds || len(met) != 4 {
+	if rounds != o.rounds || len(met) != 6 {
 		t.Errorf("%v rounds of %v, %v", rounds, o.rounds, met)
 	}
 }
@@ -229,7 +229,7 @@ func TestCommandLine(t *testing.T) {
 	for line, want := range map[string]string{
 		"-size huge":                   "-size is ci or soak",
 		"-fraction 2":                  "-fraction",
-		"-faults flood":                "there are relayd, postgres and power",
+		"-faults flood":                "there are relayd, postgres, power and wire",
 		"-rounds -1":                   "-rounds",
 		"-parallel 0":                  "-parallel",
 		"-patience 1ms":                "-patience",

@@ -41,6 +41,7 @@ func (l *listener) run(ctx context.Context, quiet <-chan struct{}) error {
 		for ctx.Err() == nil {
 			// It breaks with the relay; each time it goes on where it was.
 			_ = l.stream(ctx)
+			l.cohort.counts.reconnects.Add(1)
 			select {
 			case <-ctx.Done():
 			case <-time.After(retryEvery):
@@ -77,8 +78,7 @@ func (l *listener) missing() (*protocol.Path, int64) {
 	defer l.cohort.mu.Unlock()
 	for path, record := range l.cohort.records {
 		_, heard := l.heard[path]
-		used := int64(record.pages) >= record.maxPulls()
-		if path.Receiver == l.key.Public() && record.stored != nil && !heard && !record.deleting && !used && !l.cohort.lossy {
+		if path.Receiver == l.key.Public() && record.stored != nil && !heard && !record.deleting && !l.cohort.mayBeUsedUp(record) {
 			return &path, record.stored.n
 		}
 	}

@@ -1,8 +1,8 @@
 // Command crash breaks relays on purpose and checks that they keep what they promised.
 //
 // It runs real relayd processes on a real Postgres, lets several people write, read, delete and forge at once, and in
-// the middle of it kills relayd, kills Postgres, or cuts the power: the database's folder is then on an ext4 of its
-// own, which is shut down in an instant, so that all that was not flushed is lost. Everything is started again, the
+// the middle of it kills relayd, kills Postgres, cuts connections, or cuts the power: the database's folder is then on an
+// ext4 of its own, which is shut down in an instant, so that all that was not flushed is lost. Everything is started again, the
 // people repeat what they got no answer to, and then their histories are held against what the relay answers and
 // against what is in its database.
 //

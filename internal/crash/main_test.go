@@ -22,7 +22,7 @@ func parsed(t *testing.T, args ...string) options {
 	t.Helper()
 	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
 		t.Log("power cuts need root: without them")
-		args = append([]string{"-faults", "relayd,postgres"}, args...)
+		args = append([]string{"-faults", "relayd,postgres,wire"}, args...)
 	}
 	o, err := parseOptions(args, io.Discard)
 	if err != nil {
@@ -70,8 +70,8 @@ func TestPromises(t *testing.T) {
 		}
 	}
 	// A run that meets nothing proves nothing.
-	least := int64(20 * (o.rounds[faultRelayd] + o.rounds[faultPostgres] + o.rounds[faultPower]))
-	if s.Acknowledged < least || s.Unknown < least/10 || s.Served < least/2 || s.Forgeries < least/10 || s.Deletes == 0 || s.Races == 0 || s.Heard == 0 {
+	least := int64(20 * (o.rounds[faultRelayd] + o.rounds[faultPostgres] + o.rounds[faultPower] + o.rounds[faultWire]))
+	if s.Acknowledged < least || s.Unknown < least/10 || s.Served < least/2 || s.Forgeries < least/10 || s.Deletes == 0 || s.Races == 0 || s.Heard == 0 || s.Reconnects < 50 {
 		t.Errorf("so little was done in the run that it proves little")
 	}
 }

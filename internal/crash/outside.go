@@ -57,8 +57,7 @@ func (c *caller) checkInventory(ctx context.Context, key *protocol.PrivateKey) e
 	c.cohort.mu.Lock()
 	defer c.cohort.mu.Unlock()
 	for path, r := range c.cohort.records {
-		used := int64(r.pages) >= r.maxPulls()
-		if path.Sender == key.Public() && r.stored != nil && !r.deleting && !r.ended && !used && !listed[path] && !c.cohort.lossy {
+		if path.Sender == key.Public() && r.stored != nil && !r.deleting && !listed[path] && !c.cohort.mayBeUsedUp(r) {
 			c.cohort.faultLocked(promiseKept, "%s was acknowledged at %d and is not in its sender's inventory", path, r.stored.n)
 		}
 	}
@@ -81,7 +80,7 @@ func (c *caller) checkEntry(e *api.Record, listed map[protocol.Path]bool, last i
 		c.cohort.faultLocked(promiseKept, "%s was acknowledged at %d as %s and is listed at %d as %s", path, r.stored.n, r.stored.hash, n, e.Hash)
 	case r.deleted:
 		c.cohort.faultLocked(promiseDeleted, "%s is listed at %d, and its delete was acknowledged", path, n)
-	case e.Pulls < int64(r.pages) || e.Pulls > int64(r.pages) && !c.cohort.lossy:
+	case e.Pulls < int64(r.pages), e.Pulls > int64(r.pages+c.cohort.lost[path.Receiver]):
 		c.cohort.faultLocked(promisePage, "%s at %d is listed with %d pulls, and came in %d pages", path, n, e.Pulls, r.pages)
 	case n <= last:
 		c.cohort.faultLocked(promiseOrder, "%s at %d is listed after %d", path, n, last)

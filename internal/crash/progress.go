@@ -79,6 +79,7 @@ type summary struct {
 	Pages        int64          `json:"pages"`
 	Served       int64          `json:"served"`
 	Heard        int64          `json:"heard"`
+	Reconnects   int64          `json:"reconnects"`
 	Looked       int64          `json:"looked"`
 	SlowestMs    int64          `json:"slowest_back_ms"`
 	Seconds      float64        `json:"seconds"`
@@ -88,7 +89,7 @@ type summary struct {
 func (t *tally) summary(o options, took time.Duration, broken []promise) *summary {
 	s := &summary{OK: len(broken) == 0, Seed: o.seed, Rounds: map[string]int{}, Acknowledged: t.acknowledged.Load(), Unknown: t.unknown.Load(),
 		Repeats: t.repeats.Load(), Races: t.races.Load(), Conflicts: t.conflicts.Load(), Deletes: t.deletes.Load(), Forgeries: t.forgeries.Load(),
-		Pages: t.pages.Load(), Served: t.served.Load(), Heard: t.heard.Load(), Looked: t.looked.Load(),
+		Pages: t.pages.Load(), Served: t.served.Load(), Heard: t.heard.Load(), Reconnects: t.reconnects.Load(), Looked: t.looked.Load(),
 		SlowestMs: time.Duration(t.slowest.Load()).Milliseconds(), Seconds: took.Round(100 * time.Millisecond).Seconds()}
 	for f := range faults {
 		if o.rounds[f] > 0 {
@@ -117,17 +118,17 @@ func (s *summary) writeText(out io.Writer) error {
 	}
 	_, err := fmt.Fprintf(out, `%s
 seed                      %d
-rounds                    SIGKILL of relayd %d, SIGKILL of Postgres %d, power cut %d
+rounds                    SIGKILL of relayd %d, SIGKILL of Postgres %d, power cut %d, cut connections %d
 writes acknowledged       %d
 unknown outcomes          %d requests of all kinds, each repeated until it was answered
 repeats and races         %d writes sent again, %d on two connections at once
 refused                   %d conflicting writes, %d forgeries
 deletes                   %d
-pulled                    %d records in %d pages; %d told to listeners
+pulled                    %d records in %d pages; %d told to listeners, who reconnected %d times
 rows held against that    %d
 slowest return            %d ms from the end of a fault to the next acknowledgement
 time                      %.0f s
-`, verdict, s.Seed, s.Rounds["relayd"], s.Rounds["postgres"], s.Rounds["power"], s.Acknowledged, s.Unknown, s.Repeats, s.Races,
-		s.Conflicts, s.Forgeries, s.Deletes, s.Served, s.Pages, s.Heard, s.Looked, s.SlowestMs, s.Seconds)
+`, verdict, s.Seed, s.Rounds["relayd"], s.Rounds["postgres"], s.Rounds["power"], s.Rounds["wire"], s.Acknowledged, s.Unknown, s.Repeats, s.Races,
+		s.Conflicts, s.Forgeries, s.Deletes, s.Served, s.Pages, s.Heard, s.Reconnects, s.Looked, s.SlowestMs, s.Seconds)
 	return err
 }

@@ -186,10 +186,10 @@ func (r *reader) refused(p *page, answer *reply) {
 		r.cohort.fault(promisePage, "page %s of %s is answered with %s", p.id, r.key.Public(), answer)
 		return
 	}
-	// All its replies were lost. He says that he has it and goes on from where he was; what it used up is lost to him.
+	// All its replies were lost. He says that he has it and goes on from where he was: what allows more pulls comes again.
 	p.root, p.unknown = *problem.Root, true
 	r.cohort.mu.Lock()
-	r.cohort.lossy = true
+	r.cohort.lost[r.key.Public()]++
 	r.cohort.mu.Unlock()
 	r.keep(p)
 }
@@ -280,7 +280,7 @@ func (r *reader) checkGone(path protocol.Path, answer *reply) {
 	r.cohort.mu.Lock()
 	defer r.cohort.mu.Unlock()
 	record := r.cohort.records[path]
-	if !record.deleting && int64(record.pages) < record.maxPulls() && !r.cohort.lossy {
+	if !record.deleting && !r.cohort.mayBeUsedUp(record) {
 		r.cohort.faultLocked(promiseKept, "%s has %d of %d pulls left, nobody deleted it, and it is answered with %s",
 			path, record.maxPulls()-int64(record.pages), record.maxPulls(), answer)
 	}
@@ -321,9 +321,8 @@ func (r *reader) acknowledged(p *page) {
 	r.cohort.acks.Add(1)
 }
 
-// checkInbox tells what came out of order, and what was acknowledged to its sender and never came to this reader. It is
-// for when all writers have their answers.
-func (r *reader) checkInbox() {
+// checkOrder tells what came out of order. It is for when all writers have their answers.
+func (r *reader) checkOrder() {
 	r.cohort.mu.Lock()
 	defer r.cohort.mu.Unlock()
 	last := int64(0)
@@ -335,15 +334,5 @@ func (r *reader) checkInbox() {
 			r.cohort.faultLocked(promiseOrder, "%s at %d came to its reader after %d", record.path, record.stored.n, last)
 		}
 		last = max(last, record.stored.n)
-	}
-	for path, record := range r.cohort.records {
-		if path.Receiver != r.key.Public() || record.stored == nil || record.deleting || r.seen[path] {
-			continue
-		}
-		// Used up by single pulls, or by a page whose replies were all lost.
-		if int64(record.pages) >= record.maxPulls() || r.cohort.lossy {
-			continue
-		}
-		r.cohort.faultLocked(promiseKept, "%s was acknowledged at %d and never came to its reader, who has pulled up to %d", path, record.stored.n, last)
 	}
 }

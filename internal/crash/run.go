@@ -153,10 +153,10 @@ func (r *ordeal) round(ctx context.Context, p plan) error {
 		return errors.Join(err, c.verdict())
 	}
 	for _, reader := range crowd.readers {
-		reader.checkInbox()
+		reader.checkOrder()
 	}
 	c.checkCommitOrder()
-	kept, err := c.checkInside(ctx, r.world, crowd.readers)
+	kept, err := c.checkInside(ctx, r.world, crowd)
 	if err != nil {
 		return errors.Join(err, c.verdict())
 	}
@@ -194,6 +194,9 @@ func (r *ordeal) breakIt(ctx context.Context, c *cohort, p plan) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	if r.segment.fault == faultWire {
+		return r.cutWires(ctx, c, p)
+	}
 	if err := r.world.strike(r.segment.fault, p); err != nil {
 		return err
 	}
@@ -213,14 +216,30 @@ func (r *ordeal) breakIt(ctx context.Context, c *cohort, p plan) error {
 	return r.awaitAcks(ctx, c, before+int64(p.later), "the relay works after the fault")
 }
 
+// cutsOfRound is how many requests of a round lose their answer, or never arrive whole.
+const cutsOfRound = 50
+
+// cutWires cuts connections until so many requests had an unknown outcome, and then mends the wires.
+func (r *ordeal) cutWires(ctx context.Context, c *cohort, p plan) error {
+	r.world.setWires(true)
+	defer r.world.setWires(false)
+	return r.await(ctx, c, func() bool { return c.unknown.Load() >= cutsOfRound && c.acks.Load() >= int64(p.after+p.later) }, func() string {
+		return fmt.Sprintf("%d outcomes were unknown and %d requests acknowledged", c.unknown.Load(), c.acks.Load())
+	})
+}
+
 // awaitAcks waits until so many requests were acknowledged.
 func (r *ordeal) awaitAcks(ctx context.Context, c *cohort, want int64, what string) error {
-	for deadline := time.Now().Add(r.options.patience); c.acks.Load() < want; {
-		if c.isBroken() {
-			return nil // that is what will be told
-		}
+	return r.await(ctx, c, func() bool { return c.acks.Load() >= want }, func() string {
+		return fmt.Sprintf("%d of %d requests were acknowledged, waiting until %s", c.acks.Load(), want, what)
+	})
+}
+
+// await waits for a condition, or until something was found broken.
+func (r *ordeal) await(ctx context.Context, c *cohort, condition func() bool, state func() string) error {
+	for deadline := time.Now().Add(r.options.patience); !condition() && !c.isBroken(); {
 		if time.Now().After(deadline) {
-			return &brokenError{promiseBack, fmt.Sprintf("%d of %d requests were acknowledged within %s, waiting until %s", c.acks.Load(), want, r.options.patience, what)}
+			return &brokenError{promiseBack, fmt.Sprintf("within %s %s", r.options.patience, state())}
 		}
 		select {
 		case <-ctx.Done():

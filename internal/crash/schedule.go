@@ -12,10 +12,11 @@ const (
 	faultRelayd   fault = iota // SIGKILL of relayd
 	faultPostgres              // SIGKILL of all of Postgres at once: its shared memory is lost
 	faultPower                 // all processes, and what the filesystem has not flushed
+	faultWire                  // connections, within requests and within replies
 	faults                     // how many there are
 )
 
-func (f fault) String() string { return [...]string{"relayd", "postgres", "power"}[f] }
+func (f fault) String() string { return [...]string{"relayd", "postgres", "power", "wire"}[f] }
 
 // layout is how a relay is set up.
 type layout int

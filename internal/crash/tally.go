@@ -17,6 +17,7 @@ type tally struct {
 	pages        atomic.Int64 // with records
 	served       atomic.Int64 // records of pages
 	heard        atomic.Int64 // records told to listeners
+	reconnects   atomic.Int64 // of listeners
 	forgeries    atomic.Int64 // refused
 	looked       atomic.Int64 // records looked at in the database
 	slowest      atomic.Int64 // ns from a fault's end to the relay's being back, at most

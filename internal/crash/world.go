@@ -27,6 +27,7 @@ type world struct {
 	postgres localpg.Config
 	cluster  *localpg.Cluster // nil when relayd runs it
 	key      protocol.PublicKey
+	wires    []*wire // to each relay, when connections are what is broken
 }
 
 // smallDatabase makes checkpoints as frequent as an operator's are under a day's load: a recovery then has something
@@ -70,6 +71,15 @@ func newWorld(ctx context.Context, o options, s segment, program, dir string) (w
 		return w, err
 	}
 	w.key = w.relays[0].key
+	if s.fault == faultWire {
+		for _, r := range w.relays {
+			wire, err := newWire(*r.url.Load(), newRandom(s.seed))
+			if err != nil {
+				return w, err
+			}
+			w.wires = append(w.wires, wire)
+		}
+	}
 	return w, nil
 }
 
@@ -266,8 +276,20 @@ func (w *world) killAgain(f fault, p plan) error {
 	return errors.Join(killAllIn(w.dataDir()), w.killRelays(len(w.relays)), killAllIn(w.dataDir()), w.forgetCluster())
 }
 
-// url is where one of the relays is, by any number.
-func (w *world) url(i int) string { return *w.relays[i%len(w.relays)].url.Load() }
+// url is where one of the relays is reached.
+func (w *world) url(i int) string {
+	if w.wires != nil {
+		return w.wires[i].url
+	}
+	return *w.relays[i].url.Load()
+}
+
+// setWires says whether connections made from now on are cut.
+func (w *world) setWires(cutting bool) {
+	for _, wire := range w.wires {
+		wire.set(cutting)
+	}
+}
 
 // died tells of a relayd that nobody killed.
 func (w *world) died() error {
@@ -329,6 +351,9 @@ func (w *world) stop(ctx context.Context) error {
 // close ends whatever is left, and takes the disk away. The folder stays.
 func (w *world) close(ctx context.Context) error {
 	err := w.killRelays(len(w.relays))
+	for _, wire := range w.wires {
+		wire.close()
+	}
 	if w.postgres.Dir != "" {
 		err = errors.Join(err, killAllIn(w.dataDir()), w.forgetCluster())
 	}
