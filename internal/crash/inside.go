@@ -70,8 +70,9 @@ func raw(keys ...[]*protocol.PrivateKey) (all [][]byte) {
 }
 
 // checkInside holds the database against the history, and returns what is kept of the cohort for later looks.
-func (c *cohort) checkInside(ctx context.Context, w *world, g *crowd) (*settledCohort, error) {
+func (c *cohort) checkInside(ctx context.Context, w *world, readers []*reader) (*settledCohort, error) {
 	var kept *settledCohort
+	early := c.isBroken() // people have stopped in the middle
 	err := w.withDB(ctx, func(ctx context.Context, d *db.DB) error {
 		kept = &settledCohort{number: c.number, writers: raw(c.writers(), []*protocol.PrivateKey{c.forger}), readers: raw(c.readers),
 			accounts: raw(c.senders, c.readers[:1]), moved: map[protocol.PublicKey]int64{}}
@@ -82,9 +83,10 @@ func (c *cohort) checkInside(ctx context.Context, w *world, g *crowd) (*settledC
 		c.counts.looked.Add(int64(len(rows)))
 		c.checkRows(rows)
 		kept.digest = digestOf(rows)
-		g.listener.checkHeard(rows)
-		for _, r := range g.readers {
-			r.checkSeen(rows)
+		for _, r := range readers {
+			if !early {
+				r.checkSeen(rows)
+			}
 			if err := r.checkPages(ctx, d); err != nil {
 				return err
 			}
@@ -209,15 +211,6 @@ func (r *reader) checkSeen(rows []*row) {
 	for _, row := range rows {
 		if row.waits(r.key.Public()) && !r.seen[row.path] {
 			r.cohort.fault(promiseKept, "%s stands at %d, and never came to its reader, who has pulled up to the end", row.path, row.n)
-		}
-	}
-}
-
-// checkHeard wants the listener to have been told of it, too.
-func (l *listener) checkHeard(rows []*row) {
-	for _, row := range rows {
-		if _, heard := l.heard[row.path]; row.waits(l.key.Public()) && !heard {
-			l.cohort.fault(promiseKept, "%s stands at %d, and its reader's stream never told it", row.path, row.n)
 		}
 	}
 }

@@ -86,8 +86,8 @@ func TestBrokenBuilds(t *testing.T) {
 			if s == nil || s.OK || err == nil {
 				t.Fatalf("the mistake was not found: %v", err)
 			}
-			if !slices.Contains(s.Broken, string(b.promise)) {
-				t.Errorf("found broken: %q, want among them %q\n%v", s.Broken, b.promise, err)
+			if !slices.ContainsFunc(b.promises, func(p promise) bool { return slices.Contains(s.Broken, string(p)) }) {
+				t.Errorf("found broken: %q, want among them one of %q\n%v", s.Broken, b.promises, err)
 			}
 			if !strings.Contains(err.Error(), "seed ") {
 				t.Errorf("without the seed: %v", err)

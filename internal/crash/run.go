@@ -156,9 +156,12 @@ func (r *ordeal) round(ctx context.Context, p plan) error {
 		reader.checkOrder()
 	}
 	c.checkCommitOrder()
-	kept, err := c.checkInside(ctx, r.world, crowd)
+	kept, err := c.checkInside(ctx, r.world, crowd.readers)
 	if err != nil {
 		return errors.Join(err, c.verdict())
+	}
+	if c.isBroken() {
+		return c.verdict()
 	}
 	if err := newCaller(r.world, c, p.random(99)).checkOutside(ctx); err != nil {
 		return errors.Join(err, c.verdict())

@@ -73,12 +73,12 @@ type plan struct {
 func newPlan(r *rand.Rand, number, relays int) plan {
 	return plan{
 		number: number,
-		after:  20 + r.IntN(400),
+		after:  20 + r.IntN(250),
 		jitter: time.Duration(r.IntN(5000)) * time.Microsecond,
 		victim: r.IntN(relays + 1),
 		twice:  r.IntN(6) == 0,
 		delay:  time.Duration(r.IntN(400)) * time.Millisecond,
-		later:  20 + r.IntN(100),
+		later:  20 + r.IntN(60),
 		seed:   [2]uint64{r.Uint64(), r.Uint64()},
 	}
 }

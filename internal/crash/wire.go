@@ -12,8 +12,8 @@ import (
 // shorter than any of these; several travel on one connection.
 const (
 	cutRequestBytes = 8_000
-	cutReplyBytes   = 12_000
-	cutLateBytes    = 60_000
+	cutReplyBytes   = 8_000
+	cutLateBytes    = 40_000
 )
 
 // wire carries connections to a relay and cuts them at any byte.
