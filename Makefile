@@ -6,6 +6,8 @@ PREFIX = /usr/local
 FUZZTIME = 20s
 # KEEP=1 leaves the demo running.
 KEEP =
+# Flags of the crash harness, as SOAK='-fraction 0.1'; SOAK=-help lists them.
+SOAK =
 # Flags of the load generator, as BENCH='-points write -seconds 3'; BENCH=-help lists them.
 BENCH =
 
@@ -52,6 +54,11 @@ vectors: ## the test vectors, from the code
 bench: setup build ## speed of the relay beside the limits of this machine, some 20 minutes (BENCH='-seconds 3 -repeats 1': quicker)
 	go build -o bin/ ./internal/bench
 	bin/bench $(BENCH)
+
+.PHONY: soak
+soak: setup ## break relays on purpose for hours and check what they promise (SOAK='-fraction 0.1': a tenth)
+	go build -o bin/ ./internal/crash
+	bin/crash -size soak $(SOAK)
 
 .PHONY: fuzz
 fuzz: setup ## every fuzz target for FUZZTIME (20s)

@@ -86,6 +86,11 @@ func readHolder(file *os.File) (pid string, held holder) {
 	return first, holder(second)
 }
 
+// release gives the lock back. Closing alone would not do: a process that is just being started elsewhere in
+// this program has a copy of the file until it runs its own program, and with it the lock.
 func (l *lock) release() {
-	l.once.Do(func() { _ = l.file.Close() })
+	l.once.Do(func() {
+		_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
+		_ = l.file.Close()
+	})
 }
