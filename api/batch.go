@@ -17,6 +17,9 @@ import (
 // than its writes alone, but not free.
 const linesPerToken = 100
 
+// outcomeBytes is a little more than the line for a write that was stored.
+const outcomeBytes = 192
+
 // batchLine is one write of a batch on its way: Err is set by the first check that fails.
 type batchLine struct {
 	raw      []byte
@@ -41,24 +44,38 @@ func (s *routes) WriteBatch(w http.ResponseWriter, r *http.Request, user User) {
 		s.refuse(w, r, err)
 		return
 	}
-	var body []byte
+	body, err := s.batchReply(x, r, lines)
+	if err != nil {
+		s.refuse(w, r, err)
+		return
+	}
+	s.send(w, http.StatusOK, mediaLines, body)
+}
+
+// batchReply has a line for every line of the batch.
+func (s *Server) batchReply(x *exchange, r *http.Request, lines []batchLine) ([]byte, error) {
+	body := make([]byte, 0, len(lines)*outcomeBytes)
 	offered := false
 	for i := range lines {
-		outcome := s.batchOutcome(x, r, int64(i), &lines[i])
-		if p := outcome.Problem; p != nil && p.Announcement != nil {
+		l := &lines[i]
+		if l.outcome.Err == nil {
+			body = append(appendOutcome(body, i, l, statusOf(&l.outcome)), '\n')
+			continue
+		}
+		outcome := s.refusedLine(x, r, int64(i), l)
+		if outcome.Problem.Announcement != nil {
 			if offered {
-				p.Announcement = nil // once is enough: a thousand are four megabytes
+				outcome.Problem.Announcement = nil // once is enough: a thousand are four megabytes
 			}
 			offered = true
 		}
 		line, err := jsonv2.Marshal(outcome)
 		if err != nil {
-			s.refuse(w, r, err)
-			return
+			return nil, err
 		}
 		body = append(append(body, line...), '\n')
 	}
-	s.send(w, http.StatusOK, mediaLines, body)
+	return body, nil
 }
 
 // splitBatch cuts the body into lines. Each ends with a newline; what has none was cut off, and is
@@ -140,36 +157,38 @@ func (s *Server) checkLine(l *batchLine, user protocol.PublicKey) error {
 	return s.checkWrite(l.envelope, &l.write, func() error { return checkSigner(l.envelope, user) })
 }
 
-// eachLine runs the check on every line that is not refused yet, on all processors.
+// eachLine runs the check on every line that is not refused yet, on all processors. A worker takes some lines at
+// a time; a batch too small for two has none but the caller.
 func eachLine(lines []batchLine, check func(*batchLine) error) {
+	const step = 8
 	var next atomic.Int64
-	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(lines)) {
-		workers.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(lines)); i = next.Add(1) - 1 {
+	work := func() {
+		for {
+			end := int(next.Add(step))
+			if end-step >= len(lines) {
+				return
+			}
+			for i := end - step; i < min(end, len(lines)); i++ {
 				if l := &lines[i]; l.outcome.Err == nil {
 					l.outcome.Err = check(l)
 				}
 			}
-		})
+		}
 	}
-	workers.Wait()
+	var others sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), (len(lines)+step-1)/step) - 1 {
+		others.Go(work)
+	}
+	work()
+	others.Wait()
 }
 
-func (s *Server) batchOutcome(x *exchange, r *http.Request, index int64, l *batchLine) BatchOutcome {
-	out := BatchOutcome{Line: index}
+// refusedLine is the outcome of a write that was not stored.
+func (s *Server) refusedLine(x *exchange, r *http.Request, index int64, l *batchLine) BatchOutcome {
+	p := s.problem(x, r, l.outcome.Err)
+	out := BatchOutcome{Line: index, Problem: &p, Status: p.Status}
 	if l.write.RecordID != "" && l.write.RecordID.Validate() == nil {
 		out.RecordId = (*string)(&l.write.RecordID)
 	}
-	if l.outcome.Err != nil {
-		p := s.problem(x, r, l.outcome.Err)
-		out.Problem, out.Status = &p, p.Status
-		return out
-	}
-	out.Status = http.StatusCreated
-	if l.outcome.Replayed {
-		out.Status = http.StatusOK
-	}
-	out.Cursor, out.Hash = &l.outcome.Cursor, &l.outcome.Hash
 	return out
 }

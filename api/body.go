@@ -27,10 +27,13 @@ func (s *Server) body(x *exchange, r *http.Request) ([]byte, error) {
 }
 
 // readBounded reads at most one byte more than the operation allows, and never holds more than
-// twice what has arrived.
+// four times what has arrived, but for the first room.
 func (s *Server) readBounded(x *exchange, from io.Reader, announced int64) ([]byte, error) {
 	most := x.op.size + 1
 	room := min(firstRead, most)
+	if announced >= 0 && announced < room {
+		room = announced + 1 // one byte for the end to show
+	}
 	var data []byte
 	for {
 		if !s.load.hold(x, room-int64(cap(data))) {
@@ -53,9 +56,9 @@ func (s *Server) readBounded(x *exchange, from io.Reader, announced int64) ([]by
 				return nil, bodyFault(err, s.cfg.Bounds.BodyTimeout)
 			}
 		}
-		room = min(2*room, most)
-		if announced >= room/2 && announced < room {
-			room = announced + 1 // the last step: one byte for the end to show
+		room = min(4*room, most)
+		if announced >= room/4 && announced < room {
+			room = announced + 1
 		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-chi/chi/v5"
+
 	"relaymarket/protocol"
 )
 
@@ -20,10 +22,12 @@ import (
 // again through the request's context.
 type exchange struct {
 	http.ResponseWriter
-	id       string
-	op       *operation // nil when the request line is no route
-	address  netip.Addr // the client's
+	context  exchangeContext // of the request
+	op       *operation      // nil when the request line is no route
+	route    *chi.Context    // the values in the path
+	address  netip.Addr      // the client's
 	started  time.Time
+	logs     exchangeLog
 	log      *slog.Logger
 	control  *http.ResponseController
 	status   int    // 0 until the reply began
@@ -35,7 +39,57 @@ type exchange struct {
 	warned   bool  // the log has the cause of an overload
 }
 
+// exchangeContext is the context of a request with its exchange in it, and with the route for the generated code to
+// find. One value that knows both spares a chain of contexts and chi's copy of the request.
+type exchangeContext struct {
+	context.Context
+	x *exchange
+}
+
 type exchangeKey struct{}
+
+// Value implements context.Context.
+func (c *exchangeContext) Value(key any) any {
+	switch key {
+	case exchangeKey{}:
+		return c.x
+	case chi.RouteCtxKey:
+		return c.x.route
+	}
+	return c.Context.Value(key)
+}
+
+// exchangeLog names the request in each line that is logged of it. Few requests have any, so the name is drawn when the
+// first one needs it.
+type exchangeLog struct {
+	slog.Handler
+	id string
+}
+
+// Handle implements slog.Handler.
+func (l *exchangeLog) Handle(ctx context.Context, line slog.Record) error {
+	return l.named().Handle(ctx, line)
+}
+
+// WithAttrs implements slog.Handler.
+func (l *exchangeLog) WithAttrs(attrs []slog.Attr) slog.Handler { return l.named().WithAttrs(attrs) }
+
+// WithGroup implements slog.Handler.
+func (l *exchangeLog) WithGroup(name string) slog.Handler { return l.named().WithGroup(name) }
+
+func (l *exchangeLog) named() slog.Handler {
+	return l.Handler.WithAttrs([]slog.Attr{slog.String("request", l.request())})
+}
+
+// request is the name by which the log knows the request. A request has one goroutine that asks for it.
+func (l *exchangeLog) request() string {
+	if l.id == "" {
+		var id [8]byte
+		_, _ = rand.Read(id[:]) // it never fails
+		l.id = hex.EncodeToString(id[:])
+	}
+	return l.id
+}
 
 func exchangeOf(r *http.Request) *exchange {
 	x, _ := r.Context().Value(exchangeKey{}).(*exchange)
@@ -66,9 +120,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 // serve takes a request through the checks that need no body, and hands it to its route.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	x := s.begin(w, r)
-	ctx, cancel := context.WithCancel(context.WithValue(r.Context(), exchangeKey{}, x))
-	defer cancel()
-	r = r.WithContext(ctx)
+	r = r.WithContext(&x.context)
 	defer s.end(x, r)
 	setHeaders(x.Header())
 	if err := s.front(x, r); err != nil {
@@ -79,21 +131,21 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		x.WriteHeader(http.StatusNoContent) // a preflight
 		return
 	}
-	s.router.ServeHTTP(x, r)
+	x.op.handler.ServeHTTP(x, r)
 }
 
 func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
-	var id [8]byte
-	_, _ = rand.Read(id[:]) // it never fails
 	x := &exchange{
 		ResponseWriter: w,
-		id:             hex.EncodeToString(id[:]),
+		route:          routeContexts.Get().(*chi.Context),
 		address:        clientAddress(r, s.cfg.TrustProxy),
 		started:        time.Now(),
+		logs:           exchangeLog{Handler: s.cfg.Logger.Handler()},
 		control:        http.NewResponseController(w),
 		code:           "ok",
 	}
-	x.log = s.cfg.Logger.With("request", x.id)
+	x.context = exchangeContext{Context: r.Context(), x: x}
+	x.log = slog.New(&x.logs)
 	b := s.cfg.Bounds
 	// A writer that has no deadlines, like a test's recorder, cannot stall either.
 	_ = x.control.SetWriteDeadline(x.started.Add(b.BodyTimeout + b.WorkTimeout + b.ReplyTimeout))
@@ -115,8 +167,12 @@ func (s *Server) end(x *exchange, r *http.Request) {
 		s.refuse(x, r, protocol.Errorf(protocol.CodeInternal, "%s", internalDetail(x)))
 	}
 	s.metrics.observe(x, x.code)
-	x.log.Debug("request", "operation", x.name(), "status", x.status, "code", x.code,
-		"received", x.received, "sent", x.sent, "took", time.Since(x.started))
+	if x.log.Enabled(r.Context(), slog.LevelDebug) {
+		x.log.Debug("request", "operation", x.name(), "status", x.status, "code", x.code,
+			"received", x.received, "sent", x.sent, "took", time.Since(x.started))
+	}
+	x.route.Reset()
+	routeContexts.Put(x.route)
 }
 
 func (x *exchange) name() string {
@@ -126,12 +182,19 @@ func (x *exchange) name() string {
 	return x.op.name
 }
 
+// The values of the headers that all replies have. They are shared, and never written to.
+var (
+	noSniff       = []string{"nosniff"}
+	noStore       = []string{"no-store"}
+	anyOrigin     = []string{"*"} // the signature is the authority, not a cookie: any page may ask
+	exposeHeaders = []string{"Retry-After"}
+)
+
 func setHeaders(h http.Header) {
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	// The signature is the authority, not a cookie: any page may ask.
-	h.Set("Access-Control-Allow-Origin", "*")
-	h.Set("Access-Control-Expose-Headers", "Retry-After")
+	h["X-Content-Type-Options"] = noSniff
+	h["Cache-Control"] = noStore
+	h["Access-Control-Allow-Origin"] = anyOrigin
+	h["Access-Control-Expose-Headers"] = exposeHeaders
 }
 
 // front finds the operation and checks size, path, query and media type, in that order. After it,
@@ -140,7 +203,7 @@ func (s *Server) front(x *exchange, r *http.Request) error {
 	pathFault := checkPath(r.RequestURI)
 	op, allowed := (*operation)(nil), []string(nil)
 	if pathFault == nil {
-		op, allowed = s.find(r.Method, r.URL.Path)
+		op, allowed = s.find(x.route, r.Method, r.URL.Path)
 	}
 	x.op = op
 	switch {
@@ -178,7 +241,7 @@ func preflight(h http.Header) {
 
 // checkMedia checks what the headers say of the body.
 func (op *operation) checkMedia(r *http.Request) error {
-	if len(r.Header.Values("Content-Encoding")) > 0 {
+	if len(r.Header["Content-Encoding"]) > 0 {
 		return protocol.Errorf(protocol.CodeContentEncoding, "bodies travel as they are signed, without Content-Encoding")
 	}
 	if op.media == "" {
@@ -187,9 +250,13 @@ func (op *operation) checkMedia(r *http.Request) error {
 		}
 		return nil
 	}
-	given := r.Header.Values("Content-Type")
+	given := r.Header["Content-Type"]
 	media := ""
-	if len(given) == 1 {
+	switch {
+	case len(given) != 1:
+	case given[0] == op.media:
+		media = op.media
+	default:
 		media, _, _ = mime.ParseMediaType(given[0])
 	}
 	if media != op.media {

@@ -64,12 +64,38 @@ func newMetrics(registry prometheus.Registerer, s *Server) (*metrics, error) {
 	return m, nil
 }
 
+// counts are the metrics of one operation, which need not be looked up for each request.
+type counts struct {
+	ok, received, sent prometheus.Counter
+	seconds            prometheus.Observer
+}
+
+// of makes an operation's metrics when it is first asked for, so that those of unused ones do not show.
+func (m *metrics) of(x *exchange) *counts {
+	if x.op != nil {
+		if c := x.op.counts.Load(); c != nil {
+			return c
+		}
+	}
+	name := x.name()
+	c := &counts{m.requests.WithLabelValues(name, "ok"), m.received.WithLabelValues(name), m.sent.WithLabelValues(name), m.seconds.WithLabelValues(name)}
+	if x.op != nil {
+		x.op.counts.Store(c)
+	}
+	return c
+}
+
 func (m *metrics) observe(x *exchange, code string) {
-	m.requests.WithLabelValues(x.name(), code).Inc()
-	m.received.WithLabelValues(x.name()).Add(float64(x.received))
-	m.sent.WithLabelValues(x.name()).Add(float64(x.sent))
+	c := m.of(x)
+	if code == "ok" {
+		c.ok.Inc()
+	} else {
+		m.requests.WithLabelValues(x.name(), code).Inc()
+	}
+	c.received.Add(float64(x.received))
+	c.sent.Add(float64(x.sent))
 	if x.name() != "listen" || code != "ok" {
-		m.seconds.WithLabelValues(x.name()).Observe(time.Since(x.started).Seconds())
+		c.seconds.Observe(time.Since(x.started).Seconds())
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 
 	"github.com/go-chi/chi/v5"
 
@@ -42,6 +44,9 @@ type operation struct {
 	media   string   // media type of the body; "" when there is none
 	size    int64    // bytes of the body at most
 	queries []string // parameters of the query
+
+	handler http.Handler           // of the generated code
+	counts  atomic.Pointer[counts] // its metrics, once it was asked for
 }
 
 // operations maps "METHOD pattern" to what is known of the route. TestRoutes holds it against
@@ -70,26 +75,44 @@ func operations(recordBytes int64) map[string]*operation {
 // methods are those that any route has.
 var methods = []string{http.MethodGet, http.MethodPut, http.MethodPost, http.MethodDelete}
 
-// find is the operation that a request line asks for, and otherwise the methods that its path has.
-func (s *Server) find(method, path string) (*operation, []string) {
-	if op := s.match(method, path); op != nil {
+// requestLine is a method and the pattern of a path.
+type requestLine struct{ method, pattern string }
+
+// routeContexts are what chi notes the values of a path in.
+var routeContexts = sync.Pool{New: func() any { return chi.NewRouteContext() }}
+
+// attach gives every operation its handler, so that a request is matched once: what chi found a pattern for is
+// called without asking it again.
+func (s *Server) attach() {
+	s.lines = map[requestLine]*operation{}
+	for _, route := range s.router.Routes() {
+		for method, handler := range route.Handlers {
+			if op := s.operations[method+" "+route.Pattern]; op != nil {
+				op.handler = handler
+				s.lines[requestLine{method, route.Pattern}] = op
+			}
+		}
+	}
+}
+
+// find is the operation that a request line asks for, with the values of its path in route, and otherwise the
+// methods that its path has.
+func (s *Server) find(route *chi.Context, method, path string) (*operation, []string) {
+	if op := s.match(route, method, path); op != nil {
 		return op, nil
 	}
 	var allowed []string
 	for _, m := range methods {
-		if s.match(m, path) != nil {
+		route.Reset()
+		if s.match(route, m, path) != nil {
 			allowed = append(allowed, m)
 		}
 	}
 	return nil, allowed
 }
 
-func (s *Server) match(method, path string) *operation {
-	rctx := chi.NewRouteContext()
-	if !s.router.Match(rctx, method, path) {
-		return nil
-	}
-	return s.operations[method+" "+rctx.RoutePattern()]
+func (s *Server) match(route *chi.Context, method, path string) *operation {
+	return s.lines[requestLine{method, s.router.Find(route, method, path)}]
 }
 
 // checkPath refuses what no route could mean. Segments are compared byte for byte, so a percent-encoded one
@@ -102,15 +125,26 @@ func checkPath(requestURI string) error {
 	if path == "/" {
 		return nil
 	}
-	segments := strings.Split(path[1:], "/")
-	if slices.Contains(segments, "") || slices.Contains(segments, ".") || slices.Contains(segments, "..") {
-		return protocol.Errorf(protocol.CodeBadPath, "a path has no empty segments, nor . and ..")
+	var first, second string // the segments that tell what follows
+	n := 0
+	for rest, more := path[1:], true; more; n++ {
+		var segment string
+		segment, rest, more = strings.Cut(rest, "/")
+		switch segment {
+		case "", ".", "..":
+			return protocol.Errorf(protocol.CodeBadPath, "a path has no empty segments, nor . and ..")
+		}
+		if n == 0 {
+			first = segment
+		}
+		if n < 2 {
+			second = segment
+		}
 	}
-	longest := map[string]int{"outbox": 4, "card": 2}
-	if segments[0] == "inbox" && len(segments) > 3 {
+	if first == "inbox" && n > 3 {
 		return protocol.Errorf(protocol.CodeBadPath, "an inbox is /inbox/receiver, with /got or /listen")
 	}
-	if n, known := longest[segments[min(1, len(segments)-1)]]; known && len(segments) > n {
+	if second == "outbox" && n > 4 || second == "card" && n > 2 {
 		return protocol.Errorf(protocol.CodeBadPath, "the path has more segments than its route")
 	}
 	return nil
@@ -118,6 +152,9 @@ func checkPath(requestURI string) error {
 
 // checkQuery refuses parameters that are unknown, repeated or unreadable. Values are the handlers'.
 func (op *operation) checkQuery(raw string) error {
+	if raw == "" {
+		return nil
+	}
 	values, err := url.ParseQuery(raw)
 	if err != nil {
 		return protocol.Errorf(protocol.CodeBadQuery, "the query is not name=value pairs joined by &")

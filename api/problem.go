@@ -80,7 +80,7 @@ func (s *Server) refusal(x *exchange, r *http.Request, err error) *protocol.Erro
 }
 
 func internalDetail(x *exchange) string {
-	return "repeat the request later, that is safe; the relay's log has the cause under request " + x.id
+	return "repeat the request later, that is safe; the relay's log has the cause under request " + x.logs.request()
 }
 
 // refuse answers with a problem document.

@@ -28,8 +28,8 @@ func (s *Server) send(w http.ResponseWriter, status int, media string, parts ...
 		s.load.carry(x, int64(size))
 	}
 	h := w.Header()
-	h.Set("Content-Type", media)
-	h.Set("Content-Length", strconv.Itoa(size))
+	values := [2]string{media, strconv.Itoa(size)}
+	h["Content-Type"], h["Content-Length"] = values[:1:1], values[1:]
 	w.WriteHeader(status)
 	for _, p := range parts {
 		if _, err := w.Write(p); err != nil {

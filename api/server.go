@@ -16,6 +16,7 @@ type Server struct {
 	cfg        Config
 	operations map[string]*operation
 	router     chi.Router
+	lines      map[requestLine]*operation // the same as operations, by what chi finds
 	metrics    *metrics
 	announcer  *announcer
 	addresses  *limiter // rates by address
@@ -51,6 +52,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())
 	s.router = s.newRouter()
+	s.attach()
 	return s, nil
 }
 

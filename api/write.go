@@ -10,26 +10,31 @@ import (
 
 // WriteRecord implements ServerInterface.
 func (s *routes) WriteRecord(w http.ResponseWriter, r *http.Request, user User, receiver Receiver, id Id) {
-	stored, replayed, err := s.writeRecord(exchangeOf(r), r, protocol.Path{Sender: user, Receiver: receiver, ID: protocol.RecordID(id)})
+	outcome, err := s.writeRecord(exchangeOf(r), r, protocol.Path{Sender: user, Receiver: receiver, ID: protocol.RecordID(id)})
 	if err != nil {
 		s.refuse(w, r, err)
 		return
 	}
-	status := http.StatusCreated
-	if replayed {
-		status = http.StatusOK
-	}
-	s.reply(w, r, status, stored)
+	s.send(w, statusOf(&outcome), mediaEnvelope, appendStored(make([]byte, 0, 160), &outcome))
 }
 
-func (s *Server) writeRecord(x *exchange, r *http.Request, path protocol.Path) (*Stored, bool, error) {
+// statusOf is the status of a write that was stored, now or before.
+func statusOf(o *records.Outcome) int {
+	if o.Replayed {
+		return http.StatusOK
+	}
+	return http.StatusCreated
+}
+
+// writeRecord is the outcome of a write that was stored, or why it was not.
+func (s *Server) writeRecord(x *exchange, r *http.Request, path protocol.Path) (records.Outcome, error) {
 	if err := checkID(path.ID); err != nil {
-		return nil, false, err
+		return records.Outcome{}, err
 	}
 	var write protocol.Write
 	e, err := s.envelope(x, r, &write)
 	if err != nil {
-		return nil, false, err
+		return records.Outcome{}, err
 	}
 	err = s.checkWrite(e, &write, func() error {
 		if e.From != path.Sender || e.To != path.Receiver || write.RecordID != path.ID {
@@ -38,18 +43,15 @@ func (s *Server) writeRecord(x *exchange, r *http.Request, path protocol.Path) (
 		return nil
 	})
 	if err != nil {
-		return nil, false, err
+		return records.Outcome{}, err
 	}
 	if err := s.authentic(x, e); err != nil {
-		return nil, false, err
+		return records.Outcome{}, err
 	}
 	ctx, cancel := s.work(r)
 	defer cancel()
 	outcome := s.cfg.Records.Write(ctx, []records.Incoming{{Envelope: e, Write: &write}})[0]
-	if outcome.Err != nil {
-		return nil, false, outcome.Err
-	}
-	return &Stored{Cursor: outcome.Cursor, Hash: outcome.Hash}, outcome.Replayed, nil
+	return outcome, outcome.Err
 }
 
 // checkWrite checks all of a decoded write that comes before the signature. A retry is signed anew, so
