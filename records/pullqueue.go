@@ -11,7 +11,7 @@ import (
 // Bounds of the pull queue. Full means that Postgres does not keep up: the pull is refused with
 // [protocol.CodeOverloaded].
 const (
-	servers        = 3    // transactions of pulls at once
+	servers        = 2    // transactions of pulls at once
 	maxQueuedPulls = 4096 // pulls waiting
 	maxGroup       = 64   // pulls in one transaction
 	maxLooks       = 4096 // senders looked at and records wanted in one transaction
