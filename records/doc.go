@@ -15,6 +15,12 @@
 //   - Nothing is served after it expired. Nothing is destroyed before it expired an hour ago, was
 //     used up ten minutes ago, or was deleted by its sender.
 //
+// # Groups
+//
+// Writes that wait are one transaction, and so are pulls (queue.go, pullqueue.go). What is usual goes in two
+// round trips (insert.go, pullgroup.go); what has to be judged by itself, in transactions that lock
+// first (write.go, pull.go).
+//
 // # Life of a record
 //
 //	write ──► live ──► expires ────────────── + 1 h ──► row removed
