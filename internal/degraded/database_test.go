@@ -61,6 +61,7 @@ func signal(t *testing.T, pids []int, sig syscall.Signal) {
 // Postgres stands still for ten seconds. Requests wait or are told to come back, what waits is bounded and counted, and
 // then all is as before.
 func TestDatabaseStandsStill(t *testing.T) {
+	t.Parallel()
 	const (
 		standstill = 10 * time.Second
 		room       = 64  // requests at work

@@ -176,6 +176,7 @@ func (s *fullStory) vacuum() {
 // On a full disk new records are refused, all else goes on, and room that comes back, within the database or outside,
 // is used without anybody's help.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	d := newDisk(t)
 	dir := filepath.Join(d.dir, "relay")
 	t.Cleanup(func() {
@@ -203,7 +204,7 @@ func TestDiskFull(t *testing.T) {
 // fullByWrites: the relay's own records fill the disk.
 func (s *fullStory) fullByWrites() {
 	s.t.Helper()
-	s.d.fill("other", 260<<20)
+	s.d.fill("other", 222<<20)
 	s.writeUntilFull()
 	s.t.Logf("refused after %d records of %d kB, with %d MB free, the log in its bounds", len(s.stored), bulkBytes*4/3/1000, s.d.free()/1e6)
 	if n := metric(s.t, s.p.OperatorURL, "relaymarket_records_write_full_total", ""); n != 1 {
@@ -224,20 +225,22 @@ func (s *fullStory) fullByWrites() {
 // roomWithin: what is freed within the database's files is room too.
 func (s *fullStory) roomWithin() {
 	s.t.Helper()
-	s.d.fill("other", 130<<20)
-	s.writeUntilFull()
-	var kept []string
-	for i, id := range s.stored {
-		if i%4 == 0 { // or vacuum would give the end of the file back
-			kept = append(kept, id)
-			continue
+	const enough = 330 // records: with them gone there is more room than the relay keeps free
+	for len(s.stored) < enough {
+		if r := s.writeOne(); r.Status != http.StatusCreated {
+			s.t.Fatalf("%d %s", r.Status, r.Body)
 		}
+	}
+	s.d.fill("other", 100<<20)
+	s.writeUntilFull()
+	kept := s.stored[len(s.stored)-1:] // or vacuum would give the end of the file back
+	for _, id := range s.stored[:len(s.stored)-1] {
 		if r := send(s.t, s.alice, s.p.URL, s.alice.Delete(s.bob.Key.Public(), id)); r.Status != http.StatusNoContent {
 			s.t.Fatalf("delete on a full disk: %d %s", r.Status, r.Body)
 		}
 	}
 	deleted := len(s.stored) - len(kept)
-	s.stored = kept
+	s.stored = slices.Clone(kept)
 	s.vacuum()
 	free, began := s.d.free(), time.Now()
 	until(s.t, "the relay to use freed space", func() bool { return s.writeOne().Status == http.StatusCreated })

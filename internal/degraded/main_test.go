@@ -29,9 +29,9 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 const patience = time.Minute
 
 // until waits for something that must become true.
-func until(t *testing.T, what string, true func() bool) {
+func until(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); !true(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("in vain waited for %s for %s", what, patience)
 		}

@@ -1,0 +1,103 @@
+package degraded_test
+
+import (
+	"bufio"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"relaymarket/internal/scenario"
+	"relaymarket/internal/testnode"
+)
+
+// A thousand listeners at rest cost little memory, and one of them is told as quickly as if there were no others.
+// Ten thousand are a point of the benchmark: bin/bench -points idle_listeners.
+func TestIdleListeners(t *testing.T) {
+	const many, told = 1000, 50
+	p := testnode.StartProcess(t, testnode.ProcessOptions{})
+	alice := scenario.NewPerson(t, p.Key)
+	p.Grant(t, alice.Key.Public())
+	before := residentMB(t, p.PID())
+	began := time.Now()
+	readers, lines := make([]*scenario.Person, many), make([]*bufio.Reader, many)
+	for i := range many {
+		readers[i] = scenario.NewPerson(t, p.Key)
+		conn := dial(t, p.URL)
+		ask(t, conn, readers[i], p.URL, readers[i].Listen(alice.Key.Public()))
+		lines[i] = bufio.NewReaderSize(conn, 1<<10)
+		if line, err := lines[i].ReadString('\n'); err != nil || !strings.Contains(line, "200") {
+			t.Fatalf("listener %d: %q %v", i, line, err)
+		}
+	}
+	opened := time.Since(began)
+	if n := metric(t, p.OperatorURL, "relaymarket_api_listeners", ""); n != many {
+		t.Fatalf("%v streams are open", n)
+	}
+	after := residentMB(t, p.PID())
+	var writes, tells []time.Duration
+	for i := range told {
+		n := i * 7919 % many
+		id := fmt.Sprint("r", i)
+		at := time.Now()
+		if r := send(t, alice, p.URL, alice.Write(readers[n].Key.Public(), id, 2)); r.Status != http.StatusCreated {
+			t.Fatalf("%d %s", r.Status, r.Body)
+		}
+		writes = append(writes, time.Since(at))
+		for line := ""; !strings.Contains(line, `"`+id+`"`); {
+			var err error
+			if line, err = lines[n].ReadString('\n'); err != nil {
+				t.Fatalf("listener %d: %v", n, err)
+			}
+		}
+		tells = append(tells, time.Since(at))
+	}
+	slices.Sort(writes)
+	slices.Sort(tells)
+	each := (after - before) * 1000 / many
+	t.Logf("%d listeners opened in %s; %.0f → %.0f MB, %.0f kB each; write p50 %s, told p50 %s, longest %s", many, opened.Round(time.Millisecond),
+		before, after, each, writes[told/2].Round(time.Microsecond), tells[told/2].Round(time.Microsecond), tells[told-1].Round(time.Microsecond))
+	if each > 60 || tells[told/2] > 500*time.Millisecond {
+		t.Errorf("%.0f kB a listener, told after %s", each, tells[told/2])
+	}
+}
+
+// Five times the writers that keep the relay busy, who all try again at once: those who get in are served in a bounded
+// time, the others are told to come back, and counted.
+func TestOverload(t *testing.T) {
+	const busy, length = 32, 2 * time.Second
+	p := testnode.StartProcess(t, testnode.ProcessOptions{Args: []string{"--max-requests", strconv.Itoa(2 * busy)}})
+	load := func(writers int) (*traffic, float64) {
+		alice, bob := scenario.NewPerson(t, p.Key), scenario.NewPerson(t, p.Key)
+		p.Grant(t, alice.Key.Public())
+		f := &traffic{t: t, url: p.URL, sender: alice, to: bob.Key.Public()}
+		began := time.Now()
+		f.start(writers)
+		memory := 0.0
+		for time.Since(began) < length {
+			memory = max(memory, residentMB(t, p.PID()))
+			time.Sleep(50 * time.Millisecond)
+		}
+		f.end()
+		took := time.Since(began)
+		f.check(bob, p.Account(t, alice.Key.Public()).Stored)
+		t.Logf("%d writers: %.0f stored a second, p50 %s, p99 %s; %d told to come back; %.0f MB", writers, float64(len(f.stored))/took.Seconds(),
+			f.quantile(0.5).Round(time.Microsecond), f.quantile(0.99).Round(time.Microsecond), f.refused, memory)
+		return f, memory
+	}
+	calm, _ := load(busy)
+	if calm.refused > 0 {
+		t.Errorf("%d are refused without need", calm.refused)
+	}
+	full, memory := load(5 * busy)
+	dropped := int(metric(t, p.OperatorURL, "relaymarket_api_dropped_total", `"writer"`))
+	if full.refused == 0 || dropped != full.refused {
+		t.Errorf("%d were told to come back, %d are counted", full.refused, dropped)
+	}
+	if len(full.stored) < len(calm.stored)/5 || full.quantile(0.99) > 20*calm.quantile(0.99)+time.Second || memory > 200 {
+		t.Errorf("%d stored, %d when calm; p99 %s, %s when calm; %.0f MB", len(full.stored), len(calm.stored), full.quantile(0.99), calm.quantile(0.99), memory)
+	}
+}
