@@ -16,6 +16,9 @@ const (
 	dropMemory           dropReason = "memory"            // bodies at work hold all the bytes they may
 	dropRateAddress      dropReason = "rate_address"      // the address is over its rate
 	dropRateKey          dropReason = "rate_key"          // the key is over its rate
+	dropDatabase         dropReason = "database"          // the database was away, or undid the work
+	dropDisk             dropReason = "disk"              // the disk was full, or nearly
+	dropTooLong          dropReason = "too_long"          // the work was given up
 	dropListenersTotal   dropReason = "listeners_total"   // as many streams as the relay keeps
 	dropListenersKey     dropReason = "listeners_key"     // as many streams as one reader may have
 	dropListenerSlow     dropReason = "listener_slow"     // a stream that was not read

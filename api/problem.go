@@ -61,9 +61,9 @@ func (s *Server) refusal(x *exchange, r *http.Request, err error) *protocol.Erro
 	case errors.As(err, &page):
 		return &protocol.Error{Code: page.Code, Detail: page.Detail}
 	case errors.As(err, &known):
-		if error(known) != err && known.Code.Status() >= 500 && !x.warned { // it has a cause that is not the stranger's
+		if known.Code.Status() >= 500 && !x.warned {
 			x.warned = true // once for all lines of a batch
-			x.log.Warn("refused", "operation", x.name(), "error", err)
+			s.noteFailure(x, known, err)
 		}
 		return known
 	case errors.As(err, &code):
@@ -71,12 +71,27 @@ func (s *Server) refusal(x *exchange, r *http.Request, err error) *protocol.Erro
 	case r.Context().Err() != nil, errors.Is(err, context.DeadlineExceeded):
 		// The client left, or the work took too long: no fault, and a repeat is safe.
 		if r.Context().Err() == nil {
+			s.metrics.drop(dropTooLong)
 			x.log.Warn("took too long", "operation", x.name(), "error", err)
 		}
 		return protocol.Errorf(protocol.CodeOverloaded, "the answer took too long: repeat the request, that is safe")
 	}
 	x.log.Error("failed", "operation", x.name(), "error", err)
 	return protocol.Errorf(protocol.CodeInternal, "%s", internalDetail(x))
+}
+
+// noteFailure counts a refusal that is the relay's fault, and logs one that has a cause beyond what is told.
+func (s *Server) noteFailure(x *exchange, told *protocol.Error, err error) {
+	caused := error(told) != err
+	switch {
+	case told.Code == protocol.CodeDiskFull:
+		s.metrics.drop(dropDisk)
+	case told.Code == protocol.CodeOverloaded && caused:
+		s.metrics.drop(dropDatabase)
+	}
+	if caused {
+		x.log.Warn("refused", "operation", x.name(), "error", err)
+	}
 }
 
 func internalDetail(x *exchange) string {

@@ -50,6 +50,9 @@ type selection struct {
 // is the same page, up to [protocol.MaxPageServes] times. An empty page is not kept.
 func (s *Store) Pull(ctx context.Context, r PullRequest) (*Page, error) {
 	after, err := s.place(r.After)
+	if err == nil && s.pageRoom != nil {
+		err = s.pageRoom()
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -28,18 +28,20 @@ type Config struct {
 	Registerer prometheus.Registerer // nil: metrics are kept and not shown
 	Waker      Waker                 // to and from other processes on the database; nil: none, or none that it reaches
 	Room       func() error          // refuses writes while the disk is nearly full; nil: never
+	PageRoom   func() error          // refuses pulls, which leave a page, while the disk is full; nil: never
 }
 
 // Store is the records of one relay. It is safe for concurrent use.
 type Store struct {
-	db     *db.DB
-	books  *books.Store
-	clock  func() time.Time
-	log    *slog.Logger
-	limits Limits
-	waker  Waker // may be nil
-	room   func() error
-	epoch  string
+	db       *db.DB
+	books    *books.Store
+	clock    func() time.Time
+	log      *slog.Logger
+	limits   Limits
+	waker    Waker        // may be nil
+	room     func() error // may be nil, as pageRoom
+	pageRoom func() error
+	epoch    string
 
 	queue   *queue
 	pulls   *pullQueue
@@ -51,7 +53,7 @@ type Store struct {
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room,
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
 		queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64

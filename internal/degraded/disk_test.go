@@ -195,6 +195,16 @@ func TestDiskFull(t *testing.T) {
 		return err == nil
 	})
 
+	defer func() {
+		if t.Failed() {
+			logs, _ := filepath.Glob(filepath.Join(dir, "db", "log", "*"))
+			for _, name := range logs {
+				text, _ := os.ReadFile(name)
+				t.Logf("%s:\n%s", name, text)
+			}
+			t.Logf("relayd, %d MB free:\n%s", d.free()/1e6, s.p.Log())
+		}
+	}()
 	s.fullByWrites()
 	s.roomWithin()
 	s.fullByOthers()
@@ -266,6 +276,29 @@ func (s *fullStory) fullByOthers() {
 	s.refused(s.writeOne())
 	s.reads()
 	s.t.Logf("after another program took the rest, the ballast leaves %d MB free", s.d.free()/1e6)
+	// And the ballast's room too: a page served would be Postgres' end.
+	s.d.fill("evenMore", 0)
+	carol, n := scenario.NewPerson(s.t, s.p.Key), 0 // for whom there is nothing: only a page's row would be written
+	pull := func() *scenario.Reply {
+		n++
+		return send(s.t, carol, s.p.URL, carol.Pull(fmt.Sprint("p", n), nil, 1, s.alice.Key.Public()))
+	}
+	until(s.t, "pulls to be refused", func() bool {
+		r := pull()
+		if r.Status != http.StatusOK {
+			s.refused(r)
+		}
+		return r.Status != http.StatusOK
+	})
+	list := scenario.Call{Method: http.MethodGet, Path: "/" + s.alice.Key.Public().String() + "/outbox", Type: protocol.TypeInventory}
+	if r := send(s.t, s.alice, s.p.URL, list); r.Status != http.StatusOK {
+		s.t.Errorf("an inventory on a full disk: %d %s", r.Status, r.Body)
+	}
+	s.d.clear("evenMore")
+	until(s.t, "pulls to be served again", func() bool { return pull().Status == http.StatusOK })
+	if dropped := metric(s.t, s.p.OperatorURL, "relaymarket_api_dropped_total", `"disk"`); dropped < 4 {
+		s.t.Errorf("%v refusals are counted", dropped)
+	}
 }
 
 // startOnFullDisk: a relay that was killed waits for room, and then has everything.

@@ -59,6 +59,7 @@ type Watch struct {
 	cfg     Config
 	free    atomic.Int64
 	refused atomic.Pointer[protocol.Error] // what writers are told; nil: there is room
+	last    atomic.Bool                    // not even the ballast is left
 
 	reusable int64 // when it was last measured; of Run
 	measured time.Time
@@ -79,6 +80,15 @@ func New(cfg Config) (*Watch, error) {
 func (w *Watch) Room() error {
 	if err := w.refused.Load(); err != nil {
 		return err
+	}
+	return nil
+}
+
+// Pages is nil while there is room for what reading writes, the pages that were served, else
+// [protocol.CodeDiskFull]: the ballast is given up, and next to nothing is left.
+func (w *Watch) Pages() error {
+	if w.last.Load() {
+		return protocol.Errorf(protocol.CodeDiskFull, "the relay has no room at present")
 	}
 	return nil
 }
@@ -167,6 +177,7 @@ func (w *Watch) Look() error {
 		w.refused.Store(nil)
 		w.cfg.Logger.Info("the disk has room again: new records are taken", "folder", w.cfg.Folder, "free", free, "reusable", w.reusable)
 	}
+	w.last.Store(!ballast && free < lastBytes)
 	switch {
 	case ballast && free < lastBytes:
 		drop(w.cfg.Folder, w.cfg.Logger)

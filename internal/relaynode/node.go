@@ -127,13 +127,13 @@ func (n *node) wire(ctx context.Context) error {
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
 	}
-	var room func() error
+	var room, pageRoom func() error
 	if n.room != nil {
-		room = n.room.Room
+		room, pageRoom = n.room.Room, n.room.Pages
 	}
 	n.records, err = records.New(ctx, records.Config{
 		DB: n.store.db, Books: accounts, Relay: cfg.Key.Public(), Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Limits, Registerer: registry,
-		Waker: n.waker(registry), Room: room,
+		Waker: n.waker(registry), Room: room, PageRoom: pageRoom,
 	})
 	if err != nil {
 		return err
