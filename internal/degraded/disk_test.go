@@ -155,21 +155,29 @@ func (s *fullStory) reads() {
 	}
 }
 
-// vacuum does what Postgres does by itself some seconds after records have ended.
-func (s *fullStory) vacuum() {
+// maintain runs, at once, what Postgres does by itself after a while. A checkpoint keeps its log within bounds that on
+// so small a disk are a second's writing.
+func (s *fullStory) maintain(statements ...string) {
 	s.t.Helper()
 	ctx := s.t.Context()
 	cluster, err := localpg.Open(ctx, localpg.Config{Dir: filepath.Join(s.p.Dir, "db")})
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	conn, err := pgx.Connect(ctx, cluster.URL())
+	config, err := pgx.ParseConfig(cluster.AdminURL())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	config.Database = localpg.Database
+	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	defer conn.Close(ctx)
-	if _, err := conn.Exec(ctx, "VACUUM records"); err != nil {
-		s.t.Fatal(err)
+	for _, statement := range statements {
+		if _, err := conn.Exec(ctx, statement); err != nil {
+			s.t.Fatalf("%s: %v", statement, err)
+		}
 	}
 }
 
@@ -241,17 +249,22 @@ func (s *fullStory) roomWithin() {
 			s.t.Fatalf("%d %s", r.Status, r.Body)
 		}
 	}
+	s.maintain("CHECKPOINT")
 	s.d.fill("other", 100<<20)
 	s.writeUntilFull()
+	s.maintain("CHECKPOINT")
 	kept := s.stored[len(s.stored)-1:] // or vacuum would give the end of the file back
-	for _, id := range s.stored[:len(s.stored)-1] {
+	for i, id := range s.stored[:len(s.stored)-1] {
+		if i%100 == 99 {
+			s.maintain("CHECKPOINT")
+		}
 		if r := send(s.t, s.alice, s.p.URL, s.alice.Delete(s.bob.Key.Public(), id)); r.Status != http.StatusNoContent {
 			s.t.Fatalf("delete on a full disk: %d %s", r.Status, r.Body)
 		}
 	}
 	deleted := len(s.stored) - len(kept)
 	s.stored = slices.Clone(kept)
-	s.vacuum()
+	s.maintain("CHECKPOINT", "VACUUM records", "CHECKPOINT")
 	free, began := s.d.free(), time.Now()
 	until(s.t, "the relay to use freed space", func() bool { return s.writeOne().Status == http.StatusCreated })
 	s.t.Logf("taken again %s after %d records were deleted, with %d MB free", time.Since(began).Round(time.Millisecond), deleted, free/1e6)
@@ -268,6 +281,7 @@ func (s *fullStory) roomWithin() {
 // fullByOthers: another program leaves nothing at all, and Postgres lives on.
 func (s *fullStory) fullByOthers() {
 	s.t.Helper()
+	s.maintain("CHECKPOINT")
 	s.d.fill("more", 0)
 	until(s.t, "the ballast to go", func() bool {
 		_, err := os.Stat(filepath.Join(s.p.Dir, "db", "ballast"))

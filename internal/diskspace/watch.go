@@ -167,8 +167,8 @@ func (w *Watch) Look() error {
 	}
 	full := w.refused.Load() != nil
 	// Records are taken again when there is a little more than that for which they are refused.
-	inside := room >= w.cfg.Keep/4 && w.reusable >= w.cfg.Keep/2
-	insideAgain := room >= w.cfg.Keep/4 && w.reusable >= w.cfg.Keep
+	inside := ballast && room >= w.cfg.Keep/4 && w.reusable >= w.cfg.Keep/2
+	insideAgain := inside && w.reusable >= w.cfg.Keep
 	switch {
 	case !full && room < w.cfg.Keep && !inside:
 		w.refused.Store(protocol.Errorf(protocol.CodeDiskFull, "the relay has no room for new records at present; reading goes on"))
@@ -181,7 +181,7 @@ func (w *Watch) Look() error {
 	switch {
 	case ballast && free < lastBytes:
 		drop(w.cfg.Folder, w.cfg.Logger)
-	case !ballast && room >= w.cfg.Keep:
+	case !ballast && room >= max(w.cfg.Keep/4, 2*lastBytes):
 		return w.ballast()
 	}
 	return nil
