@@ -78,33 +78,44 @@ func (s *routes) Listen(w http.ResponseWriter, r *http.Request, receiver Receive
 		s.refuse(w, r, err)
 		return
 	}
-	defer s.listeners.leave(receiver)
+	if err := s.open(x, r, receiver, request); err != nil {
+		s.listeners.leave(receiver)
+		s.refuse(w, r, err)
+	}
+}
+
+// open starts the stream of a reader who was counted, and leaves it to a goroutine of its own: the one that served the
+// request would keep net/http's buffers for as long as the stream lasts.
+func (s *Server) open(x *exchange, r *http.Request, reader protocol.PublicKey, request *protocol.Listen) error {
 	if s.draining.Err() != nil { // asked once it is counted: Drain waits for those
 		s.metrics.drop(dropListenerDraining)
-		s.refuse(w, r, protocol.Errorf(protocol.CodeOverloaded, "the relay is shutting down: listen again after your last cursor"))
-		return
+		return protocol.Errorf(protocol.CodeOverloaded, "the relay is shutting down: listen again after your last cursor")
 	}
-	ctx, cancel := context.WithCancel(r.Context())
-	defer cancel()
-	defer context.AfterFunc(s.draining, cancel)()
-	stream := &stream{s: s.Server, x: x, ctx: ctx, end: cancel, busy: true}
-	stream.sub, err = s.cfg.Records.Listen(ctx, receiver, request.Senders, request.After, stream.wake)
-	if err != nil {
-		s.refuse(w, r, err)
-		return
+	ctx, cancel := context.WithCancel(s.draining)
+	t := &stream{s: s, log: s.cfg.Logger.With("request", x.logs.request()), ctx: ctx, end: cancel, busy: true}
+	var err error
+	if t.sub, err = s.cfg.Records.Listen(r.Context(), reader, request.Senders, request.After, t.wake); err != nil {
+		cancel()
+		return err
 	}
-	defer stream.sub.Close()
-	if err := stream.take(r); err != nil {
-		s.refuse(w, r, err)
-		return
+	if err := t.take(x, r); err != nil {
+		t.sub.Close()
+		cancel()
+		return err
 	}
 	s.load.release(x) // a stream at rest is no work
-	if err := stream.run(); err != nil && ctx.Err() == nil {
-		x.log.Warn("listen", "error", err)
-	}
-	if s.draining.Err() != nil {
-		s.metrics.drop(dropListenerDraining)
-	}
+	go func() {
+		defer s.listeners.leave(reader)
+		defer cancel()
+		defer t.sub.Close()
+		if err := t.run(); err != nil && ctx.Err() == nil {
+			t.log.Warn("listen", "error", err)
+		}
+		if s.draining.Err() != nil {
+			s.metrics.drop(dropListenerDraining)
+		}
+	}()
+	return nil
 }
 
 func (s *Server) listenRequest(x *exchange, r *http.Request, reader protocol.PublicKey) (*protocol.Listen, error) {

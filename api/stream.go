@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"slices"
@@ -30,13 +31,14 @@ const pushPiece = 4 << 10
 // stream is one listener's reply. It is written past net/http: a record goes to hundreds of listeners, and is
 // encoded and framed once, and costs each of them one system call and no deadline.
 //
-// Who writes: first the handler, while it reads what was committed before. Then the tellers, who try and never wait;
-// what a connection does not take at once is left to a goroutine of the stream's own, which may. So busy means that
-// somebody writes who may wait, and the tellers pass the stream by. The handler meanwhile watches for the client's
-// leaving.
+// Who writes: first the stream's goroutine, while it reads what was committed before. Then the tellers, who try and
+// never wait; what a connection does not take at once is left to one more goroutine, which may. So busy means that
+// somebody writes who may wait, and the tellers pass the stream by. The stream's goroutine meanwhile watches for the
+// client's leaving.
 type stream struct {
 	s      *Server
-	x      *exchange
+	log    *slog.Logger
+	header http.Header     // of the reply; nil once it was sent
 	ctx    context.Context // done when the stream is to end
 	end    func()          // makes it so
 	sub    *records.Subscription
@@ -45,10 +47,11 @@ type stream struct {
 	chunks bool            // the reply is chunked; else, for HTTP/1.0, it ends with the connection
 	queued atomic.Bool     // the tellers have it on their list
 
-	mu    sync.Mutex // guards what follows, and x.sent
+	mu    sync.Mutex // guards what follows
 	busy  bool       // see above; true at first
 	over  bool       // nothing more is written
 	last  bool       // the line was gathered after which there is none
+	sent  int64      // bytes
 	due   time.Time  // of the next sign of life
 	timer *time.Timer
 }
@@ -61,8 +64,8 @@ func (t *stream) wake() {
 }
 
 // take takes the connection over from net/http. After an error it has not.
-func (t *stream) take(r *http.Request) error {
-	conn, _, err := t.x.control.Hijack()
+func (t *stream) take(x *exchange, r *http.Request) error {
+	conn, _, err := x.control.Hijack()
 	if err != nil {
 		return fmt.Errorf("take over the connection: %w", err)
 	}
@@ -73,7 +76,7 @@ func (t *stream) take(r *http.Request) error {
 	if c, ok := conn.(syscall.Conn); ok {
 		t.raw, _ = c.SyscallConn() // it fails when the connection is closed, which writing tells as well
 	}
-	t.x.status = http.StatusOK
+	x.status, t.header = http.StatusOK, x.Header()
 	return nil
 }
 
@@ -117,7 +120,8 @@ func (t *stream) catchUp() error {
 
 // head is what net/http would send before the first chunk.
 func (t *stream) head() []byte {
-	h := t.x.Header()
+	h := t.header
+	t.header = nil
 	h.Set("Content-Type", mediaLines)
 	h.Set("Connection", "close") // nothing can follow the stream
 	h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
@@ -151,6 +155,7 @@ func (t *stream) finish() {
 		_, _ = t.try([]byte("0\r\n\r\n"))
 	}
 	t.over = true
+	t.s.metrics.sent.WithLabelValues("listen").Add(float64(t.sent))
 }
 
 // tell writes what is ready, as a teller does: it does not wait.
@@ -199,7 +204,7 @@ func (t *stream) push(data []byte) bool {
 		}
 		n, err := t.conn.Write(piece)
 		t.mu.Lock()
-		t.x.sent += int64(n)
+		t.sent += int64(n)
 		if err != nil {
 			t.slow(err)
 			t.mu.Unlock()
@@ -223,7 +228,7 @@ func (t *stream) try(data []byte) (n int, err error) {
 		}
 		return true
 	})
-	t.x.sent += int64(n)
+	t.sent += int64(n)
 	return n, err
 }
 
@@ -234,7 +239,7 @@ func (t *stream) slow(err error) {
 		return // it was to end
 	}
 	t.s.metrics.drop(dropListenerSlow)
-	t.x.log.Debug("listener cut off", "error", err)
+	t.log.Debug("listener cut off", "error", err)
 	t.end()
 }
 
@@ -283,7 +288,7 @@ func (t *stream) line(event records.Event) []byte {
 	}
 	chunk, err := event.Entry.Encoded(recordChunk)
 	if err != nil {
-		t.x.log.Error("encode a listener's line", "error", err)
+		t.log.Error("encode a listener's line", "error", err)
 	}
 	return t.unframed(chunk)
 }
@@ -291,7 +296,7 @@ func (t *stream) line(event records.Event) []byte {
 func (t *stream) frame(l ListenLine) []byte {
 	chunk, err := chunkOf(l)
 	if err != nil {
-		t.x.log.Error("encode a listener's line", "error", err)
+		t.log.Error("encode a listener's line", "error", err)
 	}
 	return t.unframed(chunk)
 }
