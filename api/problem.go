@@ -72,7 +72,7 @@ func (s *Server) refusal(x *exchange, r *http.Request, err error) *protocol.Erro
 		// The client left, or the work took too long: no fault, and a repeat is safe.
 		if r.Context().Err() == nil {
 			s.metrics.drop(dropTooLong)
-			x.log.Warn("took too long", "operation", x.name(), "error", err)
+			s.seldom.Do(func() { x.log.Warn("took too long; told at most once a second", "operation", x.name(), "error", err) })
 		}
 		return protocol.Errorf(protocol.CodeOverloaded, "the answer took too long: repeat the request, that is safe")
 	}
@@ -90,7 +90,7 @@ func (s *Server) noteFailure(x *exchange, told *protocol.Error, err error) {
 		s.metrics.drop(dropDatabase)
 	}
 	if caused {
-		x.log.Warn("refused", "operation", x.name(), "error", err)
+		s.seldom.Do(func() { x.log.Warn("refused; told at most once a second", "operation", x.name(), "error", err) })
 	}
 }
 

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/go-chi/chi/v5"
+	"golang.org/x/time/rate"
 
 	"relaymarket/protocol"
 )
@@ -26,6 +28,7 @@ type Server struct {
 	tellers    *tellers
 	draining   context.Context // done once Drain was called
 	drain      context.CancelFunc
+	seldom     rate.Sometimes // for the log: all requests fail alike while the database is away; metrics count each
 }
 
 // New checks the configuration and signs the first announcement. It starts nothing.
@@ -41,6 +44,7 @@ func New(cfg Config) (*Server, error) {
 		keys:       newLimiter(cfg.Rates.Key, cfg.Rates.Tracked),
 		load:       newLoad(cfg.Bounds),
 		listeners:  newListeners(cfg.Bounds),
+		seldom:     rate.Sometimes{Interval: time.Second},
 		tellers:    newTellers(),
 	}
 	if _, err := s.announcer.current(cfg.Clock()); err != nil {

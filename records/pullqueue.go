@@ -126,8 +126,7 @@ func (q *pullQueue) close() {
 // grouped has a pull served together with those of other readers. alone tells that it has to be served
 // by itself, gotStored that its acknowledgement need not be stored any more.
 func (s *Store) grouped(ctx context.Context, r PullRequest, after int64) (page *Page, alone, gotStored bool, err error) {
-	done := make(chan struct{})
-	p := &pull{request: r, after: after, looks: len(r.Senders) + int(r.Limit), done: done}
+	p := &pull{request: r, after: after, looks: len(r.Senders) + int(r.Limit), done: make(chan struct{})}
 	accepted, lead := s.pulls.put(p)
 	if !accepted {
 		s.metrics.pullShed.Inc()
@@ -137,7 +136,7 @@ func (s *Store) grouped(ctx context.Context, r PullRequest, after int64) (page *
 		s.serveGroup(ctx, p)
 	}
 	select {
-	case <-done: // not p's, which each attempt writes anew
+	case <-p.done:
 		return p.page, p.alone, p.gotStored, p.err
 	case <-ctx.Done():
 		return nil, false, false, ctx.Err()

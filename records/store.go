@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"relaymarket/internal/db"
 	"relaymarket/ledger/books"
@@ -47,7 +48,8 @@ type Store struct {
 	pulls   *pullQueue
 	tail    *tail
 	recent  *recent
-	buffers sync.Pool // of *[]byte: rows on their way to COPY
+	seldom  rate.Sometimes // for the log: a database that is away fails every transaction alike
+	buffers sync.Pool      // of *[]byte: rows on their way to COPY
 	metrics *metrics
 }
 
@@ -55,6 +57,7 @@ type Store struct {
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
 		queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
+	s.seldom.Interval = time.Second
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64
 	var owner []byte

@@ -177,7 +177,7 @@ func (s *Store) judge(ctx context.Context, items []*item, admitted bool) (again 
 
 func (s *Store) fail(items []*item, err error) {
 	err = wrap(err, "write %d records", len(items))
-	s.log.Error("commit writes", "records", len(items), "err", err)
+	s.seldom.Do(func() { s.log.Error("commit writes; told at most once a second", "records", len(items), "err", err) })
 	for _, it := range items {
 		it.outcome = Outcome{Err: err}
 	}
