@@ -60,6 +60,11 @@ soak: setup ## break relays on purpose for hours and check what they promise (SO
 	go build -o bin/ ./internal/crash
 	bin/crash -size soak $(SOAK)
 
+.PHONY: bench-size
+bench-size: setup build ## how the relay grows with its table, some 40 minutes and 30 GB (BENCH='-rows 1e6': less; '-rows 5e7:200': 50 million small ones)
+	go build -o bin/ ./internal/bench
+	bin/bench -size $(BENCH)
+
 .PHONY: fuzz
 fuzz: setup ## every fuzz target for FUZZTIME (20s)
 	scripts/fuzz.sh $(FUZZTIME)

@@ -6,6 +6,8 @@ import "github.com/prometheus/client_golang/prometheus"
 type metrics struct {
 	written, pulled, swept, shed, full, pullShed, careful, behind prometheus.Counter
 	readOn, hints                                                 *prometheus.CounterVec
+	sweepBehind                                                   prometheus.Gauge
+	tableRows, tableBytes                                         *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer, s *Store) *metrics {
@@ -35,8 +37,14 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 		readOn:   by("read_on_total", "cause", "Records that listeners wait for, read from the database, by what asked for the look."),
 		hints:    by("hints_total", "outcome", "Hints of other processes' commits, by what became of them."),
 	}
+	m.sweepBehind = prometheus.NewGauge(prometheus.GaugeOpts{Name: "relaymarket_records_sweep_behind_seconds",
+		Help: "How long ago what is being swept should have been, 0 when nothing waits."})
+	m.tableRows = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "relaymarket_records_table_rows",
+		Help: "Rows of a table, tombstones included, as vacuum last counted them."}, []string{"table"})
+	m.tableBytes = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "relaymarket_records_table_bytes",
+		Help: "What the rows of a table and its indexes take on disk, space to be used again included."}, []string{"table", "part"})
 	if r != nil {
-		r.MustRegister(
+		r.MustRegister(m.sweepBehind, m.tableRows, m.tableBytes,
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_write_queue", Help: "Writes waiting for a committer."},
 				func() float64 { return float64(s.queue.depth()) }),
 			prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "relaymarket_records_pull_queue", Help: "Pulls waiting for a transaction."},

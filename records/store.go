@@ -96,6 +96,7 @@ func (s *Store) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { s.tail.run(ctx); return nil })
 	g.Go(func() error { s.sweepLoop(ctx); return nil })
+	g.Go(func() error { s.measureLoop(ctx); return nil })
 	return g.Wait()
 }
 

@@ -1,31 +1,60 @@
 package records
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/ledger/books"
+	"relaymarket/protocol"
 )
 
 // What ended is kept for a while, so that neither a clock that jumps by an hour nor a reply that
 // was cut destroys an acknowledged message.
 const (
-	keepExpired  = time.Hour           // after expires, the row and its bytes
-	keepUsedUp   = 10 * time.Minute    // after the last pull, the bytes
-	keepPages    = 35 * 24 * time.Hour // pages, after their acknowledgement: the evidence of a month's bill
-	sweepEvery   = 10 * time.Second    // between passes
-	sweepBatch   = 1000                // rows in one transaction: no long locks
-	sweepTimeout = 30 * time.Second    // for one transaction
-	sweepLock    = 0x72656c61795377    // advisory lock: one process sweeps at a time
+	keepExpired = time.Hour           // after expires, the row and its bytes
+	keepUsedUp  = 10 * time.Minute    // after the last pull, the bytes
+	keepPages   = 35 * 24 * time.Hour // pages, after their acknowledgement: the evidence of a month's bill
+)
+
+const (
+	sweepEvery   = 10 * time.Second // between passes
+	sweepTimeout = 30 * time.Second // for one transaction
+	sweepLock    = 0x72656c61795377 // advisory lock: one process sweeps at a time
+	sweepRetry   = 20 * time.Millisecond
+
+	// A look finds so many that are due, and holds no lock. It has read their rows, so that ending
+	// them, with their accounts locked, waits for no disk.
+	sweepLook = 10_000
+	// One transaction ends so many at most: writes of the same accounts wait for it, some milliseconds.
+	// A large record has a row for each 2 kB, which is what the second bound is for.
+	sweepBatch = 1000
+	sweepBytes = 4 << 20
+	// Nobody waits for pages, but a page is a long row.
+	sweepPagesBatch = 200
+
+	// Between its transactions a sweep rests for many times as long as they take: every row it removes adds to
+	// the log that writes wait for, a page of it at worst. The further it is behind, the less it rests: ten
+	// minutes late, not at all.
+	sweepRest   = 15
+	sweepHurry  = 10 * time.Minute
+	sweepAnewIn = time.Hour // what a process with a clock behind wrote stands before what was swept
 )
 
 func (s *Store) sweepLoop(ctx context.Context) {
 	t := time.NewTicker(sweepEvery)
 	defer t.Stop()
+	w := s.newSweeper(sweepRest)
 	for {
-		if err := s.Sweep(ctx); err != nil && ctx.Err() == nil {
+		if time.Since(w.began) > sweepAnewIn {
+			w = s.newSweeper(sweepRest)
+		}
+		if err := w.pass(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep", "err", err)
 		}
 		select {
@@ -36,124 +65,306 @@ func (s *Store) sweepLoop(ctx context.Context) {
 	}
 }
 
-// Sweep removes what has ended, until nothing is left to remove. [Store.Run] calls it every ten
-// seconds; calling it at any other time is safe.
-func (s *Store) Sweep(ctx context.Context) error {
-	for _, step := range []func(context.Context, pgx.Tx) (int, error){s.sweepExpired, s.sweepUsedUp, s.sweepPages, s.sweepAbandoned} {
-		for {
-			done, err := s.sweepStep(ctx, step)
+// Sweep removes what has ended, until nothing is left to remove, and does not rest. [Store.Run] sweeps every
+// ten seconds; calling it at any other time is safe.
+func (s *Store) Sweep(ctx context.Context) error { return s.newSweeper(0).pass(ctx) }
+
+// sweeper removes what has ended, oldest first. It is not for concurrent use; several may be at work.
+type sweeper struct {
+	store *Store
+	rest  float64 // times as long as a transaction took
+	began time.Time
+	kinds []*ending
+}
+
+// ending is one way for things to end, with an index on the time from which its keep counts.
+type ending struct {
+	name string
+	keep time.Duration
+	// from is where the next look begins. The index still has the entries of what was removed before it, until
+	// vacuum comes, and must not be walked from its beginning each time.
+	from int64
+	// sweep ends some of what is due, and tells how many it ended and looked at, and the time of the last.
+	sweep func(ctx context.Context, e *ending) (swept, error)
+}
+
+type swept struct {
+	ended int
+	more  bool  // it looked at as many as it may: there may be more
+	last  int64 // the time of the last, if any
+}
+
+func (s *Store) newSweeper(rest float64) *sweeper {
+	w := &sweeper{store: s, rest: rest, began: time.Now()}
+	w.kinds = []*ending{
+		{name: "expired records", keep: keepExpired, sweep: w.records(findExpired, endExpired, s.removed)},
+		{name: "used up records", keep: keepUsedUp, sweep: w.records(findUsedUp, endUsedUp, func(int) {})},
+		{name: "acknowledged pages", keep: keepPages, sweep: w.pages(endAcknowledged)},
+		// A key that read once and vanished would leave a row for good: what its page names has
+		// expired by then.
+		{name: "abandoned pages", keep: keepPages + s.limits.Lifetime, sweep: w.pages(endAbandoned)},
+	}
+	return w
+}
+
+func (s *Store) removed(n int) { s.metrics.swept.Add(float64(n)) }
+
+// due is the time up to which things of this kind have ended for long enough.
+func (w *sweeper) due(e *ending) int64 { return int64(w.store.now().Add(-e.keep)) }
+
+// pass sweeps all kinds in turns, until none has more: a kind that never ends must not starve the others.
+func (w *sweeper) pass(ctx context.Context) error {
+	todo := slices.Clone(w.kinds)
+	for len(todo) > 0 {
+		var again []*ending
+		for _, e := range todo {
+			done, err := e.sweep(ctx, e)
 			if err != nil {
-				return err
+				return wrap(err, "sweep %s", e.name)
 			}
-			if done < sweepBatch {
-				break
+			if done.last > 0 {
+				e.from = done.last
+			}
+			// Nothing ended: another process was quicker, or a clock was set back.
+			more := done.more && done.ended > 0
+			if more {
+				again = append(again, e)
+			}
+			if e == w.kinds[0] {
+				w.tellBehind(e, more)
 			}
 		}
+		todo = again
 	}
 	return nil
 }
 
-func (s *Store) sweepStep(ctx context.Context, step func(context.Context, pgx.Tx) (int, error)) (done int, err error) {
+func (w *sweeper) tellBehind(e *ending, more bool) {
+	behind := 0.0
+	if more {
+		behind = float64(max(w.due(e)-e.from, 0)) / 1000
+	}
+	w.store.metrics.sweepBehind.Set(behind)
+}
+
+// errSweeping: another process sweeps.
+var errSweeping = errors.New("another process sweeps")
+
+// tx runs one transaction, alone among the sweepers, and tells how long it took. It waits for its turn outside of any
+// transaction: one that waits keeps all that dies meanwhile from being cleaned up, and the rows that
+// every write updates become slow within seconds.
+func (w *sweeper) tx(ctx context.Context, do func(context.Context, pgx.Tx) error) (took time.Duration, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
-		done = 0
-		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, int64(sweepLock)); err != nil {
-			return err
+	for {
+		began := time.Now()
+		err := w.store.db.Tx(ctx, func(tx pgx.Tx) error {
+			var mine bool
+			if err := tx.QueryRow(ctx, `SELECT pg_try_advisory_xact_lock($1)`, int64(sweepLock)).Scan(&mine); err != nil {
+				return err
+			}
+			if !mine {
+				return errSweeping
+			}
+			return do(ctx, tx)
+		})
+		if !errors.Is(err, errSweeping) {
+			return time.Since(began), err
 		}
-		var err error
-		done, err = step(ctx, tx)
-		return err
-	})
-	return done, wrap(err, "sweep")
+		if err := sleep(ctx, sweepRetry); err != nil {
+			return 0, err
+		}
+	}
 }
 
-// sweepExpired removes rows an hour after they expired. Tombstones were given back when they ended.
-func (s *Store) sweepExpired(ctx context.Context, tx pgx.Tx) (int, error) {
-	before := int64(s.now().Add(-keepExpired))
-	rows, err := tx.Query(ctx, `SELECT `+victimColumns+` FROM records r LEFT JOIN pulls p USING (n)
-		WHERE r.expires <= $1 ORDER BY r.expires LIMIT $2`, before, sweepBatch)
+// pause lets others work after a transaction: the shorter, the further things that ended at a time are behind.
+func (w *sweeper) pause(ctx context.Context, took time.Duration, e *ending, at int64) error {
+	late := float64(w.due(e)-at) / float64(sweepHurry.Milliseconds())
+	rest := time.Duration(float64(took) * w.rest * min(max(1-late, 0), 1))
+	if rest <= 0 {
+		return ctx.Err()
+	}
+	return sleep(ctx, rest)
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// Each finds what is due from $1 to $2, oldest first, $3 at most. OFFSET 0 keeps the planner from joining: for a table
+// that was nearly empty when it was analyzed, it joins by walking the whole of an index for each row.
+const (
+	findExpired = `SELECT r.expires, r.n, r.account, r.sender, r.bytes FROM records r
+		WHERE r.expires >= $1 AND r.expires <= $2 ORDER BY r.expires LIMIT $3`
+	findUsedUp = `SELECT p.last, r.n, r.account, r.sender, r.bytes FROM pulls p CROSS JOIN LATERAL (SELECT * FROM records WHERE n = p.n OFFSET 0) r
+		WHERE p.remaining = 0 AND p.last >= $1 AND p.last <= $2 ORDER BY p.last LIMIT $3`
+)
+
+// Each ends those of the records $1 that are still due at $2: between the look and this, another process may
+// have ended them, or a clock may have been set back. Tombstones were given back when they became that.
+const (
+	endExpired = `DELETE FROM records r WHERE n = ANY($1) AND expires <= $2
+		RETURNING n, state = 0, bytes, max_pulls, written`
+	endUsedUp = `UPDATE records r SET state = 2, envelope = NULL WHERE n = ANY($1) AND state = 0
+		  AND (SELECT p.remaining = 0 AND p.last <= $2 FROM pulls p WHERE p.n = r.n)
+		RETURNING n, true, bytes, max_pulls, written`
+)
+
+// victim is a record about to end.
+type victim struct {
+	n      int64
+	charge books.Charge // who gets back what; its pulls are known when they can be no fewer
+}
+
+// records sweeps one look's worth of records. done is told of what each transaction ended, after its commit.
+func (w *sweeper) records(find, end string, done func(int)) func(context.Context, *ending) (swept, error) {
+	return func(ctx context.Context, e *ending) (swept, error) {
+		victims, last, err := w.look(ctx, find, e)
+		if err != nil || len(victims) == 0 {
+			return swept{}, err
+		}
+		result := swept{more: len(victims) == sweepLook, last: last}
+		// Those of one account together: each transaction then locks few.
+		slices.SortFunc(victims, func(a, b victim) int {
+			return cmp.Or(bytes.Compare(a.charge.Account[:], b.charge.Account[:]), cmp.Compare(a.n, b.n))
+		})
+		for len(victims) > 0 {
+			k := portion(victims)
+			var ended int
+			took, err := w.tx(ctx, func(ctx context.Context, tx pgx.Tx) (err error) {
+				ended, err = w.store.endRecords(ctx, tx, victims[:k], end, w.due(e))
+				return err
+			})
+			if err != nil {
+				return swept{}, err
+			}
+			done(ended)
+			victims, result.ended = victims[k:], result.ended+ended
+			if err := w.pause(ctx, took, e, last); err != nil {
+				return swept{}, err
+			}
+		}
+		return result, nil
+	}
+}
+
+// look reads what is due, and the time of the last.
+func (w *sweeper) look(ctx context.Context, find string, e *ending) (victims []victim, last int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
+	defer cancel()
+	rows, err := w.store.db.Pool().Query(ctx, find, e.from, w.due(e), sweepLook)
 	if err != nil {
-		return 0, err
+		return nil, 0, err
 	}
-	victims, err := collectVictims(rows)
-	if err != nil || len(victims) == 0 {
-		return 0, err
-	}
-	done, err := s.end(ctx, tx, victims, `DELETE FROM records WHERE n = ANY($1) RETURNING n, state`)
-	s.metrics.swept.Add(float64(done))
-	return done, err
-}
-
-// sweepUsedUp frees the bytes of records whose last pull was made ten minutes ago.
-func (s *Store) sweepUsedUp(ctx context.Context, tx pgx.Tx) (int, error) {
-	rows, err := tx.Query(ctx, `SELECT `+victimColumns+` FROM pulls p JOIN records r USING (n)
-		WHERE p.remaining = 0 AND p.last <= $1 ORDER BY p.last LIMIT $2`, int64(s.now().Add(-keepUsedUp)), sweepBatch)
-	if err != nil {
-		return 0, err
-	}
-	victims, err := collectVictims(rows)
-	if err != nil || len(victims) == 0 {
-		return 0, err
-	}
-	return s.end(ctx, tx, victims, `UPDATE records SET state = 2, envelope = NULL WHERE n = ANY($1) AND state = 0 RETURNING n, 0`)
-}
-
-func collectVictims(rows pgx.Rows) ([]victim, error) {
-	var row victimRow
-	var victims []victim
-	_, err := pgx.ForEachRow(rows, row.targets(), func() error {
-		victims = append(victims, row.victim())
+	var n int64
+	var account, sender []byte
+	var size int32
+	_, err = pgx.ForEachRow(rows, []any{&last, &n, &account, &sender, &size}, func() error {
+		victims = append(victims, victim{n: n, charge: books.Charge{
+			Account: protocol.PublicKey(account), Writer: protocol.PublicKey(sender), Bytes: int64(size)}})
 		return nil
 	})
-	return victims, err
+	return victims, last, err
 }
 
-// end runs a statement that ends records and returns n and the state each was in. Those that were
-// live are given back: a delete may have come in since the victims were read, and has done so itself.
-func (s *Store) end(ctx context.Context, tx pgx.Tx, victims []victim, statement string) (int, error) {
+// portion is how many of the victims one transaction ends.
+func portion(victims []victim) int {
+	var size int64
+	for i, v := range victims {
+		if size += v.charge.Bytes; i == sweepBatch || i > 0 && size > sweepBytes {
+			return i
+		}
+	}
+	return len(victims)
+}
+
+// endRecords ends those of the victims that are due, and gives back what they held. It tells how many they were.
+func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end string, due int64) (int, error) {
 	charges := make([]books.Charge, len(victims))
 	ns := make([]int64, len(victims))
-	byN := make(map[int64]victim, len(victims))
+	byN := make(map[int64]books.Charge, len(victims))
 	for i, v := range victims {
-		charges[i], ns[i], byN[v.n] = v.release.Charge, v.n, v
+		charges[i], ns[i], byN[v.n] = v.charge, v.n, v.charge
 	}
 	// Accounts first: the order of locks that writes have.
 	batch, err := s.books.Lock(ctx, tx, charges)
 	if err != nil {
 		return 0, err
 	}
-	ended, err := tx.Query(ctx, statement, ns)
+	rows, err := tx.Query(ctx, end, ns, due)
 	if err != nil {
 		return 0, err
 	}
-	var n int64
-	var state int
-	if _, err := pgx.ForEachRow(ended, []any{&n, &state}, func() error {
-		if state == stateLive {
-			batch.Release(byN[n].release)
+	ended := ns[:0]
+	releases := make(map[int64]books.Release, len(victims)) // of those that were live
+	var n, written int64
+	var size, pulls int32
+	var live bool
+	if _, err := pgx.ForEachRow(rows, []any{&n, &live, &size, &pulls, &written}, func() error {
+		ended = append(ended, n)
+		if live {
+			c := byN[n]
+			c.Bytes, c.Pulls = int64(size), int64(pulls)
+			releases[n] = books.Release{Charge: c, Written: time.UnixMilli(written)}
 		}
 		return nil
-	}); err != nil {
+	}); err != nil || len(ended) == 0 {
 		return 0, err
 	}
-	if _, err := tx.Exec(ctx, `DELETE FROM pulls WHERE n = ANY($1)`, ns); err != nil {
+	if err := forgetPulls(ctx, tx, ended, releases); err != nil {
 		return 0, err
 	}
-	return len(ns), batch.Save(ctx, tx)
+	for _, r := range releases {
+		batch.Release(r)
+	}
+	return len(ended), batch.Save(ctx, tx)
 }
 
-// sweepPages removes acknowledged pages.
-func (s *Store) sweepPages(ctx context.Context, tx pgx.Tx) (int, error) {
-	tag, err := tx.Exec(ctx, `DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		SELECT ctid FROM pages WHERE got IS NOT NULL AND got_at <= $1 LIMIT $2))`, int64(s.now().Add(-keepPages)), sweepBatch)
-	return int(tag.RowsAffected()), err
+// forgetPulls removes the counts of pulls of records that ended. Of those that had one, what is left of it is
+// what comes back.
+func forgetPulls(ctx context.Context, tx pgx.Tx, ended []int64, releases map[int64]books.Release) error {
+	rows, err := tx.Query(ctx, `DELETE FROM pulls WHERE n = ANY($1) RETURNING n, remaining`, ended)
+	if err != nil {
+		return err
+	}
+	var n int64
+	var left int32
+	_, err = pgx.ForEachRow(rows, []any{&n, &left}, func() error {
+		if r, ok := releases[n]; ok {
+			r.Pulls = int64(left)
+			releases[n] = r
+		}
+		return nil
+	})
+	return err
 }
 
-// sweepAbandoned removes pages that their readers never acknowledged, once nothing of them can be
-// served any more: else each key that ever read and vanished would leave a row for good.
-func (s *Store) sweepAbandoned(ctx context.Context, tx pgx.Tx) (int, error) {
-	tag, err := tx.Exec(ctx, `DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		SELECT ctid FROM pages WHERE got IS NULL AND made <= $1 LIMIT $2))`, int64(s.now().Add(-keepPages-s.limits.Lifetime)), sweepBatch)
-	return int(tag.RowsAffected()), err
+// Each removes pages that are due from $1 to $2, $3 at most, and tells their number and the time of the last.
+const (
+	endAcknowledged = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
+		  SELECT ctid FROM pages WHERE got IS NOT NULL AND got_at >= $1 AND got_at <= $2 ORDER BY got_at LIMIT $3)) RETURNING got_at AS at)
+		SELECT count(*), coalesce(max(at), 0) FROM gone`
+	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
+		  SELECT ctid FROM pages WHERE got IS NULL AND made >= $1 AND made <= $2 ORDER BY made LIMIT $3)) RETURNING made AS at)
+		SELECT count(*), coalesce(max(at), 0) FROM gone`
+)
+
+func (w *sweeper) pages(end string) func(context.Context, *ending) (swept, error) {
+	return func(ctx context.Context, e *ending) (done swept, err error) {
+		took, err := w.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
+			return tx.QueryRow(ctx, end, e.from, w.due(e), sweepPagesBatch).Scan(&done.ended, &done.last)
+		})
+		if err != nil || done.ended == 0 {
+			return swept{}, err
+		}
+		done.more = done.ended == sweepPagesBatch
+		return done, w.pause(ctx, took, e, done.last)
+	}
 }

@@ -133,6 +133,72 @@ func TestIdleListeners(t *testing.T) {
 	}
 }
 
+// A relay grows with its table, sweeps and is filled again; every figure is there, and the space of what was
+// swept was used again.
+func TestSize(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	if err := os.Chmod(os.Getenv("TMPDIR"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	opts, err := parseOptions([]string{"-size", "-rows", "30000,60000,1e9", "-seconds", "0.2", "-repeats", "1", "-relayd", testnode.Binary(t)}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := run(t.Context(), opts, &out, newProgress(os.Stderr)); !errors.Is(err, errNoRoom) {
+		t.Fatalf("a table of a billion rows has room: %v", err)
+	}
+	told := map[string]int{}
+	for text := range bytes.Lines(out.Bytes()) {
+		if !bytes.HasPrefix(text, []byte("{")) {
+			break // the table follows
+		}
+		var l struct {
+			Name          string  `json:"name"`
+			Rows          int     `json:"rows"`
+			Record        float64 `json:"record_bytes"`
+			PerSecond     float64 `json:"per_s"`
+			Ratio         float64 `json:"ratio"`
+			WritePerS     float64 `json:"write_per_s"`
+			Before, After sizes
+		}
+		if err := json.Unmarshal(text, &l); err != nil {
+			t.Fatalf("%s: %v", text, err)
+		}
+		told[l.Name]++
+		switch l.Name {
+		case "storage":
+			if l.Record < 1300 || l.Record > 4000 {
+				t.Errorf("a record of 1,300 bytes takes: %s", text)
+			}
+		case "log":
+			if l.Record < 1300 {
+				t.Errorf("the log has less than what was written: %s", text)
+			}
+		case "space":
+			if l.Ratio < 0.9 || l.Ratio > 1.25 || l.Before.total() < 30_000*1300 {
+				t.Errorf("the space was not used again: %s", text)
+			}
+		case "sweep":
+			if l.PerSecond <= 0 || l.WritePerS <= 0 || l.Ratio <= 0 {
+				t.Errorf("something is missing: %s", text)
+			}
+		default:
+			if l.PerSecond <= 0 || l.Rows == 0 {
+				t.Errorf("it measured nothing: %s", text)
+			}
+		}
+	}
+	for _, name := range []string{"write", "write_batch", "pull", "pull_page", "storage", "log", "sweep", "space"} {
+		if told[name] != 2 {
+			t.Errorf("%s is told %d times for two tables", name, told[name])
+		}
+	}
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
+		t.Errorf("it left %v behind, %v", left, err)
+	}
+}
+
 // A relay that runs elsewhere and does not know the generator says no; the generator says what to do.
 func TestStrangeRelay(t *testing.T) {
 	node := testnode.Start(t, testnode.Options{})
@@ -174,7 +240,8 @@ func TestRecordSize(t *testing.T) {
 func TestOptions(t *testing.T) {
 	for _, args := range [][]string{
 		{"-points", "writes"}, {"-points", "write@2"}, {"-seconds", "0"}, {"-seconds", "300"}, {"-repeats", "0"}, {"-sizes", "12"}, {"-sizes", "a"},
-		{"-url", "https://relay.example"}, {"-url", "http://127.0.0.1:1", "-keep"}, {"-cpuprofile", "x"}, {"-nothing"}, {"more"},
+		{"-url", "https://relay.example"}, {"-url", "http://127.0.0.1:1", "-keep"}, {"-cpuprofile", "x"}, {"-nothing"},
+		{"-size", "-rows", "10"}, {"-size", "-rows", "1e6:12"}, {"-size", "-rows", "1e6,1e6"}, {"-size", "-rows", "many"}, {"-size", "-points", "write"}, {"-size", "-url", "http://127.0.0.1:1"}, {"more"},
 		{"-second", "both"}, {"-second", "nats", "-inprocess"}, {"-second", "poll", "-url", "http://127.0.0.1:1"},
 	} {
 		var usage *usageError

@@ -25,6 +25,7 @@ type options struct {
 	second     string
 	cpuProfile string
 	keys       bool
+	tables     []table // not empty: how the relay grows with its table is measured, and nothing else
 }
 
 // usageError is a mistake on the command line.
@@ -48,13 +49,15 @@ const helpText = `bench measures a relay beside the limits of this machine.
   bench                                  everything, in under 25 minutes
   bench -points write,pull -seconds 3 -repeats 1
   bench -url http://127.0.0.1:7447       a relay that runs already
+  bench -size -rows 1e6                  with a million records in the table; some 6 minutes
 
 Flags:
 `
 
 func parseOptions(args []string, errOut io.Writer) (options, error) {
 	var o options
-	var points, sizes string
+	var points, sizes, rows string
+	var size bool
 	var seconds float64
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
@@ -70,6 +73,8 @@ func parseOptions(args []string, errOut io.Writer) (options, error) {
 	set.BoolVar(&o.inProcess, "inprocess", false, "run the relay in this process, for -cpuprofile; its figures are not those of relayd")
 	set.StringVar(&o.second, "second", "", "listen_fanout's streams are at a second relayd on the same database, which hears through NATS (nats) or looks (poll)")
 	set.StringVar(&o.cpuProfile, "cpuprofile", "", "folder for a CPU profile of each of the relay's points, with -inprocess")
+	set.BoolVar(&size, "size", false, "measure how the relay grows with its table, and nothing else")
+	set.StringVar(&rows, "rows", defaultTables, "with -size: rows of the tables, as 1e6,1e7,5e7:200; after a colon the bytes of a record (1300)")
 	if err := set.Parse(args); err != nil {
 		if !errors.Is(err, flag.ErrHelp) {
 			return o, &usageError{err}
@@ -92,6 +97,11 @@ func parseOptions(args []string, errOut io.Writer) (options, error) {
 			return o, usagef("-sizes %s: each is %d to %d bytes", sizes, minSize, maxSize)
 		}
 		o.sizes = append(o.sizes, size)
+	}
+	if size {
+		if err := o.forTables(set, rows); err != nil {
+			return o, err
+		}
 	}
 	return o, o.check()
 }

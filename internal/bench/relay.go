@@ -37,12 +37,13 @@ const (
 
 // relay is what is measured.
 type relay struct {
-	host   string // host:port
-	second string // host:port of another relayd on the same database; empty: there is none
-	key    protocol.PublicKey
-	dir    string // empty: it runs elsewhere
-	proc   servers
-	stop   func() error
+	host     string // host:port
+	operator string // http://host:port of its metrics; empty: not known
+	second   string // host:port of another relayd on the same database; empty: there is none
+	key      protocol.PublicKey
+	dir      string // empty: it runs elsewhere
+	proc     servers
+	stop     func() error
 }
 
 // startRelay runs relayd, or the same in this process, with a private database in dir.
@@ -74,6 +75,10 @@ func (r *relay) startProcess(ctx context.Context, o options) error {
 		return fmt.Errorf("relayd init: %w: %s", err, out)
 	}
 	args := serveArgs(r.dir)
+	if len(o.tables) > 0 {
+		// While tables are loaded the sweeper is held off, and would complain of that.
+		args = append(args, "--log-level", "error")
+	}
 	if o.second == secondByNATS {
 		args = append(args, "--nats-listen", "127.0.0.1:0")
 	}
@@ -84,14 +89,16 @@ func (r *relay) startProcess(ctx context.Context, o options) error {
 	}
 	r.stop = stop
 	var ready struct {
-		URL  string             `json:"url"`
-		NATS string             `json:"nats"`
-		Key  protocol.PublicKey `json:"key"`
+		Operator string             `json:"operator"`
+		URL      string             `json:"url"`
+		NATS     string             `json:"nats"`
+		Key      protocol.PublicKey `json:"key"`
 	}
 	if err := json.Unmarshal(line, &ready); err != nil {
 		return errors.Join(fmt.Errorf("relayd serve said %q: %w", line, err), stop())
 	}
 	r.host, r.key, r.proc.process = strings.TrimPrefix(ready.URL, "http://"), ready.Key, cmd.Process.Pid
+	r.operator = ready.Operator
 	if o.second != "" {
 		if err := r.startSecond(ctx, o, ready.NATS); err != nil {
 			return errors.Join(err, r.stop())

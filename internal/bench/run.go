@@ -27,6 +27,9 @@ func run(ctx context.Context, o options, out io.Writer, say *progress) (err erro
 	if o.keys {
 		return printKeys(out)
 	}
+	if len(o.tables) > 0 {
+		return runTables(ctx, o, out, say)
+	}
 	chosen, err := choose(o.points)
 	if err != nil {
 		return err
