@@ -311,7 +311,7 @@ func queuePulls(b *pgx.Batch, made []*pull, now int64) {
 		b.Queue(`INSERT INTO pulls (n, remaining, last) SELECT n, remaining, $3 FROM unnest($1::bigint[], $2::integer[]) AS t (n, remaining)`, first, left, now)
 	}
 	if len(again) > 0 {
-		b.Queue(`UPDATE pulls p SET remaining = p.remaining - 1, last = $2 FROM unnest($1::bigint[]) AS t (n) WHERE p.n = t.n`, again, now)
+		b.Queue(`UPDATE pulls SET remaining = remaining - 1, last = $2 WHERE n = ANY($1)`, again, now)
 	}
 }
 
