@@ -3,7 +3,6 @@ package db_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -242,6 +241,6 @@ func TestRoundsRunAgainAfterADeadlock(t *testing.T) {
 		t.Fatal(err)
 	}
 	if sums != "2 2" {
-		t.Fatal(fmt.Sprintf("counted %s, want 2 2", sums))
+		t.Fatalf("counted %s, want 2 2", sums)
 	}
 }
