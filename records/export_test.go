@@ -2,6 +2,7 @@ package records
 
 import (
 	"context"
+	"time"
 
 	"relaymarket/protocol"
 )
@@ -45,13 +46,24 @@ func (r Recent) Add(n int64, in Incoming) {
 // Envelope is what is held of the record at a place.
 func (r Recent) Envelope(n int64) []byte { return r.c.envelope(n) }
 
-// Has tells whether a path may be held.
-func (r Recent) Has(path protocol.Path) bool { return r.c.has(path) }
-
 // Held is how many records and bytes are held.
 func (r Recent) Held() (records, bytes int) {
 	for _, h := range r.c.order {
 		bytes += h.size
 	}
 	return len(r.c.order), bytes
+}
+
+// Written is the memory of paths stored lately, for tests.
+type Written struct{ w *written }
+
+// NewWritten remembers so many paths at least.
+func NewWritten(paths int, now time.Time) Written { return Written{newWritten(paths, now)} }
+
+// Add remembers a path.
+func (w Written) Add(path protocol.Path, now time.Time) { w.w.add([]*item{{path: path}}, now) }
+
+// MayHave tells whether a write may be a repeat.
+func (w Written) MayHave(path protocol.Path, signed protocol.Timestamp) bool {
+	return w.w.mayHave(path, signed)
 }

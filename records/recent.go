@@ -1,41 +1,33 @@
 package records
 
 import (
-	"hash/maphash"
 	"sync"
-
-	"relaymarket/protocol"
 )
 
 // recentBytes bounds the envelopes that are kept in memory. A message is pulled soon after it was
 // written or much later; this is some seconds of a busy relay.
 const recentBytes = 32 << 20
 
-// recent holds the newest records that this process committed: their envelopes, so that a pull need
-// not read them from the database, and their paths, so that a repeat of a write is looked up before
-// it is tried. It is only ever a hint: whether a record may be served, and what stands under a path,
-// the database says. The bytes lie in one ring, which the garbage collector does not look into.
+// recent holds the envelopes of the newest records that this process committed, so that a pull need not
+// read them from the database. It is only a hint: whether a record may be served, the database says. The
+// bytes lie in one ring, which the garbage collector does not look into.
 type recent struct {
-	seed maphash.Seed
-
 	mu    sync.Mutex // guards what follows
 	ring  []byte
 	end   int // where the next envelope goes
 	order []held
 	at    map[int64]held // by place
-	paths map[uint64]int // hashes of paths, and how many held records have each
 }
 
 // held is one envelope in the ring.
 type held struct {
 	n     int64
-	path  uint64
 	start int
 	size  int
 }
 
 func newRecent(bytes int) *recent {
-	return &recent{seed: maphash.MakeSeed(), ring: make([]byte, bytes), at: make(map[int64]held), paths: make(map[uint64]int)}
+	return &recent{ring: make([]byte, bytes), at: make(map[int64]held)}
 }
 
 // add keeps the items, and forgets the oldest for them.
@@ -47,7 +39,7 @@ func (c *recent) add(items []*item) {
 		if len(envelope) > len(c.ring)/4 {
 			continue
 		}
-		h := held{n: it.n, path: maphash.Comparable(c.seed, it.path), start: c.end, size: len(envelope)}
+		h := held{n: it.n, start: c.end, size: len(envelope)}
 		if h.start+h.size > len(c.ring) {
 			h.start = 0
 		}
@@ -56,7 +48,6 @@ func (c *recent) add(items []*item) {
 		c.end = h.start + h.size
 		c.order = append(c.order, h)
 		c.at[h.n] = h
-		c.paths[h.path]++
 	}
 }
 
@@ -71,18 +62,7 @@ func (c *recent) forget(h held) {
 		}
 		c.order = c.order[1:]
 		delete(c.at, old.n)
-		if c.paths[old.path]--; c.paths[old.path] == 0 {
-			delete(c.paths, old.path)
-		}
 	}
-}
-
-// has tells whether a record under the path may be held. It errs on the side of yes.
-func (c *recent) has(path protocol.Path) bool {
-	h := maphash.Comparable(c.seed, path)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.paths[h] > 0
 }
 
 // envelope is a copy of the envelope of the record at that place, nil if it is not held.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 
@@ -12,8 +13,8 @@ import (
 	"relaymarket/records"
 )
 
-// The ring gives back exactly what was put in or nothing, never holds more than its size, forgets the
-// oldest first, and knows the path of whatever it holds.
+// The ring gives back exactly what was put in or nothing, never holds more than its size, and forgets the
+// oldest first.
 func TestRecentIsItsModel(t *testing.T) {
 	from, relay := key(t), key(t)
 	incoming := func(id string, size int) records.Incoming {
@@ -52,10 +53,46 @@ func TestRecentIsItsModel(t *testing.T) {
 					t.Fatalf("record %d is held, and a newer one is not", m)
 				case !bytes.Equal(got, want):
 					t.Fatalf("record %d came back as other bytes", m)
-				case !ring.Has(protocol.Path{Sender: added[m].Envelope.From, Receiver: added[m].Envelope.To, ID: added[m].Write.RecordID}):
-					t.Fatalf("record %d is held, its path is not", m)
 				}
 			}
 		}
 	})
+}
+
+// A path stored since the oldest that is remembered is known, what was signed before that is taken for a repeat, and
+// nearly nothing else is.
+func TestWrittenPaths(t *testing.T) {
+	const size = 256
+	start := time.UnixMilli(1_000_000)
+	at := func(i int) time.Time { return start.Add(time.Duration(i) * time.Millisecond) }
+	path := func(i int) protocol.Path { return protocol.Path{ID: protocol.RecordID(fmt.Sprint("p", i))} }
+	w := records.NewWritten(size, start)
+	fresh := protocol.TimestampOf(at(1 << 20))
+	if w.MayHave(path(0), fresh) || !w.MayHave(path(0), protocol.TimestampOf(start)-1) {
+		t.Fatal("an empty memory knows only that it does not know what came before it")
+	}
+	mistaken := 0
+	for i := range 10 * size {
+		w.Add(path(i), at(i))
+		w.Add(path(i), at(i)) // takes no more room
+		for back := range size {
+			if i >= back && !w.MayHave(path(i-back), fresh) {
+				t.Fatalf("of %d paths, number %d is forgotten", i+1, i-back)
+			}
+		}
+		if w.MayHave(path(-1-i), fresh) {
+			mistaken++
+		}
+		if i > 2*size {
+			if !w.MayHave(path(i-2*size), protocol.TimestampOf(at(i-2*size))) {
+				t.Fatalf("path %d is neither remembered nor taken for old", i-2*size)
+			}
+			if w.MayHave(path(-1), protocol.TimestampOf(at(i))) {
+				t.Fatal("what was signed just now is taken for old")
+			}
+		}
+	}
+	if mistaken > 2 {
+		t.Errorf("%d paths that never were are known", mistaken)
+	}
 }

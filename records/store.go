@@ -48,6 +48,7 @@ type Store struct {
 	pulls   *pullQueue
 	tail    *tail
 	recent  *recent
+	written *written
 	seldom  rate.Sometimes // for the log: a database that is away fails every transaction alike
 	buffers sync.Pool      // of *[]byte: rows on their way to COPY
 	metrics *metrics
@@ -56,7 +57,7 @@ type Store struct {
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
-		queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes)}
+		queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes), written: newWritten(writtenPaths, cfg.Clock())}
 	s.seldom.Interval = time.Second
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64

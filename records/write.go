@@ -15,11 +15,6 @@ import (
 // for ever. The outcome is then unknown, and writing again is safe.
 const commitTimeout = 30 * time.Second
 
-// maybeRepeat is the age from which a write is looked up before it is tried: a client repeats what
-// it got no answer to after some seconds, under a newer timestamp or the old one. A younger repeat
-// that is not among the recent records is caught by the unique index and costs a second transaction.
-const maybeRepeat = 3 * time.Second
-
 // item is one write on its way through the committer.
 type item struct {
 	in      Incoming
@@ -85,10 +80,9 @@ func (s *Store) commit(ctx context.Context, items []*item) {
 // settleRepeats answers those items that are likely to be stored already, and are. Records do not
 // change, so no transaction is needed to say so.
 func (s *Store) settleRepeats(ctx context.Context, items []*item) []*item {
-	now := s.now()
 	var likely []*item
 	for _, it := range items {
-		if it.in.Envelope.Timestamp < now.Add(-maybeRepeat) || s.recent.has(it.path) {
+		if s.written.mayHave(it.path, it.in.Envelope.Timestamp) {
 			likely = append(likely, it)
 		}
 	}
@@ -322,6 +316,7 @@ func (s *Store) stored(items []*item) {
 	}
 	s.metrics.written.Add(float64(len(items)))
 	s.recent.add(items)
+	s.written.add(items, s.clock())
 	s.tail.publish(items[0].n, s.entries(items))
 }
 
