@@ -22,7 +22,7 @@ func parsed(t *testing.T, args ...string) options {
 	t.Helper()
 	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
 		t.Log("power cuts need root: without them")
-		args = append([]string{"-faults", "relayd,postgres,wire"}, args...)
+		args = append([]string{"-faults", "relayd,postgres,wire,rush"}, args...)
 	}
 	o, err := parseOptions(args, io.Discard)
 	if err != nil {
