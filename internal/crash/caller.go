@@ -73,6 +73,12 @@ func (r *reply) problem() api.Problem {
 	return p
 }
 
+// overQuota tells a refusal for the account's sake from those that a relay in trouble gives with a status of the same kind.
+func (r *reply) overQuota() bool {
+	code := r.problem().Code
+	return code == protocol.CodeQuotaStored || code == protocol.CodeQuotaMoved || code == protocol.CodeQuotaAdmitted
+}
+
 func (r *reply) String() string { return fmt.Sprintf("%d %.300s", r.status, r.body) }
 
 // once sends a message to one relay. An error means that the outcome is unknown.
@@ -99,10 +105,11 @@ func (c *caller) once(ctx context.Context, relay int, m message) (*reply, error)
 	if err != nil {
 		return nil, err
 	}
-	if answer.StatusCode >= http.StatusInternalServerError {
+	r := &reply{answer.StatusCode, body}
+	if r.status >= http.StatusInternalServerError && !r.overQuota() {
 		return nil, fmt.Errorf("%s: %.300s", answer.Status, body)
 	}
-	return &reply{answer.StatusCode, body}, nil
+	return r, nil
 }
 
 // settled repeats a message, as next makes it each time, until it is answered, and says how often it was sent. A nil

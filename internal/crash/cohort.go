@@ -36,6 +36,7 @@ const (
 	promiseCount   promise = "nothing is charged twice"
 	promiseGenuine promise = "nothing is stored or served that its key did not sign"
 	promiseDeleted promise = "an acknowledged delete stays"
+	promiseLimit   promise = "quotas and maxPulls are never exceeded, and what they leave is not lost"
 	promisePage    promise = "an acknowledged page stays, and pulls are counted once"
 	promiseOrder   promise = "the cursor's order is the order of commits"
 	promiseSettle  promise = "an unknown outcome converges"

@@ -203,7 +203,7 @@ func TestBreakagesMustFindTheirPlace(t *testing.T) {
 
 func TestSchedules(t *testing.T) {
 	o := parsed(t, "-seed", "5", "-size", "soak", "-fraction", "0.1", "-faults", "relayd,postgres,wire")
-	if o.rounds != [faults]int{100, 30, 0, 20} {
+	if o.rounds != [faults]int{100, 30, 0, 20, 0} {
 		t.Errorf("a tenth of a soak has %v rounds", o.rounds)
 	}
 	rounds := [faults]int{}
@@ -229,7 +229,7 @@ func TestCommandLine(t *testing.T) {
 	for line, want := range map[string]string{
 		"-size huge":                   "-size is ci or soak",
 		"-fraction 2":                  "-fraction",
-		"-faults flood":                "there are relayd, postgres, power and wire",
+		"-faults flood":                "there are relayd, postgres, power, wire and rush",
 		"-rounds -1":                   "-rounds",
 		"-parallel 0":                  "-parallel",
 		"-patience 1ms":                "-patience",

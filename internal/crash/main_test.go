@@ -22,7 +22,7 @@ func parsed(t *testing.T, args ...string) options {
 	t.Helper()
 	if os.Geteuid() != 0 && os.Getenv("CI") == "" {
 		t.Log("power cuts need root: without them")
-		args = append([]string{"-faults", "relayd,postgres,wire"}, args...)
+		args = append([]string{"-faults", "relayd,postgres,wire,rush"}, args...)
 	}
 	o, err := parseOptions(args, io.Discard)
 	if err != nil {
@@ -54,7 +54,7 @@ func folder(t *testing.T) string {
 // The promises hold at the size that is meant for every run of the tests.
 func TestPromises(t *testing.T) {
 	t.Parallel()
-	o := parsed(t, "-parallel", "3")
+	o := parsed(t, "-parallel", "4")
 	s, err := run(t.Context(), o, newProgress(os.Stderr))
 	if err != nil {
 		t.Fatal(err)

@@ -37,14 +37,15 @@ var errHelp = errors.New("help was asked for")
 
 // sizes are the rounds of a run, in the order of the faults.
 var sizes = map[string][faults]int{
-	"ci":   {faultRelayd: 20, faultPostgres: 10, faultPower: 5, faultWire: 500 / cutsOfRound},
-	"soak": {faultRelayd: 1000, faultPostgres: 300, faultPower: 200, faultWire: 10_000 / cutsOfRound},
+	"ci":   {faultRelayd: 20, faultPostgres: 10, faultPower: 5, faultWire: 500 / cutsOfRound, faultRush: 100},
+	"soak": {faultRelayd: 1000, faultPostgres: 300, faultPower: 200, faultWire: 10_000 / cutsOfRound, faultRush: 1000},
 }
 
 const helpText = `crash breaks relays on purpose and checks that they keep what they promised.
 
-  crash                                20 · 10 · 5 · 10 rounds of SIGKILL of relayd, SIGKILL of Postgres, power cut, 50 cut connections
-  crash -size soak -fraction 0.1       a tenth of 1000 · 300 · 200 · 200
+  crash                                20 · 10 · 5 rounds of SIGKILL of relayd, SIGKILL of Postgres, power cut; 10 of 50 cut
+                                       connections, 100 of 64 people who want what few can have
+  crash -size soak -fraction 0.1       a tenth of 1000 · 300 · 200 · 200 · 1000
   crash -faults power -rounds 3 -seed 7
   crash -broken repeat                 a relayd with a known mistake: the run has to fail
 
@@ -63,7 +64,7 @@ func parseOptions(args []string, errOut io.Writer) (options, error) {
 	set.Uint64Var(&o.seed, "seed", 0, "what decides the schedule; 0: a new one, which is printed")
 	set.StringVar(&size, "size", "ci", "ci or soak: how many rounds")
 	set.Float64Var(&fraction, "fraction", 1, "part of that size, rounded up")
-	set.StringVar(&kinds, "faults", "", "only these, as relayd,postgres,power,wire (default all)")
+	set.StringVar(&kinds, "faults", "", "only these, as relayd,postgres,power,wire,rush (default all)")
 	set.IntVar(&rounds, "rounds", 0, "rounds of each fault, instead of -size")
 	set.IntVar(&o.parallel, "parallel", 2, "relays that are broken at the same time")
 	set.DurationVar(&o.patience, "patience", time.Minute, "how long a relay may take to be back, and a request to be answered")
@@ -117,7 +118,7 @@ func (o *options) chooseRounds(size string, fraction float64, kinds string, roun
 	}
 	delete(wanted, "")
 	for name := range wanted {
-		return usagef("-faults %q: there are relayd, postgres, power and wire", name)
+		return usagef("-faults %q: there are relayd, postgres, power, wire and rush", name)
 	}
 	return nil
 }
@@ -136,7 +137,7 @@ func (o *options) check() error {
 		return &usageError{err}
 	}
 	if o.rounds[faultPower] > 0 && os.Geteuid() != 0 {
-		return usagef("power cuts need root: run as root, or without them with -faults relayd,postgres,wire")
+		return usagef("power cuts need root: run as root, or without them with -faults relayd,postgres,wire,rush")
 	}
 	if o.seed == 0 {
 		var raw [8]byte

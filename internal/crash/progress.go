@@ -118,7 +118,7 @@ func (s *summary) writeText(out io.Writer) error {
 	}
 	_, err := fmt.Fprintf(out, `%s
 seed                      %d
-rounds                    SIGKILL of relayd %d, SIGKILL of Postgres %d, power cut %d, cut connections %d
+rounds                    SIGKILL of relayd %d, SIGKILL of Postgres %d, power cut %d, cut connections %d, rush %d
 writes acknowledged       %d
 unknown outcomes          %d requests of all kinds, each repeated until it was answered
 repeats and races         %d writes sent again, %d on two connections at once
@@ -128,7 +128,7 @@ pulled                    %d records in %d pages; %d told to listeners, who reco
 rows held against that    %d
 slowest return            %d ms from the end of a fault to the next acknowledgement
 time                      %.0f s
-`, verdict, s.Seed, s.Rounds["relayd"], s.Rounds["postgres"], s.Rounds["power"], s.Rounds["wire"], s.Acknowledged, s.Unknown, s.Repeats, s.Races,
+`, verdict, s.Seed, s.Rounds["relayd"], s.Rounds["postgres"], s.Rounds["power"], s.Rounds["wire"], s.Rounds["rush"], s.Acknowledged, s.Unknown, s.Repeats, s.Races,
 		s.Conflicts, s.Forgeries, s.Deletes, s.Served, s.Pages, s.Heard, s.Reconnects, s.Looked, s.SlowestMs, s.Seconds)
 	return err
 }

@@ -113,14 +113,19 @@ func (r *ordeal) run(ctx context.Context, program string) (err error) {
 		// Without the processes, for what failed is looked at as it is.
 		err = errors.Join(err, r.world.close(context.WithoutCancel(ctx)))
 	}()
+	if r.segment.fault == faultRush {
+		if err := r.rushes(ctx); err != nil {
+			return err
+		}
+		return r.world.stop(ctx)
+	}
 	random := newRandom(r.segment.seed)
 	for number := range r.segment.rounds {
 		plan := newPlan(random, number, len(r.world.relays))
 		if err := r.round(ctx, plan); err != nil {
 			return r.explain(err, plan)
 		}
-		r.counts.rounds[r.segment.fault].Add(1)
-		r.progress.step(r.options, r.counts)
+		r.done()
 	}
 	for _, k := range r.kept {
 		if err := k.checkStill(ctx, r.world, r.counts); err != nil {
@@ -128,6 +133,12 @@ func (r *ordeal) run(ctx context.Context, program string) (err error) {
 		}
 	}
 	return r.world.stop(ctx)
+}
+
+// done counts a round.
+func (r *ordeal) done() {
+	r.counts.rounds[r.segment.fault].Add(1)
+	r.progress.step(r.options, r.counts)
 }
 
 // explain says which round it was and what the relays said.

@@ -13,10 +13,11 @@ const (
 	faultPostgres              // SIGKILL of all of Postgres at once: its shared memory is lost
 	faultPower                 // all processes, and what the filesystem has not flushed
 	faultWire                  // connections, within requests and within replies
+	faultRush                  // the same, while 64 at once want what few can have
 	faults                     // how many there are
 )
 
-func (f fault) String() string { return [...]string{"relayd", "postgres", "power", "wire"}[f] }
+func (f fault) String() string { return [...]string{"relayd", "postgres", "power", "wire", "rush"}[f] }
 
 // layout is how a relay is set up.
 type layout int

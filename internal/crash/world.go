@@ -71,7 +71,7 @@ func newWorld(ctx context.Context, o options, s segment, program, dir string) (w
 		return w, err
 	}
 	w.key = w.relays[0].key
-	if s.fault == faultWire {
+	if s.fault == faultWire || s.fault == faultRush {
 		for _, r := range w.relays {
 			wire, err := newWire(*r.url.Load(), newRandom(s.seed))
 			if err != nil {
