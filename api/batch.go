@@ -134,7 +134,7 @@ func (s *Server) writeLines(x *exchange, r *http.Request, user protocol.PublicKe
 			at = append(at, i)
 		}
 	}
-	ctx, cancel := s.work(r)
+	ctx, cancel := s.wholeWork(r)
 	defer cancel()
 	for i, outcome := range s.cfg.Records.Write(ctx, incoming) {
 		lines[at[i]].outcome = outcome

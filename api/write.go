@@ -48,7 +48,7 @@ func (s *Server) writeRecord(x *exchange, r *http.Request, path protocol.Path) (
 	if err := s.authentic(x, e); err != nil {
 		return records.Outcome{}, err
 	}
-	ctx, cancel := s.work(r)
+	ctx, cancel := s.wholeWork(r)
 	defer cancel()
 	outcome := s.cfg.Records.Write(ctx, []records.Incoming{{Envelope: e, Write: &write}})[0]
 	return outcome, outcome.Err
@@ -74,6 +74,12 @@ func checkID(id protocol.RecordID) error {
 		return protocol.Errorf(protocol.CodeBadPath, "a record id is 1 to %d of letters, digits, - and _", protocol.MaxRecordID)
 	}
 	return nil
+}
+
+// wholeWork is the context of writes: that a client left does not end his wait, because until they are decided
+// his bytes are held.
+func (s *Server) wholeWork(r *http.Request) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(r.Context()), s.cfg.Bounds.WorkTimeout)
 }
 
 // work is the context of what the domains do for a request.

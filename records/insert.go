@@ -26,6 +26,47 @@ var copyRecords = db.CopySQL("records", "n", "sender", "receiver", "id", "accoun
 // storeUsual stores new records under distinct paths on their senders' own accounts. It returns those
 // that could not be stored so and have to be judged.
 func (s *Store) storeUsual(ctx context.Context, items []*item) (rest []*item) {
+	rest, err := s.store(ctx, items)
+	if db.IsUniqueViolation(err, pathIndex) {
+		// Somebody repeats what nobody remembers. He is judged, with all that he sends, and the others go on.
+		s.metrics.careful.Inc()
+		others, repeaters := s.withoutRepeaters(ctx, items)
+		if len(others) == 0 {
+			return items
+		}
+		if rest, err = s.store(ctx, others); db.IsUniqueViolation(err, pathIndex) {
+			return items
+		}
+		if err == nil {
+			return append(rest, repeaters...)
+		}
+		s.fail(others, err)
+		return repeaters
+	}
+	if err != nil {
+		s.fail(items, err)
+		return nil
+	}
+	return rest
+}
+
+// withoutRepeaters parts the items of senders who have a record under one of their paths already. Without an
+// answer all are taken for such.
+func (s *Store) withoutRepeaters(ctx context.Context, items []*item) (others, repeaters []*item) {
+	if err := s.lookUp(ctx, s.db.WritePool(), items); err != nil {
+		return nil, items
+	}
+	repeat := make(map[protocol.PublicKey]struct{})
+	for _, it := range items {
+		if it.existing != nil {
+			repeat[it.path.Sender] = struct{}{}
+		}
+	}
+	return part(items, func(it *item) bool { _, does := repeat[it.path.Sender]; return !does })
+}
+
+// store is one attempt of storeUsual.
+func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err error) {
 	charges := make([]books.Charge, len(items))
 	for i, it := range items {
 		charges[i] = it.charge()
@@ -36,7 +77,7 @@ func (s *Store) storeUsual(ctx context.Context, items []*item) (rest []*item) {
 	var fresh []*item
 	buffer := s.buffers.Get().(*[]byte)
 	defer s.putBuffer(buffer)
-	err := s.db.Load(ctx, db.Load{
+	err = s.db.Load(ctx, db.Load{
 		Statement: chargeAndPlace, Args: payment.Args(), Row: []any{&head, &paid},
 		Copy: func() (string, []byte, error) {
 			if fresh, rest = items, nil; len(paid) < payment.Accounts() {
@@ -52,16 +93,11 @@ func (s *Store) storeUsual(ctx context.Context, items []*item) (rest []*item) {
 			return copyRecords, *buffer, nil
 		},
 	})
-	switch {
-	case db.IsUniqueViolation(err, pathIndex):
-		s.metrics.careful.Inc()
-		return items
-	case err != nil:
-		s.fail(items, err)
-		return nil
+	if err != nil {
+		return nil, err
 	}
 	s.stored(fresh)
-	return rest
+	return rest, nil
 }
 
 func partPaid(items []*item, keys [][]byte) (paid, unpaid []*item) {

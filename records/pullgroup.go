@@ -28,7 +28,6 @@ const (
 // the pages, count the pulls, and commit. What a reader asks again, and what fails, is left to a
 // transaction of its own.
 func (s *Store) serve(ctx context.Context, group []*pull) {
-	slices.SortFunc(group, func(a, b *pull) int { return cmp.Compare(lockOf(a.request.Reader), lockOf(b.request.Reader)) })
 	err := s.db.Rounds(ctx, func(b *pgx.Batch) { s.look(b, group) }, func(b *pgx.Batch) error { return s.makePages(b, group) })
 	for _, p := range group {
 		switch {
@@ -49,7 +48,16 @@ func (s *Store) look(b *pgx.Batch, group []*pull) {
 		p.attempt = attempt{}
 		locks[i] = lockOf(p.request.Reader)
 	}
-	b.Queue(`SELECT pg_advisory_xact_lock(k) FROM unnest($1::bigint[]) AS k`, locks)
+	// A reader who is at something else already would make all the others wait: he is served alone.
+	b.Queue(`SELECT i, pg_try_advisory_xact_lock(k) FROM unnest($1::bigint[]) WITH ORDINALITY AS t (k, i)`, locks).Query(func(rows pgx.Rows) error {
+		var i int
+		var locked bool
+		_, err := pgx.ForEachRow(rows, []any{&i, &locked}, func() error {
+			group[i-1].locked = locked
+			return nil
+		})
+		return err
+	})
 	s.storeGots(b, group)
 	s.findPages(b, group)
 	s.findRecords(b, group)
@@ -213,6 +221,9 @@ func (s *Store) makePages(b *pgx.Batch, group []*pull) error {
 	left := int64(maxGroupBytes)
 	for _, p := range group {
 		switch {
+		case !p.locked:
+			p.alone, p.err = true, nil
+			continue
 		case p.alone || p.err != nil:
 			continue
 		case p.after > p.sel.head:
@@ -227,10 +238,11 @@ func (s *Store) makePages(b *pgx.Batch, group []*pull) error {
 			continue
 		}
 		missing, size := s.fill(p)
-		if left -= size; left < 0 && len(made) > 0 {
+		if size > left && len(made) > 0 {
 			p.page, p.alone = nil, true
 			continue
 		}
+		left -= size
 		maps.Copy(absent, missing)
 		made = append(made, p)
 	}
@@ -252,7 +264,7 @@ func (s *Store) fill(p *pull) (absent map[int64]*Line, size int64) {
 	for i := range p.sel.records {
 		r, line := &p.sel.records[i], &p.page.Lines[i]
 		if line.Envelope == nil {
-			line.Envelope = s.recent.envelope(r.n)
+			line.Envelope = s.recent.envelope(r.n, r.hash)
 		}
 		if line.Envelope == nil {
 			absent[r.n] = line

@@ -29,6 +29,7 @@ type pull struct {
 // attempt is what one transaction found out for a pull.
 type attempt struct {
 	page      *Page
+	locked    bool // nobody else serves its reader
 	err       error
 	alone     bool // to be served by a transaction of its own
 	gotStored bool // its acknowledgement is committed
@@ -41,12 +42,13 @@ type pullQueue struct {
 
 	mu     sync.Mutex // guards what follows
 	pulls  []*pull
-	busy   int // transactions under way
+	served map[protocol.PublicKey]struct{} // readers of transactions under way
+	busy   int                             // transactions under way
 	closed bool
 }
 
 func newPullQueue() *pullQueue {
-	q := &pullQueue{}
+	q := &pullQueue{served: make(map[protocol.PublicKey]struct{})}
 	q.ready = sync.NewCond(&q.mu)
 	return q
 }
@@ -59,8 +61,9 @@ func (q *pullQueue) put(p *pull) (accepted, lead bool) {
 	if q.closed || len(q.pulls) >= maxQueuedPulls {
 		return false, false
 	}
-	if len(q.pulls) == 0 && q.busy < servers {
+	if _, served := q.served[p.request.Reader]; len(q.pulls) == 0 && q.busy < servers && !served {
 		q.busy++
+		q.served[p.request.Reader] = struct{}{}
 		return true, true
 	}
 	q.pulls = append(q.pulls, p)
@@ -69,39 +72,48 @@ func (q *pullQueue) put(p *pull) (accepted, lead bool) {
 }
 
 // done ends what put or take began.
-func (q *pullQueue) done() {
+func (q *pullQueue) done(group []*pull) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	for _, p := range group {
+		delete(q.served, p.request.Reader)
+	}
 	q.busy--
 	if len(q.pulls) > 0 || q.closed {
 		q.ready.Signal()
 	}
 }
 
-// take waits for work and takes what fits one transaction, at most one pull of each reader: his pulls
-// follow each other. It returns nil when the queue is closed and empty; after anything else the caller
-// calls done.
+// take waits for work and takes what fits one transaction, at most one pull of each reader, and none of a reader
+// who is being served: his pulls follow each other. It returns nil when the queue is closed and empty; after
+// anything else the caller calls done.
 func (q *pullQueue) take() []*pull {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.pulls) == 0 && !q.closed || q.busy >= servers {
+	for !q.closed || len(q.pulls) > 0 {
+		if q.busy < servers {
+			if taken := q.pick(); len(taken) > 0 {
+				q.busy++
+				return taken
+			}
+		}
 		q.ready.Wait()
 	}
-	if len(q.pulls) == 0 {
-		q.ready.Signal() // the queue is closed: the next may end as well
-		return nil
-	}
-	q.busy++
-	readers := make(map[protocol.PublicKey]struct{}, min(len(q.pulls), maxGroup))
-	var taken, left []*pull
+	q.ready.Signal() // the next may end as well
+	return nil
+}
+
+// pick takes a group out of the queue, if there is one. The caller holds mu.
+func (q *pullQueue) pick() (taken []*pull) {
+	var left []*pull
 	looks := 0
 	for _, p := range q.pulls {
-		_, twice := readers[p.request.Reader]
-		if twice || len(taken) == maxGroup || len(taken) > 0 && looks+p.looks > maxLooks {
+		_, served := q.served[p.request.Reader]
+		if served || len(taken) == maxGroup || len(taken) > 0 && looks+p.looks > maxLooks {
 			left = append(left, p)
 			continue
 		}
-		readers[p.request.Reader] = struct{}{}
+		q.served[p.request.Reader] = struct{}{}
 		taken, looks = append(taken, p), looks+p.looks
 	}
 	if q.pulls = left; len(left) > 0 {
@@ -156,7 +168,7 @@ func (s *Store) serveLoop() {
 // serveGroup serves and answers what put or take gave. A caller who leads may have a deadline, and is
 // not waited for longer.
 func (s *Store) serveGroup(ctx context.Context, group ...*pull) {
-	defer s.pulls.done()
+	defer s.pulls.done(group)
 	limit := time.Now().Add(serveTimeout)
 	if d, ok := ctx.Deadline(); ok && d.Before(limit) {
 		limit = d

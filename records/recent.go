@@ -2,6 +2,8 @@ package records
 
 import (
 	"sync"
+
+	"relaymarket/protocol"
 )
 
 // recentBytes bounds the envelopes that are kept in memory. A message is pulled soon after it was
@@ -22,6 +24,7 @@ type recent struct {
 // held is one envelope in the ring.
 type held struct {
 	n     int64
+	hash  protocol.Hash // a database that lost commits hands their places out again
 	start int
 	size  int
 }
@@ -39,7 +42,7 @@ func (c *recent) add(items []*item) {
 		if len(envelope) > len(c.ring)/4 {
 			continue
 		}
-		h := held{n: it.n, start: c.end, size: len(envelope)}
+		h := held{n: it.n, hash: it.hash, start: c.end, size: len(envelope)}
 		if h.start+h.size > len(c.ring) {
 			h.start = 0
 		}
@@ -65,12 +68,12 @@ func (c *recent) forget(h held) {
 	}
 }
 
-// envelope is a copy of the envelope of the record at that place, nil if it is not held.
-func (c *recent) envelope(n int64) []byte {
+// envelope is a copy of the envelope of the record with that hash at that place, nil if it is not held.
+func (c *recent) envelope(n int64, hash protocol.Hash) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h, ok := c.at[n]
-	if !ok {
+	if !ok || h.hash != hash {
 		return nil
 	}
 	return append([]byte(nil), c.ring[h.start:h.start+h.size]...)

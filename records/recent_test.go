@@ -40,12 +40,15 @@ func TestRecentIsItsModel(t *testing.T) {
 			if count, held := ring.Held(); held > size || count == 0 && in.Envelope.Size() <= size/4 {
 				t.Fatalf("%d records, %d bytes are held in a ring of %d", count, held, size)
 			}
-			if got := ring.Envelope(int64(n)); in.Envelope.Size() <= size/4 && !bytes.Equal(got, in.Envelope.Bytes()) {
+			if got := ring.Envelope(int64(n), in.Envelope.Hash()); in.Envelope.Size() <= size/4 && !bytes.Equal(got, in.Envelope.Bytes()) {
 				t.Fatalf("the newest record is not held whole")
+			}
+			if ring.Envelope(int64(n), protocol.Hash{1}) != nil {
+				t.Fatal("another record's bytes came back for its place")
 			}
 			forgotten := false // going back in time
 			for m := n; m >= 0; m-- {
-				got, want := ring.Envelope(int64(m)), added[m].Envelope.Bytes()
+				got, want := ring.Envelope(int64(m), added[m].Envelope.Hash()), added[m].Envelope.Bytes()
 				switch {
 				case got == nil:
 					forgotten = forgotten || len(want) <= size/4

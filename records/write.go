@@ -72,9 +72,36 @@ func (s *Store) commit(ctx context.Context, items []*item) {
 	if len(rest) == 0 {
 		return
 	}
-	if again := s.judge(ctx, rest, false); len(again) > 0 {
+	if again := s.onlyAdmitted(ctx, s.judge(ctx, rest, false)); len(again) > 0 {
 		s.judge(ctx, again, true)
 	}
+}
+
+// onlyAdmitted refuses the items whose receivers admit nobody of their sender's key, and returns the others. A
+// stranger's writes must not lock the accounts of all whom he names.
+func (s *Store) onlyAdmitted(ctx context.Context, items []*item) (admitted []*item) {
+	if len(items) == 0 {
+		return nil
+	}
+	charges := make([]books.Charge, len(items))
+	for i, it := range items {
+		it.admitted = true
+		charges[i] = it.charge()
+	}
+	admits, err := s.books.Admits(ctx, s.db.WritePool(), charges)
+	if err != nil {
+		s.fail(items, err)
+		return nil
+	}
+	now := s.now()
+	for i, it := range items {
+		if admits[i] {
+			admitted = append(admitted, it)
+		} else if it.outcome.Err = s.refusal(it, now); it.outcome.Err == nil {
+			it.outcome.Err = books.NoAccount(it.path.Sender)
+		}
+	}
+	return admitted
 }
 
 // settleRepeats answers those items that are likely to be stored already, and are. Records do not
@@ -89,7 +116,7 @@ func (s *Store) settleRepeats(ctx context.Context, items []*item) []*item {
 	if len(likely) == 0 {
 		return items
 	}
-	if err := s.lookUp(ctx, s.db.Pool(), likely); err != nil {
+	if err := s.lookUp(ctx, s.db.WritePool(), likely); err != nil {
 		return items // the transaction that follows fails too, or finds them
 	}
 	var left []*item
@@ -175,6 +202,7 @@ func (s *Store) fail(items []*item, err error) {
 	for _, it := range items {
 		it.outcome = Outcome{Err: err}
 	}
+	s.written.add(items, s.clock()) // perhaps they are: their clients will repeat them
 }
 
 // transact runs one transaction that judges: lock accounts → look up → decide → update accounts →
@@ -182,7 +210,7 @@ func (s *Store) fail(items []*item, err error) {
 func (s *Store) transact(ctx context.Context, items []*item, admitted, careful bool) (again []*item, err error) {
 	var fresh []*item
 	now := s.now()
-	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+	err = s.db.WriteTx(ctx, func(tx pgx.Tx) error {
 		again, fresh = nil, nil
 		charges := make([]books.Charge, len(items))
 		for i, it := range items {
@@ -215,6 +243,8 @@ func (s *Store) transact(ctx context.Context, items []*item, admitted, careful b
 		return nil, err
 	}
 	s.stored(fresh)
+	found, _ := part(items, func(it *item) bool { return it.existing != nil })
+	s.written.add(found, s.clock()) // so that the next repeat spoils no transaction
 	for _, it := range items {
 		if it.twin != nil {
 			it.outcome = it.twin.outcome

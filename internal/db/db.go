@@ -27,11 +27,12 @@ import (
 // notice, so more attempts would only hide a defect.
 const maxAttempts = 8
 
-// loaders is how many connections [DB.Load] has for itself, so that no crowd of readers makes a
-// write wait for a connection. There is no work for more: what is loaded waits for one cursor.
+// loaders is how many connections writes have for themselves, so that no crowd of readers makes one
+// wait for a connection. There is no work for more: what is written waits for one cursor.
 const loaders = 2
 
-// DB is two pools of connections, one of them for [DB.Load] alone. It is safe for concurrent use.
+// DB is two pools of connections, one of them for writes: [DB.Load], [DB.WriteTx] and [DB.WritePool]. Who uses
+// it must not need a second connection while he has one. It is safe for concurrent use.
 type DB struct {
 	pool  *pgxpool.Pool
 	loads *pgxpool.Pool
@@ -49,13 +50,19 @@ func Open(ctx context.Context, url string, maxConns int32) (*DB, error) {
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err)
 	}
-	cfg.MaxConns = max(maxConns-loaders, 4)
+	cfg.MaxConns = max(maxConns-loaders, loaders)
 	cfg.ConnConfig.ConnectTimeout = 5 * time.Second
 	// A relay's acknowledgement means durable, whatever the database's own default is.
 	cfg.ConnConfig.RuntimeParams["synchronous_commit"] = "on"
 	cfg.ConnConfig.RuntimeParams["application_name"] = "relayd"
 	// A client that went away must not hold a lock for longer than this.
 	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "30000"
+	// A relay whose host or network is gone must not hold a lock for the two hours of a system's own keep-alive. Where the
+	// connection is a Unix socket these are ignored.
+	cfg.ConnConfig.RuntimeParams["tcp_keepalives_idle"] = "10"
+	cfg.ConnConfig.RuntimeParams["tcp_keepalives_interval"] = "5"
+	cfg.ConnConfig.RuntimeParams["tcp_keepalives_count"] = "3"
+	cfg.ConnConfig.RuntimeParams["tcp_user_timeout"] = "30000"
 	for _, plan := range []string{"enable_seqscan", "enable_bitmapscan", "enable_hashjoin", "enable_mergejoin", "jit"} {
 		cfg.ConnConfig.RuntimeParams[plan] = "off"
 	}
@@ -88,19 +95,27 @@ func (d *DB) Ping(ctx context.Context) error { return Refusal(d.pool.Ping(ctx)) 
 // Pool is for single statements, which need no transaction of their own.
 func (d *DB) Pool() *pgxpool.Pool { return d.pool }
 
+// WritePool is [DB.Pool] for those who write records.
+func (d *DB) WritePool() *pgxpool.Pool { return d.loads }
+
+// WriteTx is [DB.Tx] for those who write records.
+func (d *DB) WriteTx(ctx context.Context, fn func(pgx.Tx) error) error {
+	return d.run(ctx, d.loads, pgx.TxOptions{}, fn)
+}
+
 // Tx runs fn in a READ COMMITTED transaction and commits it. fn may run several times: it must
 // reset whatever it writes outside the transaction. An error of fn rolls back.
 func (d *DB) Tx(ctx context.Context, fn func(pgx.Tx) error) error {
-	return d.run(ctx, pgx.TxOptions{}, fn)
+	return d.run(ctx, d.pool, pgx.TxOptions{}, fn)
 }
 
 // Snapshot runs fn in a read-only REPEATABLE READ transaction: all its statements see one moment.
 func (d *DB) Snapshot(ctx context.Context, fn func(pgx.Tx) error) error {
-	return d.run(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
+	return d.run(ctx, d.pool, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}, fn)
 }
 
-func (d *DB) run(ctx context.Context, opts pgx.TxOptions, fn func(pgx.Tx) error) error {
-	return retry(ctx, func() error { return pgx.BeginTxFunc(ctx, d.pool, opts, fn) })
+func (d *DB) run(ctx context.Context, pool *pgxpool.Pool, opts pgx.TxOptions, fn func(pgx.Tx) error) error {
+	return retry(ctx, func() error { return pgx.BeginTxFunc(ctx, pool, opts, fn) })
 }
 
 func retry(ctx context.Context, attempt func() error) error {

@@ -16,7 +16,7 @@ func (s *Store) SetAdmitted(ctx context.Context, owner protocol.PublicKey, keys 
 		var one int
 		err := tx.QueryRow(ctx, `SELECT 1 FROM accounts WHERE key = $1 FOR UPDATE`, owner[:]).Scan(&one)
 		if err == pgx.ErrNoRows {
-			return noAccount(owner)
+			return NoAccount(owner)
 		}
 		if err != nil {
 			return err
@@ -57,4 +57,31 @@ func (s *Store) admitted(ctx context.Context, owner protocol.PublicKey) ([]Admit
 		return u, err
 	})
 	return list, wrap(err, "read admitted keys of %s", owner)
+}
+
+// querier is a transaction, or a pool.
+type querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+}
+
+// Admits tells of each charge whether its account admits its writer, without locking anything: a first look, before
+// [Store.Lock] decides.
+func (s *Store) Admits(ctx context.Context, q querier, charges []Charge) ([]bool, error) {
+	owners, writers := make([][]byte, len(charges)), make([][]byte, len(charges))
+	for i := range charges {
+		owners[i], writers[i] = charges[i].Account[:], charges[i].Writer[:]
+	}
+	rows, err := q.Query(ctx, `
+		SELECT t.i FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS t (owner, key, i) CROSS JOIN LATERAL (
+		  SELECT 1 FROM admissions a WHERE a.owner = t.owner AND a.key = t.key AND a.max_records > 0 OFFSET 0) a`, owners, writers)
+	if err != nil {
+		return nil, err
+	}
+	admits := make([]bool, len(charges))
+	var i int
+	_, err = pgx.ForEachRow(rows, []any{&i}, func() error {
+		admits[i-1] = true
+		return nil
+	})
+	return admits, err
 }

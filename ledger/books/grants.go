@@ -151,7 +151,7 @@ func (s *Store) Get(ctx context.Context, key protocol.PublicKey) (Account, error
 	}
 	a, err := pgx.CollectExactlyOneRow(rows, s.scan)
 	if errors.Is(err, pgx.ErrNoRows) {
-		return Account{}, noAccount(key)
+		return Account{}, NoAccount(key)
 	}
 	if err != nil {
 		return Account{}, wrap(err, "read account %s", key)
@@ -160,7 +160,8 @@ func (s *Store) Get(ctx context.Context, key protocol.PublicKey) (Account, error
 	return a, err
 }
 
-func noAccount(key protocol.PublicKey) error {
+// NoAccount is the refusal of a key that nobody pays for, with code [protocol.CodeNoAccount].
+func NoAccount(key protocol.PublicKey) error {
 	return protocol.Errorf(protocol.CodeNoAccount, "%s has no account on this relay: ask its operator for one", key.Bech32())
 }
 

@@ -129,14 +129,14 @@ func (b *Batch) Counted(account protocol.PublicKey) time.Time {
 // charge changes nothing.
 func (b *Batch) Charge(c Charge) error {
 	if !b.Active(c.Account) {
-		return noAccount(c.Writer)
+		return NoAccount(c.Writer)
 	}
 	u := b.accounts[c.Account]
 	var adm *admittedUse
 	if c.Writer != c.Account {
 		adm = b.admitted[admission{c.Account, c.Writer}]
 		if adm == nil || adm.Records == 0 {
-			return noAccount(c.Writer)
+			return NoAccount(c.Writer)
 		}
 		if adm.UsedBytes+c.Bytes > adm.Bytes || adm.UsedRecords+1 > adm.Records {
 			return protocol.Errorf(protocol.CodeQuotaAdmitted, "%d of %d bytes and %d of %d records are used until they expire",
