@@ -20,9 +20,11 @@ type reader struct {
 	after   *string
 	next    int
 	pages   map[protocol.PageID]*page
-	pending *page                  // waits for its acknowledgement
-	seen    map[protocol.Path]bool // in pages of his inbox
-	order   []*record              // as they came there
+	pending *page                     // waits for its acknowledgement
+	late    map[protocol.PageID]*page // answered empty, while an attempt whose reply was cut may still arrive, and find something
+	reopen  *page                     // one of these, which did
+	seen    map[protocol.Path]bool    // in pages of his inbox
+	order   []*record                 // as they came there
 }
 
 // page is what a reader knows of one.
@@ -32,11 +34,12 @@ type page struct {
 	leaves  int
 	gots    map[string]bool // acknowledgements that were sent
 	acked   bool
+	tried   int  // how often it was asked for
 	unknown bool // spent: he never had it whole
 }
 
 func newReader(c *caller, key *protocol.PrivateKey) *reader {
-	r := &reader{caller: c, key: key, pages: map[protocol.PageID]*page{}, seen: map[protocol.Path]bool{}}
+	r := &reader{caller: c, key: key, pages: map[protocol.PageID]*page{}, late: map[protocol.PageID]*page{}, seen: map[protocol.Path]bool{}}
 	for _, k := range c.cohort.writers() {
 		r.senders = append(r.senders, k.Public())
 	}
@@ -80,7 +83,10 @@ func (r *reader) pull(ctx context.Context) (empty bool, err error) {
 		}
 		riding = nil
 	}
-	p := r.newPage("page")
+	p := r.reopen
+	if r.reopen = nil; p == nil {
+		p = r.newPage("page")
+	}
 	limit := 1 + r.random.Int64N(60)
 	next := func(int) (message, error) { return r.pullMessage(p, limit, riding) }
 	answer, attempts, err := r.ask(ctx, next)
@@ -92,7 +98,7 @@ func (r *reader) pull(ctx context.Context) (empty bool, err error) {
 	}
 	got := r.take(p, answer, attempts)
 	if got == nil {
-		return answer.problem().Code != protocol.CodePageSpent, nil
+		return answer.problem().Code != protocol.CodePageSpent && r.reopen == nil, nil
 	}
 	r.after = &got.Header.Cursor
 	return got.Header.Records == 0, nil
@@ -160,11 +166,15 @@ func (r *reader) take(p *page, answer *reply, attempts int) *protocol.Page {
 		r.cohort.fault(promisePage, "page %s of %s is answered with no whole page (%v): %s", p.id, r.key.Public(), err, answer)
 		return nil
 	}
+	p.tried += attempts
 	if got.Header.Records == 0 {
+		if attempts > 1 {
+			r.late[p.id] = p
+		}
 		return got
 	}
-	if err := got.CheckRoot(); err != nil || got.Header.Served < 1 || got.Header.Served > int64(attempts) {
-		r.cohort.fault(promisePage, "page %s of %s, asked for %d times: served %d (%v)", p.id, r.key.Public(), attempts, got.Header.Served, err)
+	if err := got.CheckRoot(); err != nil || got.Header.Served < 1 || got.Header.Served > int64(p.tried) {
+		r.cohort.fault(promisePage, "page %s of %s, asked for %d times: served %d (%v)", p.id, r.key.Public(), p.tried, got.Header.Served, err)
 	}
 	p.root, p.leaves = *got.Header.Root, len(got.Lines)
 	r.keep(p)
@@ -182,6 +192,11 @@ func (r *reader) keep(p *page) { r.pages[p.id], r.pending = p, p }
 // refused is for a pull without a page.
 func (r *reader) refused(p *page, answer *reply) {
 	problem := answer.problem()
+	if late := r.lateOf(problem.PageId); late != nil && problem.Code == protocol.CodePageOpen {
+		delete(r.late, late.id)
+		r.reopen = late
+		return
+	}
 	if problem.Code != protocol.CodePageSpent || problem.Root == nil {
 		r.cohort.fault(promisePage, "page %s of %s is answered with %s", p.id, r.key.Public(), answer)
 		return
@@ -192,6 +207,14 @@ func (r *reader) refused(p *page, answer *reply) {
 	r.cohort.lost[r.key.Public()]++
 	r.cohort.mu.Unlock()
 	r.keep(p)
+}
+
+// lateOf is the late page of that id.
+func (r *reader) lateOf(id *string) *page {
+	if id == nil {
+		return nil
+	}
+	return r.late[protocol.PageID(*id)]
 }
 
 // takeLine notes one record of a page. Those of his inbox come once and in order.
