@@ -25,7 +25,7 @@ type requestTopicBuilder struct {
 func requestsTopic(c cast) topic {
 	b := &requestTopicBuilder{}
 	b.Description = "Request objects, as they stand in an otherwise valid envelope, read by somebody who expects the type given. " +
-		"Requests refuse members they do not know; the documents identity and serverBroadcast ignore them."
+		"Requests refuse members they do not know; the documents identity, serverBroadcast and usageReport ignore them."
 	b.write(c)
 	b.pull(c)
 	b.got()
@@ -35,6 +35,7 @@ func requestsTopic(c cast) topic {
 	b.identity(c)
 	b.identityItems(c)
 	b.announcement()
+	b.usageReport()
 	return b.topic
 }
 

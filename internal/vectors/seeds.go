@@ -79,12 +79,13 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		words = append(words, wordSample{bad(w, protocol.CodeMalformed), w})
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
+	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
 }
 
 func requestSeeds(files map[string][]byte, all []sample) {
 	targets := map[string]string{
 		"write": "FuzzDecodeWrite", "pull": "FuzzDecodePull", "got": "FuzzDecodeGot", "listen": "FuzzDecodeListen", "admit": "FuzzDecodeAdmit",
-		"read": "FuzzDecodeTargeted", "identity": "FuzzDecodeIdentity", "serverBroadcast": "FuzzDecodeAnnouncement",
+		"read": "FuzzDecodeTargeted", "identity": "FuzzDecodeIdentity", "serverBroadcast": "FuzzDecodeAnnouncement", "usageReport": "FuzzDecodeUsageReport",
 	}
 	for requestType, target := range targets {
 		var mine []sample
