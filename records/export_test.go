@@ -67,3 +67,6 @@ func (w Written) Add(path protocol.Path, now time.Time) { w.w.add([]*item{{path:
 func (w Written) MayHave(path protocol.Path, signed protocol.Timestamp) bool {
 	return w.w.mayHave(path, signed)
 }
+
+// MaxLook is how many records one look reads, or little more.
+const MaxLook = maxLook

@@ -94,7 +94,7 @@ func pullTogether(t *testing.T, h, store *house) {
 		names, list = append(names, who), append(list, r)
 	}
 	pages, errs, alone := store.store.PullTogether(t.Context(), list...)
-	if alone != 4 { // asks again, false root, unknown page, dense
+	if alone != 5 { // asks again, false root, unknown page, used up, dense
 		t.Errorf("%d pulls were left alone", alone)
 	}
 	for i, who := range names {

@@ -34,6 +34,7 @@ type attempt struct {
 	alone     bool // to be served by a transaction of its own
 	gotStored bool // its acknowledgement is committed
 	sel       selection
+	ended     []protocol.PublicKey // whose records were found that have ended, one for each
 }
 
 // pullQueue is what waits for a server. It never blocks a producer.
