@@ -61,6 +61,9 @@ func (b *Builder) Add(l *Line) ([]byte, error) {
 // Lines is how many were added.
 func (b *Builder) Lines() int64 { return b.tree.Leaves() }
 
+// Totals are what they come to, after the last line added.
+func (b *Builder) Totals() Totals { return b.totals }
+
 // Report is the unsigned report over what was added, at least one line.
 func (b *Builder) Report() *protocol.UsageReport {
 	r := &protocol.UsageReport{Contract: b.who.Contract, First: b.before.Last + 1, Last: b.before.Last + b.tree.Leaves(),

@@ -85,10 +85,10 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 		return
 	}
 	// Not "got IS NULL": the planner would begin with the index of all open pages.
-	b.Queue(`UPDATE pages p SET got = t.got, got_at = $5
+	b.Queue(`WITH g AS (UPDATE pages p SET got = t.got, got_at = $5
 		FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got)
 		WHERE p.reader = t.reader AND p.page_id = t.page_id AND p.root = t.root AND p.got_at IS NULL
-		RETURNING p.reader`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
+		`+postAcks+` SELECT reader FROM g`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
 		var reader []byte
 		_, err := pgx.ForEachRow(rows, []any{&reader}, func() error {
 			p := byReader[protocol.PublicKey(reader)]
@@ -98,6 +98,11 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 		return err
 	})
 }
+
+// postAcks ends the common table expression g, which updates pages p, and has the ledger post what the
+// acknowledged pages' records cost their bills, in the same statement and at no cost to pages of grants. The time is $5.
+const postAcks = `RETURNING p.reader, p.page_id, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto),
+	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, at) SELECT reader, page_id, upto, $5 FROM g WHERE upto IS NOT NULL)`
 
 // findPages queues the look for pages that exist under a pull's id, which are served again alone, and
 // for pages that wait for their acknowledgement, which refuse it.
@@ -147,12 +152,12 @@ func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 			senders[i] = append(senders[i], r.Senders[k][:]...)
 		}
 	}
-	b.Queue(`SELECT t.i, c.n, f.n, f.sender, f.id, f.hash, f.bytes, f.max_pulls, f.remaining, f.live, f.envelope
+	b.Queue(`SELECT t.i, c.n, f.n, f.sender, f.id, f.hash, f.bytes, f.max_pulls, f.remaining, f.live, f.bill, f.envelope
 		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[], $5::integer[], $6::integer[])
 		  WITH ORDINALITY AS t (reader, senders, after, most, each, inline, i)
 		LEFT JOIN LATERAL (
 		  SELECT r.* FROM generate_series(1, octet_length(t.senders) - 31, 32) AS k CROSS JOIN LATERAL (
-		    SELECT r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, p.remaining, r.expires > $8 AND coalesce(p.remaining, 1) > 0 AS live,
+		    SELECT r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, p.remaining, r.expires > $8 AND coalesce(p.remaining, 1) > 0 AS live, r.bill,
 		      CASE WHEN r.n < $7 AND r.bytes <= t.inline THEN r.envelope END AS envelope
 		    FROM records r LEFT JOIN pulls p ON p.n = r.n
 		    WHERE r.receiver = t.reader AND r.sender = substring(t.senders FROM k FOR 32) AND r.n > t.after AND r.state = 0
@@ -164,12 +169,12 @@ func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 func readFound(rows pgx.Rows, group []*pull) error {
 	var i int
 	var head int64
-	var n *int64
+	var n, bill *int64
 	var id *string
 	var sender, hash, envelope []byte
 	var size, most, remaining *int32
 	var live *bool
-	_, err := pgx.ForEachRow(rows, []any{&i, &head, &n, &sender, &id, &hash, &size, &most, &remaining, &live, &envelope}, func() error {
+	_, err := pgx.ForEachRow(rows, []any{&i, &head, &n, &sender, &id, &hash, &size, &most, &remaining, &live, &bill, &envelope}, func() error {
 		p := group[i-1]
 		p.sel.head = head
 		if n == nil {
@@ -180,7 +185,7 @@ func readFound(rows pgx.Rows, group []*pull) error {
 			return nil
 		}
 		r := picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id), hash: protocol.Hash(hash),
-			bytes: *size, remaining: *most, envelope: envelope}
+			bytes: *size, remaining: *most, bill: orNone(bill), envelope: envelope}
 		if remaining != nil {
 			r.remaining, r.pulled = *remaining, true
 		}
@@ -295,19 +300,23 @@ func queuePages(b *pgx.Batch, made []*pull, now int64) {
 	k := len(made)
 	readers, senders, hashes, roots := make([][]byte, k), make([][]byte, k), make([][]byte, k), make([][]byte, k)
 	pageIDs, ns, ids, sizes := make([]string, k), make([]string, k), make([]string, k), make([]string, k)
-	ends, more := make([]int64, k), make([]bool, k)
+	ends, more, bills := make([]int64, k), make([]bool, k), make([]*string, k)
 	for i, p := range made {
 		c := p.sel.columns()
 		readers[i], pageIDs[i] = p.request.Reader[:], string(p.request.PageID)
 		senders[i], hashes[i], roots[i] = c.senders, c.hashes, p.page.Header.Root[:]
 		ns[i], ids[i], sizes[i] = arrayOf(c.ns), `{"`+strings.Join(c.ids, `","`)+`"}`, arrayOf(c.sizes) // an id has no quotes
 		ends[i], more[i] = p.sel.end()
+		if c.bills != nil {
+			text := arrayOf(c.bills)
+			bills[i] = &text
+		}
 	}
-	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served)
-		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1
-		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[])
-		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more)`,
-		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more)
+	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills)
+		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[]
+		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[])
+		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills)`,
+		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills)
 }
 
 func arrayOf[I int32 | int64](numbers []I) string {
