@@ -1,6 +1,7 @@
 package protocol
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -107,6 +108,34 @@ type UsageHeader struct {
 	Lines  int64     `json:"lines"`            // that follow; 0 when their evidence is not kept any more
 	More   bool      `json:"more"`             // there is another report after this one
 	Path   []Hash    `json:"path,omitempty"`
+}
+
+// ParseUsageHeader reads the line, which need not be canonical. Errors have code [CodeMalformed] or
+// [CodeNotCanonical].
+func ParseUsageHeader(line []byte) (*UsageHeader, error) {
+	value := jsontext.Value(bytes.Clone(line))
+	if err := value.Canonicalize(); err != nil {
+		return nil, Errorf(CodeMalformed, "the first line is no header of a report")
+	}
+	var raw struct {
+		Report jsontext.Value `json:"report"`
+		Lines  int64          `json:"lines"`
+		More   bool           `json:"more"`
+		Path   []Hash         `json:"path"`
+	}
+	if err := DecodeDocument(value, &raw, "lines", "more"); err != nil {
+		return nil, err
+	}
+	h := &UsageHeader{Lines: raw.Lines, More: raw.More, Path: raw.Path}
+	if h.Lines < 0 || h.Lines > MaxReportLines {
+		return nil, Errorf(CodeMalformed, "a report has at most %d lines", MaxReportLines)
+	}
+	if raw.Report == nil {
+		return h, nil
+	}
+	var err error
+	h.Report, err = ParseEnvelope(raw.Report)
+	return h, err
 }
 
 // Receipt is a reader's statement to a sender that he has a record, and from which relay.

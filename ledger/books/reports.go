@@ -173,36 +173,53 @@ func (s *Store) signReport(ctx context.Context, tx pgx.Tx, b bill, contract prot
 	return err
 }
 
+// readBlocks is how many blocks are read at once: whoever takes lines slowly holds no connection meanwhile.
+const readBlocks = 16
+
 // readLines visits lines of a bill in their order, numbered.
 func readLines(ctx context.Context, q Querier, bill, first, last int64, visit func(*ledger.Line) error) error {
-	rows, err := q.Query(ctx, `SELECT last, lines FROM ledger_blocks WHERE bill = $1 AND last >= $2 ORDER BY last`, bill, first)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var end int64
-		var block []byte
-		if err := rows.Scan(&end, &block); err != nil {
+	for from := first; from <= last; {
+		rows, err := q.Query(ctx, `SELECT last, lines FROM ledger_blocks WHERE bill = $1 AND last >= $2 ORDER BY last LIMIT $3`, bill, from, readBlocks)
+		if err != nil {
 			return err
 		}
-		var lines []*ledger.Line
-		if err := decodeBlock(block, func(l *ledger.Line) error { lines = append(lines, l); return nil }); err != nil {
+		blocks, err := pgx.CollectRows(rows, pgx.RowToStructByPos[block])
+		if err != nil {
 			return err
 		}
-		for i, l := range lines {
-			if l.Seq = end - int64(len(lines)) + int64(i) + 1; l.Seq < first {
-				continue
-			}
-			if l.Seq > last {
-				return nil
-			}
-			if err := visit(l); err != nil {
+		if len(blocks) == 0 {
+			return errBlock
+		}
+		for _, b := range blocks {
+			if err := b.visit(from, last, visit); err != nil {
 				return err
 			}
+			from = b.Last + 1
 		}
 	}
-	return rows.Err()
+	return nil
+}
+
+type block struct {
+	Last  int64
+	Lines []byte
+}
+
+// visit visits the lines of a block within bounds.
+func (b block) visit(first, last int64, visit func(*ledger.Line) error) error {
+	var lines []*ledger.Line
+	if err := decodeBlock(b.Lines, func(l *ledger.Line) error { lines = append(lines, l); return nil }); err != nil {
+		return err
+	}
+	for i, l := range lines {
+		if l.Seq = b.Last - int64(len(lines)) + int64(i) + 1; l.Seq < first || l.Seq > last {
+			continue
+		}
+		if err := visit(l); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Lines visits the lines of a report in their order, in the wire form that its root commits to. It holds few in memory
