@@ -13,6 +13,7 @@ import (
 )
 
 func TestSend(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
 	q := open(t, n, func(c *wallet.Config) { c.Branch = branchOf(2) })
@@ -61,6 +62,7 @@ func TestSend(t *testing.T) {
 }
 
 func TestSendRefusals(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 1)
 	to := p.address(wallet.P2WPKH)
@@ -90,6 +92,7 @@ func TestSendRefusals(t *testing.T) {
 
 // Somebody else with the same seed was faster: the node refuses, and the wallet does not count on it.
 func TestPublishConflict(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 1)
 	twin := open(t, n)
