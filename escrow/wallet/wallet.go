@@ -31,7 +31,7 @@ const (
 	// recoveryWindow is how many unused addresses ahead of the last used one are looked for.
 	recoveryWindow = 100
 	// openPatience is how long another process may hold the file until Open gives up.
-	openPatience = 3 * time.Second
+	openPatience = time.Second
 	// syncRetry is how long btcwallet waits before it tries again to synchronize with a node that was down.
 	syncRetry = time.Second
 
@@ -215,7 +215,7 @@ func (w *Wallet) unlock(root *hdkeychain.ExtendedKey) error {
 	if err != nil {
 		return err
 	}
-	want, err := accountKey(root, w.params)
+	want, err := accountKey(root)
 	if err != nil {
 		return err
 	}
@@ -233,12 +233,13 @@ func (w *Wallet) unlock(root *hdkeychain.ExtendedKey) error {
 	return nil
 }
 
-// accountKey is the public key of BIP84's account 0.
-func accountKey(root *hdkeychain.ExtendedKey, params *chaincfg.Params) (*btcec.PublicKey, error) {
+// accountKey is the public key of BIP84's account 0, derived as btcwallet does, which differs from BIP32 for a key in 256.
+func accountKey(root *hdkeychain.ExtendedKey) (*btcec.PublicKey, error) {
 	const hardened = hdkeychain.HardenedKeyStart
+	scope := waddrmgr.KeyScopeBIP0084
 	key := root
-	for _, step := range []uint32{hardened + 84, hardened + params.HDCoinType, hardened} {
-		next, err := key.Derive(step)
+	for _, step := range []uint32{hardened + scope.Purpose, hardened + scope.Coin, hardened} {
+		next, err := key.DeriveNonStandard(step) //nolint:staticcheck // as the wallet
 		if key != root {
 			key.Zero()
 		}
