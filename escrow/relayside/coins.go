@@ -3,12 +3,14 @@ package relayside
 import (
 	"context"
 	"errors"
+	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -113,24 +115,54 @@ func (m *Manager) tellWallet(ctx context.Context) error {
 	return m.freshPayout(ctx)
 }
 
-// keepCoins has the wallet spend for nothing else what contracts were given.
+// keptFor is how long the wallet keeps a contract's coins at a time; they are kept again long before.
+const keptFor = 24 * time.Hour
+
+// keepCoins has the wallet spend for nothing else what contracts were given, and gives back what they cannot use any more.
 func (m *Manager) keepCoins(ctx context.Context) error {
-	rows, err := m.db.Pool().Query(ctx, `SELECT outpoint FROM contract_coins WHERE contract IS NOT NULL`)
+	rows, err := m.db.Pool().Query(ctx, `SELECT k.contract, array_agg(k.outpoint), c.state FROM contract_coins k
+		JOIN contracts c ON c.id = k.contract GROUP BY k.contract, c.state`)
 	if err != nil {
 		return wrap(err, "read the coins of contracts")
 	}
-	given, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (wire.OutPoint, error) {
-		var key []byte
-		err := row.Scan(&key)
-		if err != nil {
-			return wire.OutPoint{}, err
-		}
-		return outpointOf(key), nil
-	})
-	if err != nil || len(given) == 0 {
+	type given struct {
+		Contract  []byte
+		Outpoints [][]byte
+		State     string
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[given])
+	if err != nil {
 		return wrap(err, "read the coins of contracts")
 	}
-	return wrap(m.cfg.Wallet.Keep(ctx, given), "keep the coins of contracts")
+	for _, g := range all {
+		id := escrow.ID(g.Contract)
+		if escrow.Final(escrow.State(g.State)) {
+			if err := m.releaseCoins(ctx, id); err != nil {
+				return err
+			}
+			continue
+		}
+		coins := make([]wire.OutPoint, len(g.Outpoints))
+		for i, key := range g.Outpoints {
+			coins[i] = outpointOf(key)
+		}
+		// A coin that is spent is not the wallet's to keep any more, mostly by the funding it was given for.
+		if err := m.cfg.Wallet.Keep(ctx, id.String(), coins, keptFor); err != nil && !errors.Is(err, wallet.ErrSpent) {
+			return wrap(err, "keep the coins of contract %s", id.Short())
+		}
+	}
+	return nil
+}
+
+// releaseCoins takes back what a contract was given, if it is still there: the next look at the wallet offers it again.
+func (m *Manager) releaseCoins(ctx context.Context, id escrow.ID) error {
+	if err := m.cfg.Wallet.Release(ctx, id.String()); err != nil {
+		return wrap(err, "release the coins of contract %s", id.Short())
+	}
+	return wrap(m.workTx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `DELETE FROM contract_coins WHERE contract = $1`, id[:])
+		return err
+	}), "release the coins of contract %s", id.Short())
 }
 
 // freshPayout replaces the payout script when a contract was signed with it.
@@ -140,7 +172,7 @@ func (m *Manager) freshPayout(ctx context.Context) error {
 	if err != nil || !wanted {
 		return wrap(err, "read the payout script")
 	}
-	script, err := m.cfg.Wallet.NewScript(ctx)
+	script, err := m.cfg.Wallet.NewScript(ctx, wallet.P2TR)
 	if err != nil {
 		return wrap(err, "draw a payout script")
 	}

@@ -14,6 +14,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
+	"relaymarket/escrow/wallet"
 	"relaymarket/internal/db"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
@@ -55,15 +56,19 @@ var (
 
 // Wallet is where the relay's bonds come from and its money goes to. Only the process that holds the lease uses it.
 type Wallet interface {
-	// NewScript is a fresh payout script of the wallet.
-	NewScript(ctx context.Context) (protocol.Script, error)
-	// Coins are the confirmed, unspent P2WPKH and P2TR coins that nothing else in the wallet wants.
+	// NewScript is a fresh output script of the wallet.
+	NewScript(ctx context.Context, kind wallet.Kind) (protocol.Script, error)
+	// Coins are the coins that can be spent now, leased ones included.
 	Coins(ctx context.Context) ([]escrow.Coin, error)
-	// Keep leases coins, so that the wallet spends them for nothing else; repeated, it renews the lease.
-	Keep(ctx context.Context, coins []wire.OutPoint) error
-	// SignFunding signs and finalizes the inputs that are the wallet's own and leaves the others as they are.
-	SignFunding(ctx context.Context, packet *psbt.Packet) error
+	// Keep leases these very coins under a key, or prolongs that lease.
+	Keep(ctx context.Context, key string, coins []wire.OutPoint, duration time.Duration) error
+	// Release ends the lease of a key, if it has one.
+	Release(ctx context.Context, key string) error
+	// SignFunding finalizes the inputs that spend the coins leased under the key, and leaves all others as they are.
+	SignFunding(ctx context.Context, key string, packet *psbt.Packet) error
 }
+
+var _ Wallet = (*wallet.Wallet)(nil)
 
 // Config is what a [Manager] needs.
 type Config struct {

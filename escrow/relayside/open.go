@@ -142,15 +142,16 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 	if err != nil {
 		return err
 	}
-	if r.Deposit < offer.MinDeposit {
-		return protocol.Errorf(protocol.CodeWrongAmount, "a deposit here is at least %d satoshi", int64(offer.MinDeposit))
+	if r.Deposit < offer.MinPrepay {
+		return protocol.Errorf(protocol.CodeWrongAmount, "a deposit here is at least %d satoshi", int64(offer.MinPrepay))
 	}
 	if err := escrow.CheckExpiry(uint32(r.Expiry), height); err != nil {
 		return err
 	}
 	o.terms = escrow.Contract{
 		ID: r.Contract, Network: m.cfg.Network, User: o.request.From, Relay: m.cfg.Relay, UserKey: r.UserKey, UserScript: r.UserScript,
-		Deposit: r.Deposit, Bond: offer.bond(r.Deposit), OpeningPrice: offer.OpeningPrice, CreditLimit: offer.CreditLimit, Prices: offer.Prices,
+		Deposit: r.Deposit, Bond: offer.Bond(r.Deposit), OpeningPrice: offer.OpeningPrice, CreditLimit: offer.CreditLimit,
+		Prices: escrow.Prices{StorageMsatPerGBDay: offer.StorageMsatPerGBDay, BandwidthMsatPerGB: offer.BandwidthMsatPerGB},
 		Expiry: uint32(r.Expiry), Announcement: r.Announcement, Renews: r.Renews,
 	}
 	for _, w := range r.Writers {
