@@ -115,3 +115,31 @@ func (c *Client) hashAt(ctx context.Context, height uint32) (chainhash.Hash, err
 	}
 	return *hash, nil
 }
+
+// Header is the header of a block.
+type Header struct {
+	wire.BlockHeader
+	Height uint32
+}
+
+// Header fetches the header of a block, which need not be on the best chain. Errors: ErrNotFound, ErrUnreachable.
+func (c *Client) Header(ctx context.Context, hash chainhash.Hash) (Header, error) {
+	var verbose btcjson.GetBlockHeaderVerboseResult
+	err := c.call(ctx, "getblockheader", &verbose, hash.String(), true)
+	if refusedWith(err, btcjson.ErrRPCBlockNotFound) {
+		return Header{}, fmt.Errorf("%w: block %v", ErrNotFound, hash)
+	}
+	if err != nil {
+		return Header{}, err
+	}
+	var raw string
+	if err := c.call(ctx, "getblockheader", &raw, hash.String(), false); err != nil {
+		return Header{}, err
+	}
+	header := Header{Height: uint32(verbose.Height)}
+	bytes80, err := hex.DecodeString(raw)
+	if err != nil || verbose.Height < 0 || header.Deserialize(bytes.NewReader(bytes80)) != nil || header.BlockHash() != hash {
+		return Header{}, fmt.Errorf("%w: the header of block %v cannot be read", ErrUnreachable, hash)
+	}
+	return header, nil
+}
