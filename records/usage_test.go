@@ -334,16 +334,16 @@ func TestPostingUnderConcurrency(t *testing.T) {
 	p := h.payer()
 	bob := key(t)
 	var mu sync.Mutex
-	var group sync.WaitGroup
+	var group, posters sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
 	for _, house := range []*house{h, other} {
-		go func() {
+		posters.Go(func() {
 			for ctx.Err() == nil {
 				if err := house.books.Post(ctx); err != nil && ctx.Err() == nil {
 					t.Error(err)
 				}
 			}
-		}()
+		})
 		for w := range 4 {
 			group.Go(func() {
 				for i := range 50 {
@@ -373,6 +373,7 @@ func TestPostingUnderConcurrency(t *testing.T) {
 	})
 	group.Wait()
 	cancel()
+	posters.Wait()
 	p.check(t)
 	if p.place.Last < 400+2*68 {
 		t.Errorf("%d lines", p.place.Last)
