@@ -22,6 +22,7 @@ import (
 const (
 	postEvery   = 500 * time.Millisecond // between looks when nothing is to do
 	postTimeout = 30 * time.Second
+	postRetry   = 20 * time.Millisecond
 	postPlaces  = 5000 // records looked through in one transaction
 	postFacts   = 5000
 	postPages   = 50
@@ -34,7 +35,7 @@ func (s *Store) Run(ctx context.Context) error {
 	defer t.Stop()
 	var tidied time.Time
 	for {
-		if err := s.Post(ctx); err != nil && ctx.Err() == nil {
+		if err := s.post(ctx); err != nil && !errors.Is(err, errPosting) && ctx.Err() == nil {
 			s.log.Warn("post the ledger: it is tried again", "err", err)
 		}
 		if now := s.clock(); now.Sub(tidied).Abs() > tidyEvery {
@@ -51,13 +52,31 @@ func (s *Store) Run(ctx context.Context) error {
 	}
 }
 
-// Post posts all that is to be posted at this moment, unless another process is at it. [Store.Run] does so all the
-// time; calling it at any other time is safe.
+// errPosting: another process posts.
+var errPosting = errors.New("another process posts")
+
+// Post posts all that is to be posted at this moment. [Store.Run] does so all the time; calling it at any other time is
+// safe.
 func (s *Store) Post(ctx context.Context) error {
+	for {
+		err := s.post(ctx)
+		if !errors.Is(err, errPosting) {
+			return wrap(err, "post the ledger")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(postRetry):
+		}
+	}
+}
+
+// post posts all, unless another process is at it, which is errPosting.
+func (s *Store) post(ctx context.Context) error {
 	for {
 		more, err := s.postSome(ctx)
 		if err != nil || !more {
-			return wrap(err, "post the ledger")
+			return err
 		}
 	}
 }
@@ -80,7 +99,7 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 		err := tx.QueryRow(ctx, `SELECT p.n, c.n, EXISTS (SELECT FROM bills) FROM ledger_posted p, relay_cursor c FOR UPDATE OF p SKIP LOCKED`).
 			Scan(&from, &head, &billed)
 		if errors.Is(err, pgx.ErrNoRows) {
-			return nil
+			return errPosting
 		}
 		if err != nil {
 			return err
