@@ -1,4 +1,6 @@
-package keyfile
+// Package atomicfile puts a secret or precious file in its place in one step: a crash leaves what was there before,
+// or all of the new one. Files have mode 0600 and are on the disk when a call returns.
+package atomicfile
 
 import (
 	"errors"
@@ -10,26 +12,31 @@ import (
 	"syscall"
 )
 
-// writeFile puts data at path in one step: a crash leaves what was there, or
-// all of data. Without replace it fails with ErrExists if anything is there.
-func writeFile(path string, data []byte, replace bool) error {
+// Mode is the mode of every file made here: its owner's alone.
+const Mode fs.FileMode = 0o600
+
+// Replace puts data at path, over whatever file is there.
+func Replace(path string, data []byte) error {
+	return write(path, data, os.Rename)
+}
+
+// Create puts data at path, and fails with fs.ErrExist if anything is there, also when two processes create one
+// at the same time.
+func Create(path string, data []byte) error { return write(path, data, placeNew) }
+
+func write(path string, data []byte, place func(from, to string) error) error {
 	folder := filepath.Dir(path)
 	temporary, err := writeTemporary(folder, filepath.Base(path), data)
 	if err != nil {
-		return fmt.Errorf("write the key file: %w", err)
+		return fmt.Errorf("write the file: %w", err)
 	}
 	// After a rename there is nothing left to remove.
 	defer func() { _ = os.Remove(temporary) }()
-	if replace {
-		err = os.Rename(temporary, path)
-	} else {
-		err = placeNew(temporary, path)
-	}
-	if err != nil {
-		return fmt.Errorf("write the key file: %w", err)
+	if err := place(temporary, path); err != nil {
+		return fmt.Errorf("write the file: %w", err)
 	}
 	if err := syncFolder(folder); err != nil {
-		return fmt.Errorf("the key file is written, but a power cut now may lose it: %w", err)
+		return fmt.Errorf("the file is written, but a power cut now may lose it: %w", err)
 	}
 	return nil
 }
@@ -48,7 +55,7 @@ func writeTemporary(folder, base string, data []byte) (name string, err error) {
 		}
 	}()
 	if runtime.GOOS != "windows" {
-		if err := f.Chmod(fileMode); err != nil {
+		if err := f.Chmod(Mode); err != nil {
 			return "", err
 		}
 	}
@@ -69,7 +76,7 @@ func placeNew(temporary, path string) error {
 		return nil
 	}
 	if errors.Is(err, fs.ErrExist) {
-		return existsError(path)
+		return err
 	}
 	return placeWithoutLinks(temporary, path)
 }
@@ -77,9 +84,9 @@ func placeNew(temporary, path string) error {
 // placeWithoutLinks is placeNew where the file system has no hard links: it
 // takes the name with an empty file first.
 func placeWithoutLinks(temporary, path string) error {
-	placeholder, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, fileMode)
+	placeholder, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, Mode)
 	if errors.Is(err, fs.ErrExist) {
-		return existsError(path)
+		return err
 	}
 	if err != nil {
 		return err
