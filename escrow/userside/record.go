@@ -31,24 +31,25 @@ const (
 
 // Record is a contract as it is on this disk.
 type Record struct {
-	ID       protocol.ContractID
-	Network  protocol.Network
-	Relay    protocol.PublicKey
-	Address  string // of the relay
-	State    protocol.ContractState
-	Step     Step
-	Foreign  bool   // the funding's inputs are of a wallet that this program cannot sign with
-	Request  []byte // canonical contractOpen; nil if restored
-	Answer   []byte // envelope of contractServerAddInputs; nil before it came, and if restored
-	Document []byte // backup document, JSON; nil before StepAnswered
-	PSBT     protocol.PSBT
-	Accepted protocol.Msat  // cumulative usage that the user accepted
-	Cushion  btcutil.Amount // how far payments may run ahead of it
-	Renewed  *protocol.ContractID
-	Told     []byte // envelope of the relay's last contractStatus
-	Fault    string // why the exchange does not go on; empty if it does
-	Created  protocol.Timestamp
-	Changed  protocol.Timestamp
+	ID        protocol.ContractID
+	Network   protocol.Network
+	Relay     protocol.PublicKey
+	Address   string // of the relay
+	State     protocol.ContractState
+	Step      Step
+	Foreign   bool   // the funding's inputs are of a wallet that this program cannot sign with
+	Announced []byte // envelope of the announcement relied on; nil if restored
+	Request   []byte // canonical contractOpen; nil if restored
+	Answer    []byte // envelope of contractServerAddInputs; nil before it came, and if restored
+	Document  []byte // backup document, JSON; nil before StepAnswered
+	PSBT      protocol.PSBT
+	Accepted  protocol.Msat  // cumulative usage that the user accepted
+	Cushion   btcutil.Amount // how far payments may run ahead of it
+	Renewed   *protocol.ContractID
+	Told      []byte // envelope of the relay's last contractStatus
+	Fault     string // why the exchange does not go on; empty if it does
+	Created   protocol.Timestamp
+	Changed   protocol.Timestamp
 
 	Payments     []Payment     // in the order of seq
 	Transactions []Transaction // in the order they were made or seen
@@ -103,13 +104,13 @@ func (r *Record) Transaction(id protocol.TxID) *Transaction {
 	return nil
 }
 
-const recordColumns = `SELECT id, network, relay, address, state, step, foreign_inputs, request, answer, document, psbt,
+const recordColumns = `SELECT id, network, relay, address, state, step, foreign_inputs, announced, request, answer, document, psbt,
 	accepted, cushion, renewed_by, told, fault, created, changed FROM contracts `
 
 func scanRecord(scan func(...any) error) (Record, error) {
 	var r Record
 	var id, relay, renewed []byte
-	err := scan(&id, &r.Network, &relay, &r.Address, &r.State, &r.Step, &r.Foreign, &r.Request, &r.Answer, &r.Document, &r.PSBT,
+	err := scan(&id, &r.Network, &relay, &r.Address, &r.State, &r.Step, &r.Foreign, &r.Announced, &r.Request, &r.Answer, &r.Document, &r.PSBT,
 		&r.Accepted, &r.Cushion, &renewed, &r.Told, &r.Fault, &r.Created, &r.Changed)
 	copy(r.ID[:], id)
 	copy(r.Relay[:], relay)
@@ -123,10 +124,10 @@ func scanRecord(scan func(...any) error) (Record, error) {
 // insert adds a contract. One that is there already is left alone, and the answer false.
 func (u *unit) insert(ctx context.Context, r *Record) (bool, error) {
 	r.Created, r.Changed = u.now, u.now
-	result, err := u.ExecContext(ctx, `INSERT INTO contracts (id, network, relay, address, state, step, foreign_inputs, request, answer,
+	result, err := u.ExecContext(ctx, `INSERT INTO contracts (id, network, relay, address, state, step, foreign_inputs, announced, request, answer,
 		document, psbt, accepted, cushion, renewed_by, told, fault, created, changed)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
-		r.ID[:], r.Network, r.Relay[:], r.Address, r.State, r.Step, r.Foreign, r.Request, r.Answer, r.Document, r.PSBT,
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING`,
+		r.ID[:], r.Network, r.Relay[:], r.Address, r.State, r.Step, r.Foreign, r.Announced, r.Request, r.Answer, r.Document, r.PSBT,
 		r.Accepted, r.Cushion, optionalID(r.Renewed), r.Told, r.Fault, r.Created, r.Changed)
 	if err != nil {
 		return false, err

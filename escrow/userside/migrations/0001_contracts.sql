@@ -18,6 +18,7 @@ CREATE TABLE contracts (
   state      TEXT NOT NULL,
   step       TEXT NOT NULL CHECK (step IN ('drawn', 'answered', 'kept', 'signed', 'taken', 'restored', 'over')),
   foreign_inputs INTEGER NOT NULL, -- the inputs belong to a wallet that is not ours to sign with
+  announced  BLOB,                 -- the envelope of the announcement relied on: null if restored
   request    BLOB,                 -- the contractOpen as it is asked, again and again: null if restored
   answer     BLOB,                 -- the envelope of contractServerAddInputs, as evidence
   document   BLOB,                 -- the backup document: all that a refund needs beside the seed

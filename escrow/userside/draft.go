@@ -1,0 +1,269 @@
+package userside
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/go-json-experiment/json"
+
+	"relaymarket/escrow"
+	"relaymarket/protocol"
+)
+
+// Wish is what the user wants of a contract. Zero values stand for what is usual.
+type Wish struct {
+	ID           protocol.ContractID // zero: drawn. Given when writers had to consent to it first
+	Announcement *protocol.Envelope  // of the relay, verified: the terms that are relied on
+	Address      string              // of the relay
+	Deposit      btcutil.Amount      // P
+	Lifetime     uint32              // T − tip, in blocks; 0: escrow.DefaultLifetime
+	Feerate      escrow.Feerate      // 0: as the node estimates
+	Cushion      *btcutil.Amount     // nil: as much as the relay's credit limit, what it risks in turn
+	Writers      []protocol.ContractWriter
+	Renews       *protocol.ContractID
+	// Part are inputs and change of a wallet that is not ours to sign with; nil: the wallet chooses.
+	Part *escrow.Part
+}
+
+// Draft is a contract as it would be asked for. Its coins are leased; nothing is signed, sent or written down.
+type Draft struct {
+	Record  *Record
+	Request *protocol.ContractOpen
+	Quote   Quote
+	part    escrow.Part
+	leased  bool
+}
+
+// Quote is what a contract means in money and time: what a person is told before anything is signed.
+type Quote struct {
+	Offer      Offer
+	Deposit    btcutil.Amount
+	Bond       btcutil.Amount
+	Cushion    btcutil.Amount
+	Tip        uint32
+	Expiry     uint32 // T
+	LastUsage  uint32 // T − M
+	Feerate    escrow.Feerate
+	FundingFee btcutil.Amount  // the user's share, exact
+	Later      escrow.Estimate // of the transactions that may come, at the same feerate
+	Bounds     escrow.Bounds   // the funding fee and one closing counted
+	Renewed    *btcutil.Amount // A of the contract that this renews, paid out by the funding
+}
+
+// Draft prepares a contract: it asks the node for height and feerate, and leases coins. The caller shows the
+// quote, and then calls Open or Discard.
+func (m *Manager) Draft(ctx context.Context, w Wish, wallet Wallet) (*Draft, error) {
+	if err := m.Node.Stale(ctx); err != nil {
+		return nil, err
+	}
+	offer, err := ReadOffer(w.Announcement, m.Network)
+	if err != nil {
+		return nil, err
+	}
+	id, err := m.drawID(w.ID)
+	if err != nil {
+		return nil, err
+	}
+	d := &Draft{Record: &Record{ID: id, Network: m.Network, Relay: w.Announcement.From, Address: w.Address,
+		State: escrow.Opening, Step: StepDrawn, Foreign: w.Part != nil, Announced: w.Announcement.Bytes()}}
+	q := &d.Quote
+	q.Offer, q.Deposit, q.Cushion = offer, w.Deposit, offer.CreditLimit
+	if w.Cushion != nil {
+		q.Cushion = *w.Cushion
+	}
+	if q.Bond, err = offer.Bond(w.Deposit); err != nil {
+		return nil, err
+	}
+	tip, err := m.Node.Tip(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if w.Lifetime == 0 {
+		w.Lifetime = escrow.DefaultLifetime
+	}
+	q.Tip, q.Expiry = tip.Height, tip.Height+w.Lifetime
+	if err := escrow.CheckExpiry(q.Expiry, q.Tip); err != nil {
+		return nil, err
+	}
+	if q.Feerate, err = m.feerate(ctx, w.Feerate); err != nil {
+		return nil, err
+	}
+	if err := m.request(ctx, d, w, wallet); err != nil {
+		return nil, errors.Join(err, m.Discard(ctx, d, wallet))
+	}
+	return d, nil
+}
+
+// drawID takes the given id, or draws one.
+func (m *Manager) drawID(given protocol.ContractID) (protocol.ContractID, error) {
+	if given != (protocol.ContractID{}) {
+		return given, nil
+	}
+	return NewID(m.Entropy)
+}
+
+// NewID draws the id of a contract.
+func NewID(entropy io.Reader) (id protocol.ContractID, err error) {
+	if _, err := io.ReadFull(entropy, id[:]); err != nil {
+		return id, fmt.Errorf("draw a contract id: %w", err)
+	}
+	return id, nil
+}
+
+// request finds keys, scripts and coins, and makes of them what the relay is asked.
+func (m *Manager) request(ctx context.Context, d *Draft, w Wish, wallet Wallet) error {
+	q := &d.Quote
+	key, err := m.Keys.ContractKey(m.Network, d.Record.ID)
+	if err != nil {
+		return err
+	}
+	defer key.Zero()
+	script, err := wallet.NewScript(ctx)
+	if err != nil {
+		return err
+	}
+	d.Request = &protocol.ContractOpen{Contract: d.Record.ID, Announcement: w.Announcement.Hash(), Deposit: q.Deposit,
+		Expiry: int64(q.Expiry), Feerate: int64(q.Feerate), UserKey: escrow.KeyOf(key), UserScript: script,
+		Writers: w.Writers, Renews: w.Renews}
+	if d.Request.Writers == nil {
+		d.Request.Writers = []protocol.ContractWriter{}
+	}
+	// The relay's key and script are not known yet; what they weigh is.
+	c := &escrow.Contract{ID: d.Record.ID, Network: m.Network, User: m.Store.Owner(), Relay: d.Record.Relay, UserKey: d.Request.UserKey,
+		UserScript: script, RelayScript: make(protocol.Script, 34), Deposit: q.Deposit, Bond: q.Bond, OpeningPrice: q.Offer.OpeningPrice,
+		CreditLimit: q.Offer.CreditLimit, Prices: q.Offer.Prices, Expiry: q.Expiry, Renews: w.Renews}
+	if err := c.CheckAmount(c.OpeningPrice); err != nil {
+		return err
+	}
+	q.LastUsage = c.LastUsage()
+	f := &escrow.Funding{Contract: c, Feerate: q.Feerate}
+	if err := m.spendOld(ctx, d, f); err != nil {
+		return err
+	}
+	if err := m.bring(ctx, d, f, w.Part, wallet); err != nil {
+		return err
+	}
+	if err := f.Contract.CheckAmount(q.Offer.OpeningPrice + q.Cushion); err != nil {
+		return err
+	}
+	if d.Request.PSBT, err = escrow.OfferPSBT(d.part); err != nil {
+		return err
+	}
+	if err := d.Request.Validate(); err != nil {
+		return err
+	}
+	if d.Record.Request, err = json.Marshal(d.Request); err != nil {
+		return err
+	}
+	d.Record.Cushion = q.Cushion
+	return m.reckon(f, q)
+}
+
+// spendOld puts the escrow of the contract that is renewed into the funding.
+func (m *Manager) spendOld(ctx context.Context, d *Draft, f *escrow.Funding) error {
+	if d.Request.Renews == nil {
+		return nil
+	}
+	old, err := m.Store.Contract(ctx, *d.Request.Renews)
+	if err != nil {
+		return err
+	}
+	last, ok := old.Last()
+	if !ok || old.Relay != d.Record.Relay {
+		return fmt.Errorf("contract %s cannot be renewed: it is with another relay, or was never signed", old.ID.Short())
+	}
+	if _, err := escrow.Next(old.State, escrow.RenewalSigned); err != nil {
+		return err
+	}
+	d.Quote.Renewed = &last.Amount
+	f.Renewal, err = m.renewal(ctx, d.Request, &last.Amount)
+	return err
+}
+
+// bring adds the user's coins and change.
+func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, given *escrow.Part, wallet Wallet) error {
+	if given != nil {
+		f.User, d.part = *given, *given
+		return m.checkGiven(f)
+	}
+	missing, err := f.Missing(escrow.User)
+	if err != nil {
+		return err
+	}
+	change := d.Request.UserScript
+	if missing > 0 {
+		coins, script, err := wallet.Fund(ctx, missing, d.Quote.Feerate)
+		if err != nil {
+			return err
+		}
+		f.User.Coins, change, d.leased = coins, script, true
+		d.part = f.User
+	}
+	if err := f.SetChange(escrow.User, change); err != nil {
+		return err
+	}
+	d.part = f.User
+	return nil
+}
+
+// checkGiven finds a foreign wallet's part that does not add up before the relay does, with the numbers to set it right.
+func (m *Manager) checkGiven(f *escrow.Funding) error {
+	change := f.User.Change
+	f.User.Change = nil
+	if change != nil {
+		f.User.Change = wire.NewTxOut(0, change.PkScript)
+	}
+	missing, err := f.Missing(escrow.User)
+	if err != nil {
+		return err
+	}
+	f.User.Change = change
+	want, have := -missing, btcutil.Amount(0)
+	if change != nil {
+		have = btcutil.Amount(change.Value)
+	}
+	if have > want || want-have > protocol.DustP2TR {
+		return protocol.Errorf(protocol.CodeWrongAmount,
+			"the inputs and the change of the PSBT do not add up: the change should be %d satoshi and is %d", int64(max(want, 0)), int64(have))
+	}
+	return nil
+}
+
+// reckon completes the quote.
+func (m *Manager) reckon(f *escrow.Funding, q *Quote) (err error) {
+	fee, _ := f.Fees()
+	missing, err := f.Missing(escrow.User)
+	if err != nil {
+		return err
+	}
+	q.FundingFee = fee - missing // what is too small for a change output goes to the fee, too
+	if f.User.Change != nil {
+		q.FundingFee -= btcutil.Amount(f.User.Change.Value)
+	}
+	if q.Later, err = escrow.EstimateFees(f.Contract, q.Feerate); err != nil {
+		return err
+	}
+	q.Bounds, err = escrow.LossBounds(f.Contract, q.Offer.OpeningPrice, q.Cushion, escrow.Costs{
+		User: q.FundingFee + max(q.Later.Closing, q.Later.Refund, q.Later.Sweep), Relay: q.Later.Settlement})
+	return err
+}
+
+// Discard gives the coins of a draft back.
+func (m *Manager) Discard(ctx context.Context, d *Draft, wallet Wallet) error {
+	if !d.leased {
+		return nil
+	}
+	return wallet.Release(context.WithoutCancel(ctx), outpoints(d.part.Coins))
+}
+
+func outpoints(coins []escrow.Coin) []wire.OutPoint {
+	all := make([]wire.OutPoint, 0, len(coins))
+	for _, c := range coins {
+		all = append(all, c.OutPoint)
+	}
+	return all
+}
