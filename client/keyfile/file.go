@@ -10,12 +10,13 @@ import (
 	"runtime"
 	"syscall"
 	"time"
-
-	"relaymarket/internal/atomicfile"
 )
 
 // MaxFileSize is the most that is read of a key file, in bytes.
 const MaxFileSize = 64 << 10
+
+// fileMode is the mode of a key file: its owner's alone.
+const fileMode fs.FileMode = 0o600
 
 // Options say how a key file is made.
 type Options struct {
@@ -50,7 +51,7 @@ func Create(path string, seed *Seed, created time.Time, p Passphrase, o Options)
 		return err
 	}
 	if !o.Replace {
-		// Only to spare a second of scrypt: atomicfile decides.
+		// Only to spare a second of scrypt: writeFile decides.
 		if _, err := os.Lstat(path); err == nil {
 			return existsError(path)
 		}
@@ -64,14 +65,7 @@ func Create(path string, seed *Seed, created time.Time, p Passphrase, o Options)
 	if err != nil {
 		return fmt.Errorf("encrypt the key file: %w", err)
 	}
-	if o.Replace {
-		return atomicfile.Replace(path, data)
-	}
-	err = atomicfile.Create(path, data)
-	if errors.Is(err, fs.ErrExist) {
-		return existsError(path)
-	}
-	return err
+	return writeFile(path, data, o.Replace)
 }
 
 // Open reads a key file. It fails with ErrNotFound, ErrPermissions,
@@ -145,7 +139,7 @@ func ChangePassphrase(path string, old, new Passphrase, o Options) error {
 	if len(data) > MaxFileSize {
 		return fmt.Errorf("%s: %w", path, ErrTooLarge)
 	}
-	return atomicfile.Replace(target, data)
+	return writeFile(target, data, true)
 }
 
 func openPlaintext(path string, p Passphrase) ([]byte, error) {

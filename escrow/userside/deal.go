@@ -32,7 +32,7 @@ func (r *Record) Terms() (*escrow.Contract, wire.OutPoint, bool) {
 	if err != nil {
 		return nil, wire.OutPoint{}, false
 	}
-	return b.Contract, b.Funding, true
+	return &b.Contract, b.Funding, true
 }
 
 // asked is the request that opens a contract, as it is asked each time.
@@ -70,7 +70,7 @@ func (m *Manager) funding(ctx context.Context, r *Record) (*escrow.Funding, erro
 	if err != nil {
 		return nil, err
 	}
-	return m.readFunding(ctx, r, b.Contract, answer)
+	return m.readFunding(ctx, r, &b.Contract, answer)
 }
 
 // readFunding checks the whole funding in a relay's answer against what was asked for.
@@ -106,7 +106,7 @@ func (m *Manager) renewal(ctx context.Context, open *protocol.ContractOpen, amou
 	if amount == nil || !slices.ContainsFunc(old.Payments, func(p Payment) bool { return p.Amount == *amount }) {
 		return nil, protocol.Errorf(protocol.CodeWrongAmount, "the renewed contract is to pay an amount that was never signed")
 	}
-	return &escrow.Renewal{Contract: b.Contract, Funding: b.Funding, Amount: *amount}, nil
+	return &escrow.Renewal{Contract: &b.Contract, Funding: b.Funding, Amount: *amount}, nil
 }
 
 // serialize is a transaction as it is stored and broadcast (BIP144).

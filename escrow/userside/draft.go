@@ -40,7 +40,7 @@ type Draft struct {
 
 // Quote is what a contract means in money and time: what a person is told before anything is signed.
 type Quote struct {
-	Offer      Offer
+	Offer      *protocol.ContractOffer
 	Deposit    btcutil.Amount
 	Bond       btcutil.Amount
 	Cushion    btcutil.Amount
@@ -75,9 +75,11 @@ func (m *Manager) Draft(ctx context.Context, w Wish, wallet Wallet) (*Draft, err
 	if w.Cushion != nil {
 		q.Cushion = *w.Cushion
 	}
-	if q.Bond, err = offer.Bond(w.Deposit); err != nil {
-		return nil, err
+	if w.Deposit < offer.MinPrepay || w.Deposit > btcutil.MaxSatoshi {
+		return nil, protocol.Errorf(protocol.CodeWrongAmount, "a deposit of %d satoshi is too small or too large: the relay wants %d at least",
+			int64(w.Deposit), int64(offer.MinPrepay))
 	}
+	q.Bond = offer.Bond(w.Deposit)
 	tip, err := m.Node.Tip(ctx)
 	if err != nil {
 		return nil, err
@@ -135,7 +137,7 @@ func (m *Manager) request(ctx context.Context, d *Draft, w Wish, wallet Wallet) 
 	// The relay's key and script are not known yet; what they weigh is.
 	c := &escrow.Contract{ID: d.Record.ID, Network: m.Network, User: m.Store.Owner(), Relay: d.Record.Relay, UserKey: d.Request.UserKey,
 		UserScript: script, RelayScript: make(protocol.Script, 34), Deposit: q.Deposit, Bond: q.Bond, OpeningPrice: q.Offer.OpeningPrice,
-		CreditLimit: q.Offer.CreditLimit, Prices: q.Offer.Prices, Expiry: q.Expiry, Renews: w.Renews}
+		CreditLimit: q.Offer.CreditLimit, Prices: prices(q.Offer), Expiry: q.Expiry, Renews: w.Renews}
 	if err := c.CheckAmount(c.OpeningPrice); err != nil {
 		return err
 	}

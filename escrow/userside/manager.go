@@ -5,11 +5,13 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -21,10 +23,16 @@ import (
 // Node is the Bitcoin node that is asked and told.
 type Node interface {
 	Blocks
-	Output(ctx context.Context, coin wire.OutPoint) (chain.Output, error)
+	Coins
 	Feerate(ctx context.Context, blocks int) (escrow.Feerate, error)
 	Broadcast(ctx context.Context, tx *wire.MsgTx) error
 	Stale(ctx context.Context) error
+}
+
+// Coins are what is looked up.
+type Coins interface {
+	Output(ctx context.Context, coin wire.OutPoint) (chain.Output, error)
+	Transaction(ctx context.Context, id chainhash.Hash) (chain.Transaction, error)
 }
 
 // Blocks are what is followed of the best chain.
@@ -96,7 +104,21 @@ type Config struct {
 // file: each step is one transaction, and each message and broadcast may be repeated.
 type Manager struct {
 	Config
-	asked map[protocol.ContractID]time.Time // when a relay was asked last, by Step alone
+
+	mu    sync.Mutex
+	asked map[protocol.ContractID]time.Time // when a relay was asked last
+}
+
+// mayAsk tells whether it is time to ask a relay about a contract again, and notes that it is asked.
+func (m *Manager) mayAsk(id protocol.ContractID) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := m.Clock()
+	if now.Sub(m.asked[id]) < askEvery {
+		return false
+	}
+	m.asked[id] = now
+	return true
 }
 
 // New makes a manager. It starts nothing.

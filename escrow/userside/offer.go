@@ -1,28 +1,26 @@
 package userside
 
 import (
-	"github.com/btcsuite/btcd/btcutil/v2"
-
 	"relaymarket/escrow"
 	"relaymarket/protocol"
 )
 
-// Offer is what a relay's announcement says about contracts.
-type Offer struct {
-	OpeningPrice btcutil.Amount // c₀
-	CreditLimit  btcutil.Amount // Δ
-	MinDeposit   btcutil.Amount // the least P
-	BondPercent  int64          // of the deposit, what the relay puts beside it
-	Prices       escrow.Prices
-}
-
-// Bond is the relay's bond beside a deposit, rounded down.
-func (o Offer) Bond(deposit btcutil.Amount) (btcutil.Amount, error) {
-	if deposit < 0 || deposit > btcutil.MaxSatoshi || o.BondPercent < 0 || o.BondPercent > maxBondPercent {
-		return 0, protocol.Errorf(protocol.CodeWrongAmount, "a deposit is 0 to %d satoshi", int64(btcutil.MaxSatoshi))
+// ReadOffer reads what a relay announced about contracts on a network. A relay that makes none has code terms, one on
+// another network code network.
+func ReadOffer(announcement *protocol.Envelope, network protocol.Network) (*protocol.ContractOffer, error) {
+	var a protocol.Announcement
+	if err := announcement.Decode(&a); err != nil {
+		return nil, err
 	}
-	return deposit * btcutil.Amount(o.BondPercent) / 100, nil
+	if a.Contracts == nil {
+		return nil, protocol.Errorf(protocol.CodeTerms, "the relay makes no contracts: ask its operator for a grant")
+	}
+	if a.Network != network {
+		return nil, protocol.Errorf(protocol.CodeNetwork, "the relay makes contracts on %s, and your node is on %s", a.Network, network)
+	}
+	return a.Contracts, nil
 }
 
-// maxBondPercent keeps the product of percentage and deposit far from the end of 64 bits.
-const maxBondPercent = 1000
+func prices(o *protocol.ContractOffer) escrow.Prices {
+	return escrow.Prices{StorageMsatPerGBDay: o.StorageMsatPerGBDay, BandwidthMsatPerGB: o.BandwidthMsatPerGB}
+}

@@ -71,8 +71,9 @@ type Transaction struct {
 	Kind    string // one of protocol's Tx constants
 	Raw     []byte // BIP144 serialization
 	Fee     btcutil.Amount
-	Ours    bool   // we broadcast it
-	Height  *int64 // of its block; nil for none
+	Ours    bool    // we broadcast it
+	Height  *uint32 // of its block; nil for none
+	Bid     uint32  // height of the chain when we made it
 	Created protocol.Timestamp
 }
 
@@ -171,15 +172,23 @@ func (u *unit) taken(ctx context.Context, r *Record, seq int64) error {
 // track adds a transaction, or brings up to date what is known of it.
 func (u *unit) track(ctx context.Context, r *Record, t Transaction) error {
 	if known := r.Transaction(t.TxID); known != nil {
-		t.Created, t.Ours = known.Created, t.Ours || known.Ours
+		t.Created, t.Ours, t.Bid = known.Created, t.Ours || known.Ours, max(t.Bid, known.Bid)
 		*known = t
 	} else {
 		t.Created = u.now
 		r.Transactions = append(r.Transactions, t)
 	}
-	return u.exec(ctx, `INSERT INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (contract, txid) DO UPDATE
+	return u.exec(ctx, `INSERT INTO transactions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (contract, txid) DO UPDATE
 		SET kind = excluded.kind, raw = excluded.raw, fee = excluded.fee, ours = excluded.ours, height = excluded.height`,
-		r.ID[:], t.TxID[:], t.Kind, t.Raw, t.Fee, t.Ours, optionalHeight(t.Height), t.Created)
+		r.ID[:], t.TxID[:], t.Kind, t.Raw, t.Fee, t.Ours, optionalHeight(t.Height), t.Bid, t.Created)
+}
+
+// disown stops broadcasting transactions of a kind again: something else is to happen.
+func (u *unit) disown(ctx context.Context, r *Record, kind string) error {
+	for i := range r.Transactions {
+		r.Transactions[i].Ours = r.Transactions[i].Ours && r.Transactions[i].Kind != kind
+	}
+	return u.exec(ctx, `UPDATE transactions SET ours = 0 WHERE contract = ? AND kind = ?`, r.ID[:], kind)
 }
 
 // note tells the user of something that was done.
@@ -220,13 +229,14 @@ func complete(ctx context.Context, q sqlite.Querier, r *Record) (err error) {
 		var t Transaction
 		var id []byte
 		var height sql.NullInt64
-		err := scan(&id, &t.Kind, &t.Raw, &t.Fee, &t.Ours, &height, &t.Created)
+		err := scan(&id, &t.Kind, &t.Raw, &t.Fee, &t.Ours, &height, &t.Bid, &t.Created)
 		copy(t.TxID[:], id)
 		if height.Valid {
-			t.Height = &height.Int64
+			h := uint32(height.Int64)
+			t.Height = &h
 		}
 		return t, err
-	}, `SELECT txid, kind, raw, fee, ours, height, created FROM transactions WHERE contract = ? ORDER BY created, kind, txid`, r.ID[:])
+	}, `SELECT txid, kind, raw, fee, ours, height, bid, created FROM transactions WHERE contract = ? ORDER BY created, kind, txid`, r.ID[:])
 	return err
 }
 
@@ -289,7 +299,7 @@ func optionalMsat(m *protocol.Msat) any {
 	return int64(*m)
 }
 
-func optionalHeight(h *int64) any {
+func optionalHeight(h *uint32) any {
 	if h == nil {
 		return nil
 	}

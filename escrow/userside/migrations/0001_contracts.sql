@@ -53,6 +53,7 @@ CREATE TABLE transactions (
   fee      INTEGER NOT NULL,       -- satoshi; 0 for one whose fee is not ours
   ours     INTEGER NOT NULL,       -- it is broadcast again until it, or what conflicts with it, is in a block
   height   INTEGER,                -- of the block it is in; null: in none
+  bid      INTEGER NOT NULL,       -- height of the chain when we made it, so that it is bid again in time
   created  INTEGER NOT NULL,
   PRIMARY KEY (contract, txid)
 ) STRICT, WITHOUT ROWID;
