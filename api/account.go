@@ -12,7 +12,7 @@ func (s *routes) GetAnnouncement(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	signed, err := s.announcer.current(s.cfg.Clock())
+	signed, err := s.announcer.current(r.Context())
 	if err != nil {
 		s.refuse(w, r, err)
 		return

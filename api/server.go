@@ -47,7 +47,7 @@ func New(cfg Config) (*Server, error) {
 		seldom:     rate.Sometimes{Interval: time.Second},
 		tellers:    newTellers(),
 	}
-	if _, err := s.announcer.current(cfg.Clock()); err != nil {
+	if _, _, err := s.announcer.sign(cfg.Clock()); err != nil {
 		return nil, fmt.Errorf("announcement: %w", err)
 	}
 	var err error
