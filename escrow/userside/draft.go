@@ -11,6 +11,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -25,6 +26,7 @@ type Wish struct {
 	Cushion      *btcutil.Amount     // nil: as much as the relay's credit limit, what it risks in turn
 	Writers      []protocol.ContractWriter
 	Renews       *protocol.ContractID
+	Payout       protocol.Script // where the user's money goes in the end; nil: the wallet makes one
 	// Part are inputs and change of a wallet that is not ours to sign with; nil: the wallet chooses.
 	Part *escrow.Part
 }
@@ -56,7 +58,7 @@ type Quote struct {
 
 // Draft prepares a contract: it asks the node for height and feerate, and leases coins. The caller shows the
 // quote, and then calls Open or Discard.
-func (m *Manager) Draft(ctx context.Context, w Wish, wallet Wallet) (*Draft, error) {
+func (m *Manager) Draft(ctx context.Context, w Wish, purse Wallet) (*Draft, error) {
 	if err := m.Node.Stale(ctx); err != nil {
 		return nil, err
 	}
@@ -94,8 +96,8 @@ func (m *Manager) Draft(ctx context.Context, w Wish, wallet Wallet) (*Draft, err
 	if q.Feerate, err = m.feerate(ctx, w.Feerate); err != nil {
 		return nil, err
 	}
-	if err := m.request(ctx, d, w, wallet); err != nil {
-		return nil, errors.Join(err, m.Discard(ctx, d, wallet))
+	if err := m.request(ctx, d, w, purse); err != nil {
+		return nil, errors.Join(err, m.Discard(ctx, d, purse))
 	}
 	return d, nil
 }
@@ -117,16 +119,18 @@ func NewID(entropy io.Reader) (id protocol.ContractID, err error) {
 }
 
 // request finds keys, scripts and coins, and makes of them what the relay is asked.
-func (m *Manager) request(ctx context.Context, d *Draft, w Wish, wallet Wallet) error {
+func (m *Manager) request(ctx context.Context, d *Draft, w Wish, purse Wallet) error {
 	q := &d.Quote
 	key, err := m.Keys.ContractKey(m.Network, d.Record.ID)
 	if err != nil {
 		return err
 	}
 	defer key.Zero()
-	script, err := wallet.NewScript(ctx)
-	if err != nil {
-		return err
+	script := w.Payout
+	if script == nil {
+		if script, err = purse.NewScript(ctx, wallet.P2WPKH); err != nil {
+			return err
+		}
 	}
 	d.Request = &protocol.ContractOpen{Contract: d.Record.ID, Announcement: w.Announcement.Hash(), Deposit: q.Deposit,
 		Expiry: int64(q.Expiry), Feerate: int64(q.Feerate), UserKey: escrow.KeyOf(key), UserScript: script,
@@ -146,7 +150,7 @@ func (m *Manager) request(ctx context.Context, d *Draft, w Wish, wallet Wallet) 
 	if err := m.spendOld(ctx, d, f); err != nil {
 		return err
 	}
-	if err := m.bring(ctx, d, f, w.Part, wallet); err != nil {
+	if err := m.bring(ctx, d, f, w.Part, purse); err != nil {
 		return err
 	}
 	if err := f.Contract.CheckAmount(q.Offer.OpeningPrice + q.Cushion); err != nil {
@@ -187,7 +191,7 @@ func (m *Manager) spendOld(ctx context.Context, d *Draft, f *escrow.Funding) err
 }
 
 // bring adds the user's coins and change.
-func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, given *escrow.Part, wallet Wallet) error {
+func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, given *escrow.Part, purse Wallet) error {
 	if given != nil {
 		f.User, d.part = *given, *given
 		return m.checkGiven(f)
@@ -198,12 +202,11 @@ func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, given 
 	}
 	change := d.Request.UserScript
 	if missing > 0 {
-		coins, script, err := wallet.Fund(ctx, missing, d.Quote.Feerate)
+		funds, err := purse.Fund(ctx, wallet.FundRequest{Key: lease(d.Record.ID), Amount: missing, Feerate: d.Quote.Feerate, For: thinkingTime})
 		if err != nil {
 			return err
 		}
-		f.User.Coins, change, d.leased = coins, script, true
-		d.part = f.User
+		f.User, change, d.leased = funds.Part(), funds.Change, true
 	}
 	if err := f.SetChange(escrow.User, change); err != nil {
 		return err
@@ -255,17 +258,9 @@ func (m *Manager) reckon(f *escrow.Funding, q *Quote) (err error) {
 }
 
 // Discard gives the coins of a draft back.
-func (m *Manager) Discard(ctx context.Context, d *Draft, wallet Wallet) error {
+func (m *Manager) Discard(ctx context.Context, d *Draft, purse Wallet) error {
 	if !d.leased {
 		return nil
 	}
-	return wallet.Release(context.WithoutCancel(ctx), outpoints(d.part.Coins))
-}
-
-func outpoints(coins []escrow.Coin) []wire.OutPoint {
-	all := make([]wire.OutPoint, 0, len(coins))
-	for _, c := range coins {
-		all = append(all, c.OutPoint)
-	}
-	return all
+	return purse.Release(context.WithoutCancel(ctx), lease(d.Record.ID))
 }

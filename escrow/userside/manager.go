@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
@@ -17,6 +16,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
+	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -47,16 +47,23 @@ var _ Node = (*chain.Client)(nil)
 // Wallet has the user's coins. It is asked only when a contract is opened, renewed or cancelled: watching and
 // refunding need no wallet.
 type Wallet interface {
-	// Fund leases coins that are worth amount beyond what spending them costs at the feerate, and names a script
-	// for the change.
-	Fund(ctx context.Context, amount btcutil.Amount, feerate escrow.Feerate) ([]escrow.Coin, protocol.Script, error)
-	// Release ends leases.
-	Release(ctx context.Context, coins []wire.OutPoint) error
-	// SignFunding signs and finalizes the inputs that are the wallet's, and leaves the others.
-	SignFunding(ctx context.Context, packet *psbt.Packet) error
-	// NewScript is a fresh output script of the wallet.
-	NewScript(ctx context.Context) (protocol.Script, error)
+	Fund(ctx context.Context, r wallet.FundRequest) (wallet.Funds, error)
+	Release(ctx context.Context, key string) error
+	SignFunding(ctx context.Context, key string, packet *psbt.Packet) error
+	NewScript(ctx context.Context, kind wallet.Kind) (protocol.Script, error)
 }
+
+var _ Wallet = (*wallet.Wallet)(nil)
+
+// How long the wallet keeps the coins of a contract from other uses: while the user thinks it over, and once the relay
+// may have his signatures.
+const (
+	thinkingTime = 30 * time.Minute
+	signedTime   = 90 * 24 * time.Hour
+)
+
+// lease names a contract's coins to the wallet.
+func lease(id protocol.ContractID) string { return "contract/" + id.String() }
 
 // Keys derives the key of a contract, which signs for nothing else.
 type Keys interface {

@@ -10,6 +10,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
+	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -55,7 +56,7 @@ func (r *Record) Opening() bool {
 // leaves the contract where it is. A final one, a refusal or a wrong answer, ends the exchange: the coins are given
 // back, or, if the relay may have our signatures, one of them is spent elsewhere (see Cancel). The wallet may be nil where
 // nothing has to be signed, from StepSigned on, unless the relay refuses.
-func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, wallet Wallet) (*Record, error) {
+func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, purse Wallet) (*Record, error) {
 	r, err := m.Store.Contract(ctx, id)
 	if err != nil {
 		return nil, err
@@ -67,7 +68,7 @@ func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, wallet Wa
 	case StepAnswered:
 		next, err = m.keep(ctx, r)
 	case StepKept:
-		next, err = m.sign(ctx, r, wallet)
+		next, err = m.sign(ctx, r, purse)
 	case StepSigned:
 		next, err = m.hand(ctx, r)
 	default:
@@ -76,12 +77,12 @@ func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, wallet Wa
 	if err == nil || !final(err) {
 		return next, err
 	}
-	ended, endErr := m.fail(ctx, r, err, wallet)
+	ended, endErr := m.fail(ctx, r, err, purse)
 	return ended, errors.Join(err, endErr)
 }
 
 // fail ends an exchange that can come to nothing any more.
-func (m *Manager) fail(ctx context.Context, r *Record, reason error, wallet Wallet) (*Record, error) {
+func (m *Manager) fail(ctx context.Context, r *Record, reason error, purse Wallet) (*Record, error) {
 	ctx = context.WithoutCancel(ctx)
 	r, err := m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {
 		r.Fault = reason.Error()
@@ -90,7 +91,7 @@ func (m *Manager) fail(ctx context.Context, r *Record, reason error, wallet Wall
 	if err != nil {
 		return nil, err
 	}
-	return m.Cancel(ctx, r.ID, wallet, 0)
+	return m.Cancel(ctx, r.ID, purse, 0)
 }
 
 // ask has the relay name its part, and checks all of it.
@@ -243,11 +244,11 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 }
 
 // sign makes our witnesses of the funding, and state 0. From here on the relay may have them.
-func (m *Manager) sign(ctx context.Context, r *Record, wallet Wallet) (*Record, error) {
+func (m *Manager) sign(ctx context.Context, r *Record, purse Wallet) (*Record, error) {
 	if r.Foreign {
 		return r, ErrForeign
 	}
-	if wallet == nil {
+	if purse == nil {
 		return r, errors.New("the wallet is needed to sign the funding")
 	}
 	f, err := m.funding(ctx, r)
@@ -259,7 +260,12 @@ func (m *Manager) sign(ctx context.Context, r *Record, wallet Wallet) (*Record, 
 		return r, err
 	}
 	if len(f.User.Coins) > 0 {
-		if err := wallet.SignFunding(ctx, packet); err != nil {
+		// From now on until it is funded or cancelled nothing else may spend them.
+		hold := wallet.FundRequest{Key: lease(r.ID), Amount: 1, Feerate: f.Feerate, For: signedTime}
+		if _, err := purse.Fund(ctx, hold); err != nil {
+			return r, err
+		}
+		if err := purse.SignFunding(ctx, lease(r.ID), packet); err != nil {
 			return r, err
 		}
 	}
