@@ -93,6 +93,9 @@ func (c *Config) complete() error {
 	if c.Key == nil || c.Records == nil || c.Books == nil || c.Clock == nil || c.Logger == nil {
 		return fmt.Errorf("api: key, records, books, clock and logger are needed")
 	}
+	if c.Offer != nil && c.Contracts == nil {
+		return fmt.Errorf("api: an offer of contracts is announced, and nobody runs them")
+	}
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()
 	}
