@@ -3,9 +3,11 @@ package client
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
+	"time"
 
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
@@ -69,7 +71,7 @@ func (r *ContractRelay) OpenContract(ctx context.Context, request *protocol.Cont
 // ContractSigned implements [userside.Relay].
 func (r *ContractRelay) ContractSigned(ctx context.Context, request *protocol.ContractClientSigned) (*protocol.Envelope, error) {
 	return r.ask(ctx, r.p.signed(request), func(ctx context.Context, e *protocol.Envelope) (*http.Response, error) {
-		return r.p.rest.ContractSignedWithBody(ctx, request.Contract, contentJSON, bytes.NewReader(e.Bytes()))
+		return r.p.rest.SignContractWithBody(ctx, request.Contract, contentJSON, bytes.NewReader(e.Bytes()))
 	})
 }
 
@@ -127,4 +129,30 @@ func (r *ContractRelay) verified(data []byte) (*protocol.Envelope, error) {
 		return nil, r.p.tampered("%v", err)
 	}
 	return e, nil
+}
+
+var _ userside.Keeper = (*Client)(nil)
+
+// KeepContract implements [userside.Keeper]: the document goes, sealed to the user himself, to his relays other than the
+// contract's own.
+func (c *Client) KeepContract(ctx context.Context, document []byte, until time.Time, except protocol.PublicKey) error {
+	_, err := c.Keep(ctx, userside.BackupType, document, until.Sub(c.clock()), except)
+	if errors.Is(err, ErrNoOtherRelay) {
+		return userside.ErrNoOther
+	}
+	return err
+}
+
+// KeptContracts are the backup documents of contracts that the user keeps on a relay, of which only the address has to
+// be known.
+func (c *Client) KeptContracts(ctx context.Context, address string) ([][]byte, error) {
+	kept, err := c.KeptAt(ctx, address, userside.BackupType)
+	if err != nil {
+		return nil, err
+	}
+	documents := make([][]byte, 0, len(kept))
+	for _, m := range kept {
+		documents = append(documents, m.Body)
+	}
+	return documents, nil
 }

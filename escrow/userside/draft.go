@@ -7,7 +7,6 @@ import (
 	"io"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
-	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/go-json-experiment/json"
 
 	"relaymarket/escrow"
@@ -27,8 +26,10 @@ type Wish struct {
 	Writers      []protocol.ContractWriter
 	Renews       *protocol.ContractID
 	Payout       protocol.Script // where the user's money goes in the end; nil: the wallet makes one
-	// Part are inputs and change of a wallet that is not ours to sign with; nil: the wallet chooses.
-	Part *escrow.Part
+	// Coins are inputs of a wallet that is not ours to sign with, and Change is a script of it; without any the wallet
+	// chooses.
+	Coins  []escrow.Coin
+	Change protocol.Script
 }
 
 // Draft is a contract as it would be asked for. Its coins are leased; nothing is signed, sent or written down.
@@ -71,7 +72,7 @@ func (m *Manager) Draft(ctx context.Context, w Wish, purse Wallet) (*Draft, erro
 		return nil, err
 	}
 	d := &Draft{Record: &Record{ID: id, Network: m.Network, Relay: w.Announcement.From, Address: w.Address,
-		State: escrow.Opening, Step: StepDrawn, Foreign: w.Part != nil, Announced: w.Announcement.Bytes()}}
+		State: escrow.Opening, Step: StepDrawn, Foreign: len(w.Coins) > 0, Announced: w.Announcement.Bytes()}}
 	q := &d.Quote
 	q.Offer, q.Deposit, q.Cushion = offer, w.Deposit, offer.CreditLimit
 	if w.Cushion != nil {
@@ -150,7 +151,7 @@ func (m *Manager) request(ctx context.Context, d *Draft, w Wish, purse Wallet) e
 	if err := m.spendOld(ctx, d, f); err != nil {
 		return err
 	}
-	if err := m.bring(ctx, d, f, w.Part, purse); err != nil {
+	if err := m.bring(ctx, d, f, w, purse); err != nil {
 		return err
 	}
 	if err := f.Contract.CheckAmount(q.Offer.OpeningPrice + q.Cushion); err != nil {
@@ -191,17 +192,19 @@ func (m *Manager) spendOld(ctx context.Context, d *Draft, f *escrow.Funding) err
 }
 
 // bring adds the user's coins and change.
-func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, given *escrow.Part, purse Wallet) error {
-	if given != nil {
-		f.User, d.part = *given, *given
-		return m.checkGiven(f)
-	}
+func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, w Wish, purse Wallet) error {
 	missing, err := f.Missing(escrow.User)
 	if err != nil {
 		return err
 	}
 	change := d.Request.UserScript
-	if missing > 0 {
+	switch {
+	case len(w.Coins) > 0:
+		f.User.Coins = w.Coins
+		if w.Change != nil {
+			change = w.Change
+		}
+	case missing > 0:
 		funds, err := purse.Fund(ctx, wallet.FundRequest{Key: lease(d.Record.ID), Amount: missing, Feerate: d.Quote.Feerate, For: thinkingTime})
 		if err != nil {
 			return err
@@ -212,29 +215,6 @@ func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, given 
 		return err
 	}
 	d.part = f.User
-	return nil
-}
-
-// checkGiven finds a foreign wallet's part that does not add up before the relay does, with the numbers to set it right.
-func (m *Manager) checkGiven(f *escrow.Funding) error {
-	change := f.User.Change
-	f.User.Change = nil
-	if change != nil {
-		f.User.Change = wire.NewTxOut(0, change.PkScript)
-	}
-	missing, err := f.Missing(escrow.User)
-	if err != nil {
-		return err
-	}
-	f.User.Change = change
-	want, have := -missing, btcutil.Amount(0)
-	if change != nil {
-		have = btcutil.Amount(change.Value)
-	}
-	if have > want || want-have > protocol.DustP2TR {
-		return protocol.Errorf(protocol.CodeWrongAmount,
-			"the inputs and the change of the PSBT do not add up: the change should be %d satoshi and is %d", int64(max(want, 0)), int64(have))
-	}
 	return nil
 }
 
