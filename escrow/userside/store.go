@@ -18,7 +18,7 @@ var migrations embed.FS
 // What can be wrong with a file of contracts, or with what is asked of it.
 var (
 	ErrNewer      = sqlite.ErrNewer
-	ErrNone       = sqlite.ErrNone
+	ErrNone       = errors.New("you have no contract yet")
 	ErrOwner      = errors.New("the contracts belong to another key")
 	ErrNoContract = errors.New("there is no such contract")
 	// ErrNoNode: no Bitcoin node is named yet.
@@ -39,6 +39,9 @@ func OpenStore(ctx context.Context, path string, owner *protocol.PublicKey, cloc
 		clock = time.Now
 	}
 	file, err := sqlite.Open(ctx, path, owner != nil, migrations)
+	if errors.Is(err, sqlite.ErrNone) {
+		return nil, ErrNone
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -108,4 +111,17 @@ func (s *Store) Node(ctx context.Context) (settings []byte, err error) {
 // SetNode keeps the settings of the Bitcoin node, JSON without secrets.
 func (s *Store) SetNode(ctx context.Context, settings []byte) error {
 	return s.sql.Exec(ctx, `INSERT INTO node VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET settings = excluded.settings`, settings)
+}
+
+// Unfinished counts the contracts that something can still happen to.
+func (s *Store) Unfinished(ctx context.Context) (n int, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT count(*) FROM contracts WHERE state <> ? AND step <> ?`, protocol.StateArchived, StepOver).Scan(&n)
+	return n, err
+}
+
+// Glance tells whether it is time to look after the contracts on the side, which it is once in every, and notes that it
+// was done. Of several processes one is told so.
+func (s *Store) Glance(ctx context.Context, every time.Duration) (bool, error) {
+	now := s.now()
+	return s.sql.Changed(ctx, `INSERT INTO glance VALUES (1, ?1) ON CONFLICT (one) DO UPDATE SET at = ?1 WHERE at <= ?2 OR at > ?1`, now, now.Add(-every))
 }

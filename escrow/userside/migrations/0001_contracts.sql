@@ -10,6 +10,12 @@ CREATE TABLE node (
   settings BLOB NOT NULL           -- JSON; the password is not in it, only the name of the file that has it
 ) STRICT;
 
+-- When a command that had other things to do looked after the contracts last.
+CREATE TABLE glance (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  at  INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE contracts (
   id         BLOB PRIMARY KEY CHECK (length(id) = 32),
   network    TEXT NOT NULL,
