@@ -164,7 +164,10 @@ func (m *Manager) reached(step string) error {
 	if m.cfg.Checkpoint == nil {
 		return nil
 	}
-	return m.cfg.Checkpoint(step)
+	if err := m.cfg.Checkpoint(step); err != nil {
+		return fmt.Errorf("%w %q: %w", errCrash, step, err)
+	}
+	return nil
 }
 
 // wrap names what was tried; failures that a client can wait out keep their code.

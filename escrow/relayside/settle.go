@@ -1,9 +1,9 @@
 package relayside
 
 import (
-	"github.com/jackc/pgx/v5"
+	"errors"
 
-	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
 	"relaymarket/protocol"
@@ -39,7 +39,7 @@ func (a *advancing) bid() error {
 func (a *advancing) lastBid() (rate escrow.Feerate, height int32, err error) {
 	err = a.tx.QueryRow(a.ctx, `SELECT feerate, bid_at FROM contract_transactions WHERE contract = $1 AND kind = $2 ORDER BY feerate DESC LIMIT 1`,
 		a.r.terms.ID[:], protocol.TxSettlement).Scan(&rate, &height)
-	if err == pgx.ErrNoRows {
+	if errors.Is(err, pgx.ErrNoRows) {
 		return 0, 0, nil
 	}
 	return rate, height, err
@@ -87,12 +87,4 @@ func (a *advancing) placeBid(rate escrow.Feerate) error {
 	}
 	a.m.log.Info("settlement", "contract", r.terms.ID.Short(), "seq", r.held.Seq, "amount", r.held.Amount, "fee", t.Fee(), "feerate", int64(rate))
 	return a.m.store(a.ctx, a.tx, r.terms.ID, transaction{kind: protocol.TxSettlement, tx: t, feerate: rate, bidAt: a.f.tip})
-}
-
-// revenueOf is what a transaction that ended a contract brought the relay, fees paid; 0 for a refund.
-func revenueOf(r *record, s *spend, paid btcutil.Amount) btcutil.Amount {
-	if s == nil || s.kind == protocol.TxRefund {
-		return 0
-	}
-	return paid
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/jackc/pgx/v5"
 
@@ -133,6 +132,3 @@ func (m *Manager) addTransactions(ctx context.Context, q querier, r *record, f f
 	}
 	return nil
 }
-
-// unpaid is what is owed beyond what is held.
-func unpaid(owed btcutil.Amount, r *record) btcutil.Amount { return max(owed-r.held.Amount, 0) }
