@@ -111,6 +111,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	h.start()
 	t.Cleanup(func() { h.crash() })
 	h.announce()
+	h.eventually("the wallet's script", func() bool { return h.count(`SELECT count(*) FROM contract_work WHERE payout IS NOT NULL`) == 1 })
 	return h
 }
 
@@ -129,7 +130,7 @@ func branch(t testing.TB) *hdkeychain.ExtendedKey {
 func (h *house) openWallet() {
 	h.t.Helper()
 	w, err := wallet.Open(wallet.Config{Dir: h.t.TempDir(), Network: protocol.Regtest, Branch: h.branch, Passphrase: []byte("open"),
-		Clock: h.clock, Log: slog.New(slog.DiscardHandler), Poll: 50 * time.Millisecond, ScryptN: wallet.FastScryptN}, h.chain)
+		Clock: h.clock, Log: slog.New(slog.DiscardHandler), Poll: 50 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 10}, h.chain)
 	if err != nil {
 		h.t.Fatal(err)
 	}
