@@ -133,3 +133,34 @@ func TestFollowThroughRestart(t *testing.T) {
 		t.Errorf("%d blocks taken back", f.back)
 	}
 }
+
+// The chain changes while it is followed.
+func TestFollowWhileItChanges(t *testing.T) {
+	n := regtest.Start(t, regtest.Plain)
+	f := follow(t, client(t, n), 10)
+	done := make(chan error, 1)
+	go func() {
+		for i := range 60 {
+			if _, err := n.Node.Reorg(1 + i%4); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for changing := true; changing; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			changing = false
+		default:
+		}
+		f.catchUp()
+	}
+	f.check()
+	if f.back == 0 {
+		t.Error("no reorganization was seen: nothing was tested")
+	}
+}
