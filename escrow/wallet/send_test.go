@@ -23,7 +23,7 @@ func TestSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b := p.balance(); b.Confirmed != 1*bitcoin && b.Confirmed != 2*bitcoin || b.Unconfirmed == 0 {
+	if b := p.balance(); b.Confirmed != 3*bitcoin || b.Unconfirmed == 0 {
 		t.Errorf("%+v", b)
 	}
 	_, err = p.Fund(t.Context(), request("change", p.balance().Confirmed))
