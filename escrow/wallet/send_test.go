@@ -23,6 +23,11 @@ func TestSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if b := p.balance(); b.Confirmed != 3*bitcoin || b.Unconfirmed == 0 {
+		t.Errorf("%+v", b)
+	}
+	_, err = p.Fund(t.Context(), request("change", p.balance().Confirmed))
+	want(t, err, wallet.ErrFunds) // change that is in no block funds nothing
 	again, err := p.Send(t.Context(), pay)
 	if err != nil || again.TxHash() != tx.TxHash() {
 		t.Errorf("sent twice: %v", err)
