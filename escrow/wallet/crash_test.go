@@ -41,7 +41,7 @@ func spendForEver(args []string) int {
 	}
 	w, err := wallet.Open(wallet.Config{
 		Dir: args[1], Network: protocol.Regtest, Branch: branchOf(1), Passphrase: []byte("right"),
-		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN,
+		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 20,
 	}, node)
 	if err != nil {
 		return fault(err)
@@ -76,6 +76,7 @@ func spendForEver(args []string) int {
 // Killed at any instant, the wallet opens again; what it said it did is done, a payment whose end is not known is made once
 // when it is asked for again, and a lease is still held.
 func TestSurvivesKill(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	dir := t.TempDir()
 	in := func(c *wallet.Config) { c.Dir = dir }

@@ -46,6 +46,7 @@ func outpoints(f wallet.Funds) []string {
 }
 
 func TestFundSelectsAndLeases(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	now := time.Now()
 	dir := t.TempDir()
@@ -97,6 +98,7 @@ func TestFundSelectsAndLeases(t *testing.T) {
 
 // A crowd that asks and goes does not lock the coins away from each other, only from those who want a coin to themselves.
 func TestFundShared(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 2)
 	share := func(key string) wallet.FundRequest {
@@ -138,6 +140,7 @@ func TestFundShared(t *testing.T) {
 
 // Many at once: no coin twice.
 func TestFundAtOnce(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 12)
 	var wait sync.WaitGroup
@@ -173,6 +176,7 @@ func TestFundAtOnce(t *testing.T) {
 }
 
 func TestFundRefusals(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := open(t, n)
 	p.sync()
@@ -229,6 +233,7 @@ func extract(t *testing.T, packet *psbt.Packet) *wire.MsgTx {
 
 // A funding of two owners, both kinds of coins on each side, is taken by the node.
 func TestSignFundingOfTwo(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	user := rich(t, n, 2)
 	relay := rich(t, n, 2, func(c *wallet.Config) { c.Branch = branchOf(2) })
@@ -261,6 +266,10 @@ func TestSignFundingOfTwo(t *testing.T) {
 	if b := relay.balance(); b.Confirmed != 0 || b.Unconfirmed != 0 {
 		t.Errorf("%+v", b)
 	}
+	retry := draft(t, wallet.Funds{Coins: slices.Concat(uf.Coins, rf.Coins), Change: uf.Change}, 5*bitcoin)
+	if err := user.SignFunding(t.Context(), "c", retry); err != nil || retry.Inputs[0].FinalScriptWitness == nil {
+		t.Errorf("a retry after the funding was published: %v", err)
+	}
 	change := btcutil.Amount(tx.TxOut[1].Value)
 	if b := user.balance(); b.Confirmed != 0 || b.Unconfirmed != change {
 		t.Errorf("%+v", b)
@@ -276,6 +285,7 @@ func TestSignFundingOfTwo(t *testing.T) {
 
 // A stranger who learns a coin of the relay's puts it among his own inputs. Nothing may be signed for it.
 func TestSignFundingSignsNoOtherCoin(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
 	mine := p.fund(request("contract", bitcoin/2))
@@ -313,6 +323,7 @@ func TestSignFundingSignsNoOtherCoin(t *testing.T) {
 
 // With escrow's own types: coins, change and fee come out even.
 func TestFundsMakeAFunding(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
 	f := fundingOf(t, p, bitcoin+bitcoin/2)

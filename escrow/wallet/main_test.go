@@ -57,7 +57,7 @@ func config(t *testing.T, dir string) wallet.Config {
 	t.Helper()
 	return wallet.Config{
 		Dir: dir, Network: protocol.Regtest, Branch: branchOf(1), Passphrase: []byte("right"),
-		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN,
+		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 20,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 )
 
 func TestSend(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
 	q := open(t, n, func(c *wallet.Config) { c.Branch = branchOf(2) })
@@ -22,6 +23,11 @@ func TestSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if b := p.balance(); b.Confirmed != 3*bitcoin || b.Unconfirmed == 0 {
+		t.Errorf("%+v", b)
+	}
+	_, err = p.Fund(t.Context(), request("change", p.balance().Confirmed))
+	want(t, err, wallet.ErrFunds) // change that is in no block funds nothing
 	again, err := p.Send(t.Context(), pay)
 	if err != nil || again.TxHash() != tx.TxHash() {
 		t.Errorf("sent twice: %v", err)
@@ -61,6 +67,7 @@ func TestSend(t *testing.T) {
 }
 
 func TestSendRefusals(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 1)
 	to := p.address(wallet.P2WPKH)
@@ -90,6 +97,7 @@ func TestSendRefusals(t *testing.T) {
 
 // Somebody else with the same seed was faster: the node refuses, and the wallet does not count on it.
 func TestPublishConflict(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 1)
 	twin := open(t, n)

@@ -15,6 +15,7 @@ import (
 const bitcoin = btcutil.Amount(btcutil.SatoshiPerBitcoin)
 
 func TestReceiveThroughReorganizations(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := open(t, n)
 	p.wants(0, 0)
@@ -47,6 +48,7 @@ func TestReceiveThroughReorganizations(t *testing.T) {
 
 // What came while the wallet was closed, and a reorganization in that time.
 func TestOpenAgain(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t)
 	dir := t.TempDir()
 	in := func(c *wallet.Config) { c.Dir = dir }
@@ -84,6 +86,7 @@ func TestOpenAgain(t *testing.T) {
 
 // The words alone bring the coins back, also those at addresses far apart.
 func TestRestoreFromSeed(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := open(t, n)
 	for i := range 130 {
@@ -104,12 +107,12 @@ func TestRestoreFromSeed(t *testing.T) {
 	p.sync()
 	before := p.balance()
 	p.close()
-	again := open(t, n)
+	again := open(t, n, func(c *wallet.Config) { c.Lookahead = wallet.DefaultLookahead })
 	again.sync()
 	if after := again.balance(); after != before {
 		t.Errorf("%+v, it was %+v", after, before)
 	}
-	late := open(t, n, func(c *wallet.Config) { c.Birthday = time.Now() })
+	late := open(t, n, func(c *wallet.Config) { c.Birthday, c.Lookahead = time.Now(), wallet.DefaultLookahead })
 	late.sync()
 	if after := late.balance(); after != before {
 		t.Errorf("with a birthday: %+v, it was %+v", after, before)
@@ -117,6 +120,7 @@ func TestRestoreFromSeed(t *testing.T) {
 }
 
 func TestContractKeyIsOfTheSeed(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p, q := open(t, n), open(t, n, func(c *wallet.Config) { c.Branch = branchOf(2) })
 	var one, two protocol.ContractID
@@ -142,6 +146,7 @@ func TestContractKeyIsOfTheSeed(t *testing.T) {
 
 // The wallet opens without a node, gives addresses, and catches up when the node is back.
 func TestNodeDownAndBack(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t)
 	n.Stop()
 	p := open(t, n)
@@ -170,6 +175,7 @@ func TestNodeDownAndBack(t *testing.T) {
 
 // Without the passphrase the file tells no private key, and its mode lets nobody else read it.
 func TestFileIsPrivate(t *testing.T) {
+	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	dir := t.TempDir() + "/deep/er"
 	p := open(t, n, func(c *wallet.Config) { c.Dir = dir })
