@@ -221,7 +221,7 @@ func (n *newContract) watch(ctx context.Context, tx pgx.Tx) error {
 		inputs = append(inputs, outpointKey(r.Funding))
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO contract_watches (outpoint, contract, escrow)
-		SELECT o, $2, false FROM unnest($1::bytea[]) AS t (o) UNION ALL SELECT $3, $2, true`,
+		SELECT o, $2::bytea, false FROM unnest($1::bytea[]) AS t (o) UNION ALL SELECT $3::bytea, $2::bytea, true`,
 		inputs, n.terms.ID[:], outpointKey(n.record.outpoint()))
 	return err
 }
