@@ -48,6 +48,8 @@ type house struct {
 	limits relayside.Limits
 	faults faults
 
+	contractChain relayside.Chain // what the manager asks; nil: chain
+
 	manager *relayside.Manager
 	stop    func() error
 }
@@ -149,7 +151,9 @@ func (h *house) openWallet() {
 	h.wallet = w
 }
 
-func (h *house) clock() time.Time { return time.Now().Add(time.Duration(h.offset.Load()) * time.Millisecond) }
+func (h *house) clock() time.Time {
+	return time.Now().Add(time.Duration(h.offset.Load()) * time.Millisecond)
+}
 
 func (h *house) now() protocol.Timestamp { return protocol.TimestampOf(h.clock()) }
 
@@ -166,7 +170,11 @@ func (h *house) config() relayside.Config {
 	if os.Getenv("RELAYSIDE_LOG") != "" {
 		handler = slog.NewTextHandler(h.t.Output(), nil)
 	}
-	return relayside.Config{DB: h.db, Books: h.books, Chain: h.chain, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
+	node := relayside.Chain(h.chain)
+	if h.contractChain != nil {
+		node = h.contractChain
+	}
+	return relayside.Config{DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
 		Wallet: h.wallet, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
 }
 
