@@ -100,15 +100,45 @@ func DecodeTx(raw protocol.RawTx) (*wire.MsgTx, error) {
 	if len(raw) > protocol.MaxContractTx {
 		return nil, protocol.Errorf(protocol.CodeTooLarge, "a transaction has at most %d bytes", protocol.MaxContractTx)
 	}
+	if !walkTx(raw) {
+		return nil, protocol.Errorf(protocol.CodeMalformed, "not a transaction: it ends early or late, or a count in it cannot be")
+	}
 	var tx wire.MsgTx
-	r := bytes.NewReader(raw)
-	if err := tx.Deserialize(r); err != nil {
+	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {
 		return nil, protocol.Errorf(protocol.CodeMalformed, "not a transaction: %v", err)
 	}
-	if r.Len() > 0 {
-		return nil, protocol.Errorf(protocol.CodeMalformed, "%d bytes after the transaction", r.Len())
-	}
 	return &tx, nil
+}
+
+// walkTx tells whether the counts of a serialized transaction (BIP144) are true of its bytes. The
+// library makes room for as many inputs as a transaction claims before it looks for them.
+func walkTx(raw []byte) bool {
+	r := byteReader{rest: raw}
+	r.take(4)
+	witness := len(r.rest) > 1 && r.rest[0] == 0 && r.rest[1] == 1
+	if witness {
+		r.take(2)
+	}
+	inputs := r.count()
+	for range inputs {
+		r.take(36)
+		r.bytes()
+		r.take(4)
+	}
+	for range r.count() {
+		r.take(8)
+		r.bytes()
+	}
+	for range inputs {
+		if !witness {
+			break
+		}
+		for range r.count() {
+			r.bytes()
+		}
+	}
+	r.take(4)
+	return r.err == nil && len(r.rest) == 0
 }
 
 // spend starts a transaction whose first input spends an output.
