@@ -14,7 +14,6 @@ import (
 // Sequences of inputs. All of them opt into replacement (BIP125) and leave the locktime in force.
 const (
 	sequenceReplaceable uint32 = wire.MaxTxInSequenceNum - 2 // fffffffd
-	sequenceLocktime    uint32 = wire.MaxTxInSequenceNum - 1 // fffffffe, the refund
 	sequenceOneBlock    uint32 = 1                           // BIP68: one block after the previous output
 )
 
