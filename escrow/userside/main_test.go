@@ -116,7 +116,7 @@ func (u *user) clock() time.Time { return u.now }
 
 func (u *user) sync() {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(u.t.Context(), time.Minute)
 	defer cancel()
 	if err := u.wallet.AwaitSync(ctx); err != nil {
 		u.t.Fatal(err)
@@ -126,7 +126,7 @@ func (u *user) sync() {
 // draft prepares a contract of the usual deposit.
 func (u *user) draft(change func(*userside.Wish)) *userside.Draft {
 	u.t.Helper()
-	w := userside.Wish{Announcement: u.relay.announcement(nil), Address: "http://127.0.0.1:1", Deposit: deposit, Feerate: 2000}
+	w := userside.Wish{Announcement: u.relay.announcement(nil), Address: "http://127.0.0.1:1", Deposit: deposit, Feerate: 2000, Lifetime: escrow.MinLifetime}
 	if change != nil {
 		change(&w)
 	}
