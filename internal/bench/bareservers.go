@@ -20,15 +20,22 @@ import (
 // The bare servers run as processes of their own, as relayd does: this program again, with this flag. They end when
 // their standard input does, which also happens when the generator dies.
 const (
-	serveFlag = "-serve"
-	serveEcho = "echo"
-	serveNATS = "nats"
+	serveFlag  = "-serve"
+	serveEcho  = "echo"
+	serveNATS  = "nats"
+	serveRelay = "relay" // and the URL of its database
 )
 
-// serveBare is such a process. It says its address in one line.
-func serveBare(which string) error {
+// isBare tells whether a command line is that of a bare server.
+func isBare(args []string) bool { return len(args) >= 3 && args[1] == serveFlag }
+
+// serveBare is such a process, of the command line's arguments after the flag. It says its address in one line.
+func serveBare(args []string) error {
 	address, stop, err := "", func() {}, error(nil)
+	which := args[0]
 	switch which {
+	case serveRelay:
+		address, stop, err = serveRelayAt(args[len(args)-1])
 	case serveEcho:
 		address, stop, err = echoServer()
 	case serveNATS:
@@ -80,12 +87,12 @@ type bareServer struct {
 	stop    func() error
 }
 
-func startBare(ctx context.Context, which string) (*bareServer, error) {
+func startBare(ctx context.Context, which string, more ...string) (*bareServer, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(self, serveFlag, which)
+	cmd := exec.Command(self, append([]string{serveFlag, which}, more...)...)
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return nil, err

@@ -22,8 +22,8 @@ import (
 )
 
 func main() {
-	if len(os.Args) == 3 && os.Args[1] == serveFlag {
-		exit(serveBare(os.Args[2]))
+	if isBare(os.Args) {
+		exit(serveBare(os.Args[2:]))
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	opts, err := parseOptions(os.Args[1:], os.Stderr)

@@ -6,11 +6,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"relaymarket/internal/testnode"
 	"relaymarket/internal/testpg"
@@ -18,8 +21,8 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == serveFlag {
-		exit(serveBare(os.Args[2])) // the bare servers are this program again
+	if isBare(os.Args) {
+		exit(serveBare(os.Args[2:])) // the bare servers are this program again
 	}
 	testpg.Main(m)
 }
@@ -68,6 +71,83 @@ func TestEveryPoint(t *testing.T) {
 	}
 	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
 		t.Errorf("it left %v behind, %v", left, err)
+	}
+}
+
+// The bare relay takes the same requests as a relay, checks them, and stores every one of them.
+func TestBareRelay(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir())
+	if err := os.Chmod(os.Getenv("TMPDIR"), 0o711); err != nil {
+		t.Fatal(err)
+	}
+	opts, err := parseOptions([]string{"-points", "bare_write,bare_batch", "-seconds", "0.2", "-repeats", "1", "-sizes", "1300", "-json",
+		"-relayd", testnode.Binary(t)}, os.Stderr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := run(t.Context(), opts, &out, newProgress(os.Stderr)); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"bare_write", "bare_batch"} {
+		if !bytes.Contains(out.Bytes(), []byte(`"name":"`+name+`"`)) {
+			t.Errorf("%s was not measured: %s", name, out.Bytes())
+		}
+	}
+	if left, err := os.ReadDir(os.Getenv("TMPDIR")); err != nil || len(left) > 0 {
+		t.Errorf("it left %v behind, %v", left, err)
+	}
+}
+
+// A false signature is refused by the bare relay too: checks are what its figures are about.
+func TestBareRelayChecks(t *testing.T) {
+	database := testpg.New(t)
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Exec(t.Context(), tableSQL); err != nil {
+		t.Fatal(err)
+	}
+	address, stop, err := relayServer(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	from, err := person(roleSender, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	record, err := newAuthor(from.Public()).record(from, from.Public(), 1, 1300, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := bytes.Clone(record.Bytes())
+	forged[len(forged)-3] ^= 1 // the last digit of the signature
+	for _, c := range []struct {
+		body []byte
+		want int
+	}{{record.Bytes(), http.StatusCreated}, {forged, http.StatusBadRequest}} {
+		request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+address+"/", bytes.NewReader(c.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		reply, err := http.DefaultClient.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = reply.Body.Close()
+		if reply.StatusCode != c.want {
+			t.Errorf("status %d, want %d", reply.StatusCode, c.want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	var rows int
+	if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM bare`).Scan(&rows); err != nil || rows != 1 {
+		t.Errorf("%d rows, %v", rows, err)
+	}
+	if err := conn.Close(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -60,6 +60,9 @@ func points() []point {
 		{name: "pull_page", conns: pageConns, limit: "limit_select50", target: 0.4, guess: 1000, open: openPulls(pageRecords)},
 		{name: "limit_nats_fanout", conns: listeners, sizeless: true, guess: 2000, open: openNATS},
 		{name: "listen_fanout", conns: listeners, limit: "limit_nats_fanout", target: 1, guess: 2000, open: openListen},
+		{name: "bare_write", conns: 1, limit: "limit_insert", extra: true, guess: 5000, open: openBareWrites(1)},
+		{name: "bare_write", conns: manyConns, limit: "limit_insert", extra: true, guess: 20_000, open: openBareWrites(1)},
+		{name: "bare_batch", conns: batchConns, limit: "limit_insert", extra: true, guess: 1500, open: openBareWrites(batchLines)},
 		{name: "idle_listeners", conns: idleConns, extra: true, guess: 3000, open: openIdle},
 	}
 }

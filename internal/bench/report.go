@@ -155,8 +155,11 @@ func (at *row) verdict(size int) string {
 	if at.Bytes == nil || *at.Bytes != size || at.p.isLimit() {
 		return ""
 	}
-	if at.p.extra {
+	switch {
+	case at.Name == "idle_listeners":
 		return at.memory()
+	case at.p.extra:
+		return ""
 	}
 	met := func(yes bool) string {
 		if yes {

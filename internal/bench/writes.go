@@ -14,6 +14,7 @@ import (
 // writes is write and write_batch: each connection is one sender who writes to one friend.
 type writes struct {
 	b        *bench
+	host     string
 	size     int
 	lines    int // records in a request; 1: one PUT each
 	conns    []*conn
@@ -24,17 +25,25 @@ type writes struct {
 
 func openWrites(lines int) func(context.Context, *bench, point, int) (workload, error) {
 	return func(ctx context.Context, b *bench, p point, size int) (workload, error) {
-		w := &writes{b: b, size: size, lines: lines, requests: make([][][]byte, p.conns)}
-		var err error
-		if w.senders, err = people(roleSender, p.conns); err != nil {
+		w, err := openWritesAt(ctx, b, p, size, lines, b.relay.host)
+		if err != nil {
 			return nil, err
 		}
-		if w.readers, err = people(roleReader, p.conns); err != nil {
-			return nil, err
-		}
-		w.conns, err = dialAll(ctx, b.relay.host, p.conns)
-		return w, err
+		return w, nil
 	}
+}
+
+func openWritesAt(ctx context.Context, b *bench, p point, size, lines int, host string) (*writes, error) {
+	w := &writes{b: b, host: host, size: size, lines: lines, requests: make([][][]byte, p.conns)}
+	var err error
+	if w.senders, err = people(roleSender, p.conns); err != nil {
+		return nil, err
+	}
+	if w.readers, err = people(roleReader, p.conns); err != nil {
+		return nil, err
+	}
+	w.conns, err = dialAll(ctx, host, p.conns)
+	return w, err
 }
 
 func (w *writes) workers() int     { return len(w.conns) }

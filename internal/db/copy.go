@@ -29,18 +29,18 @@ func CopySQL(table string, columns ...string) string {
 
 // Copy runs a COPY with its data (see [Encoder]) in a transaction and returns how many rows it took.
 func Copy(ctx context.Context, tx pgx.Tx, sql string, data []byte) (rows int64, err error) {
-	tags, err := copyIn(ctx, tx.Conn().PgConn(), sql, data)
+	tags, err := CopyIn(ctx, tx.Conn().PgConn(), sql, data)
 	if err != nil {
 		return 0, err
 	}
 	return tags[0].RowsAffected(), nil
 }
 
-// copyIn sends a COPY, with other statements after it if need be, and its data, without waiting to be
+// CopyIn sends a COPY, with other statements after it if need be, and its data, without waiting to be
 // asked for them: the server ignores data of a COPY that failed (PostgreSQL documentation, Frontend/Backend
 // Protocol, "COPY Operations"). So it is one round trip, and takes none of the goroutines of
 // [pgconn.PgConn.CopyFrom]. Of ctx only the deadline counts; when it passes the connection is closed.
-func copyIn(ctx context.Context, conn *pgconn.PgConn, sql string, data []byte) (tags []pgconn.CommandTag, err error) {
+func CopyIn(ctx context.Context, conn *pgconn.PgConn, sql string, data []byte) (tags []pgconn.CommandTag, err error) {
 	deadline, _ := ctx.Deadline()
 	if err := conn.Conn().SetDeadline(deadline); err != nil {
 		return nil, err

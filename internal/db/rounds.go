@@ -48,7 +48,7 @@ func (d *DB) load(ctx context.Context, l Load) (err error) {
 	if err != nil || data == nil {
 		return err
 	}
-	tags, err := copyIn(ctx, conn.Conn().PgConn(), sql+"; COMMIT", data)
+	tags, err := CopyIn(ctx, conn.Conn().PgConn(), sql+"; COMMIT", data)
 	if err != nil {
 		return err
 	}
