@@ -19,15 +19,26 @@ const (
 )
 
 func (p *program) contractWatchCommand() *cobra.Command {
-	return &cobra.Command{
+	once := false
+	cmd := &cobra.Command{
 		Use: "watch", Short: "Look after your contracts until you end it", Args: cobra.NoArgs,
 		Long: `Follows the chain, refunds what is due, sends again what is not confirmed, pays what is due and allowed, and says what it did.
-relay listen does the same on the side; inbox and send look once a minute at most.`,
+relay listen does the same on the side; inbox and send look once a minute at most. With --once it looks once and ends, for a
+timer of the system's.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			return p.withMoney(ctx, func(m *money) error { return p.watch(ctx, m.manager) })
+			return p.withMoney(ctx, func(m *money) error {
+				if once {
+					err := m.manager.Step(ctx)
+					p.tell(ctx, m.store)
+					return err
+				}
+				return p.watch(ctx, m.manager)
+			})
 		},
 	}
+	cmd.Flags().BoolVar(&once, "once", false, "look once and end")
+	return cmd
 }
 
 // watch looks after contracts and tells what was done, until ctx ends.

@@ -48,16 +48,37 @@ type house struct {
 	limits relayside.Limits
 	faults faults
 
+	contractChain relayside.Chain // what the manager asks; nil: chain
+
 	manager *relayside.Manager
 	stop    func() error
 }
 
 // faults ends the work at a step, once.
 type faults struct {
-	mu   sync.Mutex
-	at   string // the step
-	skip int    // so many times it is passed first
-	hits map[string]int
+	mu    sync.Mutex
+	at    string // the step
+	skip  int    // so many times it is passed first
+	hits  map[string]int
+	fired bool
+}
+
+// armed tells whether a fault is still to come.
+func (f *faults) armed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	armed := f.at != ""
+	f.at = ""
+	return armed
+}
+
+// seen tells, once, whether a fault ended something.
+func (f *faults) seen() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fired := f.fired
+	f.fired = false
+	return fired
 }
 
 var errFault = errors.New("the power is cut")
@@ -77,6 +98,7 @@ func (f *faults) reach(step string) error {
 		return nil
 	}
 	f.at = ""
+	f.fired = true
 	return errFault
 }
 
@@ -92,7 +114,7 @@ var standardOffer = protocol.ContractOffer{BandwidthMsatPerGB: 1_000_000_000, Op
 func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	t.Helper()
 	h := &house{t: t, node: regtest.Start(t, regtest.Plain), url: testpg.New(t), key: identity(t), offer: offer,
-		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
+		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
@@ -111,7 +133,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	h.start()
 	t.Cleanup(func() { h.crash() })
 	h.announce()
-	h.eventually("the wallet's script", func() bool { return h.count(`SELECT count(*) FROM contract_work WHERE payout IS NOT NULL`) == 1 })
+	h.eventually("the wallet's script", func() bool { return h.count(`SELECT count(*) FROM contract_payout`) == 1 })
 	return h
 }
 
@@ -149,7 +171,9 @@ func (h *house) openWallet() {
 	h.wallet = w
 }
 
-func (h *house) clock() time.Time { return time.Now().Add(time.Duration(h.offset.Load()) * time.Millisecond) }
+func (h *house) clock() time.Time {
+	return time.Now().Add(time.Duration(h.offset.Load()) * time.Millisecond)
+}
 
 func (h *house) now() protocol.Timestamp { return protocol.TimestampOf(h.clock()) }
 
@@ -166,7 +190,11 @@ func (h *house) config() relayside.Config {
 	if os.Getenv("RELAYSIDE_LOG") != "" {
 		handler = slog.NewTextHandler(h.t.Output(), nil)
 	}
-	return relayside.Config{DB: h.db, Books: h.books, Chain: h.chain, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
+	node := relayside.Chain(h.chain)
+	if h.contractChain != nil {
+		node = h.contractChain
+	}
+	return relayside.Config{DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
 		Wallet: h.wallet, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
 }
 
@@ -199,6 +227,30 @@ func (h *house) restart() {
 	h.start()
 }
 
+// revive starts a manager anew if a fault ended the work.
+func (h *house) revive() {
+	h.t.Helper()
+	if h.faults.seen() {
+		h.restart()
+	}
+}
+
+// retry does what a client does until it is answered.
+func (h *house) retry(do func() error) {
+	h.t.Helper()
+	for range 3 {
+		err := do()
+		h.revive()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, errFault) {
+			h.t.Fatal(err)
+		}
+	}
+	h.t.Fatal("it was never answered")
+}
+
 // announce says what the relay offers.
 func (h *house) announce() {
 	h.t.Helper()
@@ -219,6 +271,7 @@ func (h *house) announce() {
 func (h *house) eventually(what string, done func() bool) {
 	h.t.Helper()
 	for deadline := time.Now().Add(40 * time.Second); !done(); time.Sleep(15 * time.Millisecond) {
+		h.revive()
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%s did not come about", what)
 		}

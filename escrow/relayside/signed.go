@@ -171,7 +171,7 @@ func (m *Manager) insertContract(ctx context.Context, tx pgx.Tx, n *newContract)
 	if _, err := tx.Exec(ctx, `DELETE FROM contract_openings WHERE id = $1`, n.terms.ID[:]); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE contract_work SET payout_used = true WHERE payout = $1`, []byte(n.terms.RelayScript)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE contract_payout SET used = true WHERE script = $1`, []byte(n.terms.RelayScript)); err != nil {
 		return err
 	}
 	if len(n.funding.Relay.Coins) > 0 {

@@ -420,8 +420,20 @@ func (m *Manager) hand(ctx context.Context, r *Record) (*Record, error) {
 		return r, err
 	}
 	s, err := status(r, e)
+	for tries := 0; err == nil && s.Funding == nil && tries < fundingTries; tries++ {
+		// A relay that puts in a coin may have its wallet in another process than the one that answers.
+		if err := m.pause(ctx, fundingPause); err != nil {
+			return r, err
+		}
+		if e, err = relay.Contract(ctx, r.ID); err == nil {
+			s, err = status(r, e)
+		}
+	}
 	if err != nil {
 		return r, err
+	}
+	if s.Funding == nil {
+		return r, ErrUnfunded
 	}
 	f, err := m.funding(ctx, r)
 	if err != nil {
@@ -444,11 +456,29 @@ func (m *Manager) hand(ctx context.Context, r *Record) (*Record, error) {
 	return r, nil
 }
 
+// ErrUnfunded: the relay has our signatures and has not signed yet. Asking again has one effect, and so has giving up.
+var ErrUnfunded = errors.New("the relay has not signed the funding yet")
+
+// How often, and how long in all, the relay is asked for the funding that it has still to sign.
+const (
+	fundingPause = 500 * time.Millisecond
+	fundingTries = 120
+)
+
+// pause waits, unless ctx ends before.
+func (m *Manager) pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	}
+}
+
 // wholeFunding is the funding that the relay says it has sent: ours, and validly signed by both.
 func wholeFunding(f *escrow.Funding, s *protocol.ContractStatus) (*wire.MsgTx, error) {
-	if s.Funding == nil {
-		return nil, protocol.Errorf(protocol.CodeMalformed, "it does not give the funding transaction")
-	}
 	at, err := f.Outpoint()
 	if err != nil {
 		return nil, err

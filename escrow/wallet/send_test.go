@@ -16,6 +16,8 @@ func TestSend(t *testing.T) {
 	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
+	twin := open(t, n, func(c *wallet.Config) { c.Lookahead = 20 }) // on another machine, from the same words
+	twin.wants(6*bitcoin, 0)
 	q := open(t, n, func(c *wallet.Config) { c.Branch = branchOf(2) })
 	to := q.address(wallet.P2TR)
 	pay := wallet.SendRequest{Key: "rent", To: to, Amount: 2*bitcoin + bitcoin/2, Feerate: 3_000}
@@ -63,6 +65,7 @@ func TestSend(t *testing.T) {
 	}
 	n.Mine(1)
 	p.wants(0, 0)
+	twin.wants(0, 0)
 	q.wants(pay.Amount+btcutil.Amount(all.TxOut[0].Value), 0)
 }
 
