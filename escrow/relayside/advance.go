@@ -227,7 +227,7 @@ func (a *advancing) effect(before escrow.State, event escrow.Event) error {
 		return a.abandon()
 	case before == escrow.Abandoned && event == escrow.FundingConfirmed:
 		a.m.log.Warn("a funding that was given up is in a block: it is settled at once", "contract", r.terms.ID.Short())
-		return a.settleAlways()
+		return nil // its account ended when it was given up
 	case event == escrow.FundingConfirmed && r.terms.Renews != nil:
 		return a.takeOver()
 	case event == escrow.RenewalConfirmed, event == escrow.RenewalReorged:
@@ -236,13 +236,6 @@ func (a *advancing) effect(before escrow.State, event escrow.Event) error {
 		return a.m.stop(a.ctx, a.tx, r)
 	}
 	return nil
-}
-
-// settleAlways remembers that this contract is settled whatever else happens.
-func (a *advancing) settleAlways() error {
-	a.r.settle = true
-	_, err := a.tx.Exec(a.ctx, `UPDATE contracts SET settle = true WHERE id = $1`, a.r.terms.ID[:])
-	return err
 }
 
 // takeOver gives the account to a renewal whose funding is in a block.

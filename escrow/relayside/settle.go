@@ -30,8 +30,8 @@ func (a *advancing) bid() error {
 		a.m.log.Error("a settlement is worth less than any fee: the contract is left to its user", "contract", r.terms.ID.Short(), "worth", r.worth())
 		return nil
 	}
-	if rate = min(rate, most); rate <= last {
-		return nil // the highest bid that the amount can pay stands
+	if rate = min(rate, most); last > 0 && rate < last+protocol.MinContractFeerate {
+		return nil // the highest bid that the amount can pay stands: a little more would not pay for being relayed
 	}
 	return a.placeBid(rate)
 }
