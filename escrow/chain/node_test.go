@@ -189,7 +189,7 @@ func TestNodeDownAndBack(t *testing.T) {
 	if err != nil || after.BlockID != before.BlockID {
 		t.Errorf("%v after %v, %v", after, before, err)
 	}
-	resume, err := n.Pause()
+	resume, err := n.Pause(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -261,7 +261,7 @@ func (n *Node) end(ctx context.Context, signal os.Signal) error {
 
 // Pause halts the node: its port accepts connections and nobody answers, as with a machine that hangs. The function that
 // it returns lets it go on.
-func (n *Node) Pause() (resume func() error, err error) {
+func (n *Node) Pause(ctx context.Context) (resume func() error, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.process == nil {
@@ -270,6 +270,11 @@ func (n *Node) Pause() (resume func() error, err error) {
 	p := n.process.process
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return nil, err
+	}
+	for !isHalted(p.Pid) {
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return nil, errors.Join(err, p.Signal(syscall.SIGCONT))
+		}
 	}
 	return func() error { return p.Signal(syscall.SIGCONT) }, nil
 }
