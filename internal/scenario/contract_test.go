@@ -163,7 +163,7 @@ func TestContractRefusals(t *testing.T) {
 func (m *market) mined(p *payer, blocks int) {
 	m.t.Helper()
 	var sent *protocol.ContractTx
-	for deadline := time.Now().Add(30 * time.Second); sent == nil; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); sent == nil; time.Sleep(50 * time.Millisecond) {
 		for _, tx := range p.status().Transactions {
 			if tx.Confirmations == 0 && m.coins.InMempool(wireID(tx.TxID)) {
 				sent = &tx

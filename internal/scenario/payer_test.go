@@ -22,6 +22,10 @@ import (
 	"relaymarket/protocol"
 )
 
+// chainPatience bounds each wait for what the chain brings about: a wallet looks ahead for a hundred addresses, which takes
+// long with the race detector.
+const chainPatience = 2 * time.Minute
+
 // market is a relay that sells, and the Bitcoin node that it and its users look at.
 type market struct {
 	t     *testing.T
@@ -89,7 +93,7 @@ func (p *payer) post(path string, request protocol.Request) *scenario.Reply {
 // open asks for the contract, again while the relay has not seen the newest block yet.
 func (p *payer) open() *scenario.Reply {
 	p.m.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); ; time.Sleep(50 * time.Millisecond) {
 		reply := p.post("/contracts", p.asked)
 		if reply.Status != protocol.CodeChainStale.Status() || time.Now().After(deadline) {
 			return reply
@@ -133,13 +137,13 @@ func (p *payer) status() *protocol.ContractStatus {
 // reaches waits for a state.
 func (p *payer) reaches(state protocol.ContractState) *protocol.ContractStatus {
 	p.m.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); ; time.Sleep(50 * time.Millisecond) {
 		s := p.status()
 		if s.State == state {
 			return s
 		}
 		if time.Now().After(deadline) {
-			p.m.t.Fatalf("the contract is %s, not %s", s.State, state)
+			p.m.t.Fatalf("the contract is %s, not %s, at height %d of %d: %+v", s.State, state, s.Height, p.m.coins.Height(), s)
 		}
 	}
 }
