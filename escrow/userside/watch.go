@@ -262,7 +262,7 @@ func (m *Manager) converse(ctx context.Context, r *Record) error {
 		_, err := m.hand(ctx, r)
 		return err
 	}
-	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) {
+	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) || r.Address == "" {
 		return nil
 	}
 	var err error
