@@ -389,3 +389,35 @@ func TestWronglyTypedMoney(t *testing.T) {
 		t.Errorf("without a node: exit %d\n%s", code, errs)
 	}
 }
+
+// One pays for what two write: the other has agreed to it, in writing.
+func TestOnePaysForTwo(t *testing.T) {
+	bitcoin, node, alice := market(t)
+	bob := user(t)
+	out, errs, code := bob.types("contract", "consent", node.URL, "--payer", alice.key().Bech32())
+	id := strings.TrimSpace(strings.TrimPrefix(errs, "Contract id: "))
+	if code != 0 || len(id) != 64 {
+		t.Fatalf("consent: exit %d\n%s%s", code, out, errs)
+	}
+	consent := filepath.Join(t.TempDir(), "consent")
+	if err := os.WriteFile(consent, []byte(out), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := alice.types("contract", "open", node.URL, "--deposit", "100000", "--wait", "0", "--yes", "--writer", consent); code != exitFailed || !strings.Contains(errs, "consent") {
+		t.Errorf("consent to another contract: exit %d\n%s", code, errs)
+	}
+	if _, errs, code := bob.types("relays", "add", node.URL); code != exitFailed || !strings.Contains(errs, "relay contract open") {
+		t.Errorf("before the contract: exit %d\n%s", code, errs)
+	}
+	if item := alice.opens(bitcoin, node, "--id", id, "--writer", consent); item.ID != id {
+		t.Fatalf("%+v", item)
+	}
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if _, errs, code = bob.types("relays", "add", node.URL); code == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("bob writes: exit %d\n%s", code, errs)
+		}
+	}
+}
