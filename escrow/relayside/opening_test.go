@@ -21,6 +21,7 @@ func bondOffer() protocol.ContractOffer {
 
 // The relay's coin is offered to all who ask and held for none: the first to sign has it, the next is offered another.
 func TestFirstSignatureTakesTheCoin(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(200_000)
 	first, second := h.user(), h.user()
@@ -69,6 +70,7 @@ func TestFirstSignatureTakesTheCoin(t *testing.T) {
 
 // Asked often about one coin, the relay shows one of its own.
 func TestSameInputSameCoin(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	for range 3 {
 		h.fundWallet(200_000)
@@ -100,6 +102,7 @@ func TestSameInputSameCoin(t *testing.T) {
 
 // Each step again has the same answer; other content under its name is a conflict.
 func TestStepsAreIdempotent(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	coin, _ := u.coin(150_000)
@@ -170,6 +173,7 @@ func TestStepsAreIdempotent(t *testing.T) {
 
 // What is not as the chain or the announcement says is refused with its code, and holds nothing.
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(200_000)
 	u := h.user()
@@ -245,6 +249,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // Half-opened contracts are bounded by payer, by coin and in all, end by themselves and hold nothing.
 func TestHalfOpenedAreBounded(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(200_000)
 	h.crash()
@@ -297,6 +302,7 @@ func TestHalfOpenedAreBounded(t *testing.T) {
 // While the node is away nothing is opened or signed, the refusal says so, and what is open is paid and served; when it is
 // back, what was to be sent is sent.
 func TestNodeDownAndBack(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u, v := h.user(), h.user()
 	d := u.active(100_000, 1500)

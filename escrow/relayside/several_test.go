@@ -42,6 +42,7 @@ func (h *house) run(withWallet bool) (*relayside.Manager, func()) {
 // Any process answers; one works, and another goes on when it ends or falls silent. A process without a wallet gets its
 // fundings signed by the one that has it.
 func TestSeveralProcesses(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	for range 3 {
 		h.fundWallet(200_000)
@@ -81,6 +82,7 @@ func TestSeveralProcesses(t *testing.T) {
 
 // Payments for one contract that come at once, at several processes: each seq has one effect, and A never falls.
 func TestPaymentsAtOnce(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	other, _ := h.run(false)
 	u := h.user()
@@ -108,6 +110,7 @@ func TestPaymentsAtOnce(t *testing.T) {
 // A database that is set back to an older copy takes the state that the user has, whatever seq it has; and a settlement that
 // the chain shows teaches it what it held.
 func TestDatabaseSetBack(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.active(100_000, 1500)
@@ -176,6 +179,7 @@ func (s *thief) Next(ctx context.Context, recent []chain.BlockID) (chain.Event, 
 // A process that lost its lease between two steps changes nothing any more; requests are answered without any work, but for
 // new contracts, which are refused when the work falls behind.
 func TestLeaseIsLost(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	node := &thief{Client: h.chain, h: h}
 	h.crash()
