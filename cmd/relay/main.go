@@ -132,7 +132,7 @@ func (p *program) root(began *bool) *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true, Args: subcommand, SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			// Cobra looks at these after it, and would make them a failure of the command.
-			if err := cmd.ValidateFlagGroups(); err != nil {
+			if err := errors.Join(cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()); err != nil {
 				return err
 			}
 			*began = true
