@@ -79,6 +79,7 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		words = append(words, wordSample{bad(w, protocol.CodeMalformed), w})
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
+	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
 }
 
 func requestSeeds(files map[string][]byte, all []sample) {
@@ -88,7 +89,7 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractOpen": "FuzzDecodeContractOpen", "contractConsent": "FuzzDecodeContractConsent",
 		"contractServerAddInputs": "FuzzDecodeContractServerInputs", "contractClientSigned": "FuzzDecodeContractClientSigned",
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
-		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList",
+		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 	}
 	for requestType, target := range targets {
 		var mine []sample
