@@ -65,49 +65,113 @@ const (
 	CodeDiskFull      Code = "disk_full"      // 507: the relay cannot store more at present
 )
 
+// The codes of contracts. Those of 422 judge a message or transaction that no repetition makes right.
+const (
+	CodeBadPSBT Code = "bad_psbt" // 400: not a PSBT of version 0, or with a key twice, or with bytes left over
+
+	CodePaymentDue Code = "payment_due" // 402: the contract's credit is used: pay first
+
+	CodeConsent Code = "consent" // 403: a writer has not agreed that this contract pays for it
+
+	CodeStateOrder    Code = "state_order"    // 409: seq does not rise
+	CodeContractState Code = "contract_state" // 409: the contract is past, or before, this step
+	CodeInputSpent    Code = "input_spent"    // 409: an input is spent or not on the chain
+	CodeFundingEnded  Code = "funding_ended"  // 409: the reservation is over and its coins are given away
+
+	CodeNetwork           Code = "network"            // 422: for another Bitcoin network
+	CodeTerms             Code = "terms"              // 422: not what the announcement relied on says
+	CodeContractExpiry    Code = "contract_expiry"    // 422: T is too near or too far
+	CodeWrongInput        Code = "wrong_input"        // 422: an input is missing, foreign, twice or out of order
+	CodeInputType         Code = "input_type"         // 422: an input is neither native P2WPKH nor P2TR key path
+	CodeInputAmount       Code = "input_amount"       // 422: an input's previous amount or script is not the chain's
+	CodeInputUnconfirmed  Code = "input_unconfirmed"  // 422: an input is not confirmed, or an immature coinbase
+	CodeWrongScript       Code = "wrong_script"       // 422: a script is not the contract's
+	CodeWrongOutput       Code = "wrong_output"       // 422: an output is missing, changed or too many
+	CodeWrongAmount       Code = "wrong_amount"       // 422: an amount falls, is above the escrow or below what is owed
+	CodeDust              Code = "dust"               // 422: an output is too small for nodes to relay
+	CodeWrongSighash      Code = "wrong_sighash"      // 422: a signature commits to more or less than it should
+	CodeWrongLocktime     Code = "wrong_locktime"     // 422: version or locktime of a transaction
+	CodeWrongSequence     Code = "wrong_sequence"     // 422: sequence of a transaction input
+	CodeContractSignature Code = "contract_signature" // 422: a transaction signature is false
+	CodeFeerate           Code = "feerate"            // 422: a fee or feerate is out of bounds
+
+	CodeContractsFull Code = "contracts_full" // 429: too many contracts of this payer or address are half open
+
+	CodeChainStale Code = "chain_stale" // 503: the relay's view of the chain is old; no new contract
+	CodeNoCoins    Code = "no_coins"    // 503: the relay has no coin for its part at present
+	CodeBroadcast  Code = "broadcast"   // 503: the Bitcoin node did not take the transaction
+)
+
 // codeTable is the one place that says which status and which words belong to a code.
 var codeTable = map[Code]struct {
 	status int
 	title  string
 }{
-	CodeMalformed:        {http.StatusBadRequest, "The request is malformed"},
-	CodeNotCanonical:     {http.StatusBadRequest, "The JSON is not in canonical form"},
-	CodeBadPath:          {http.StatusBadRequest, "The path is malformed"},
-	CodeBadQuery:         {http.StatusBadRequest, "The query is malformed"},
-	CodeBadCursor:        {http.StatusBadRequest, "The cursor is malformed"},
-	CodeUnauthorized:     {http.StatusUnauthorized, "Authorization is needed"},
-	CodeStale:            {http.StatusUnauthorized, "The timestamp is too old"},
-	CodeFuture:           {http.StatusUnauthorized, "The timestamp is in the future"},
-	CodeBadSignature:     {http.StatusUnauthorized, "The signature is false"},
-	CodeNoAccount:        {http.StatusPaymentRequired, "This key has no account here"},
-	CodeWrongTarget:      {http.StatusForbidden, "The authorization is for another request"},
-	CodeWrongType:        {http.StatusForbidden, "The request type does not belong to this route"},
-	CodeMismatch:         {http.StatusForbidden, "Path and body disagree"},
-	CodeWrongParty:       {http.StatusForbidden, "The other party may do this, not you"},
-	CodeNotFound:         {http.StatusNotFound, "There is none of yours"},
-	CodeMethodNotAllowed: {http.StatusMethodNotAllowed, "The method is not allowed here"},
-	CodeTooSlow:          {http.StatusRequestTimeout, "The request took too long to arrive"},
-	CodeConflict:         {http.StatusConflict, "Another record has this path"},
-	CodePageOpen:         {http.StatusConflict, "An earlier page waits for its acknowledgement"},
-	CodeCardOlder:        {http.StatusConflict, "A newer card is stored"},
-	CodeGone:             {http.StatusGone, "The record is gone"},
-	CodeCursorEpoch:      {http.StatusGone, "The cursor is of another life of this relay"},
-	CodePageSpent:        {http.StatusGone, "The page was served as often as pages are"},
-	CodeTooLarge:         {http.StatusRequestEntityTooLarge, "The request is too large"},
-	CodeContentType:      {http.StatusUnsupportedMediaType, "The content type does not belong to this route"},
-	CodeContentEncoding:  {http.StatusUnsupportedMediaType, "Content encodings are not accepted"},
-	CodeWrongAudience:    {http.StatusMisdirectedRequest, "The request is for another relay"},
-	CodeInvalidValue:     {http.StatusUnprocessableEntity, "A value is out of bounds"},
-	CodeExpired:          {http.StatusUnprocessableEntity, "The record has expired already"},
-	CodeRootMismatch:     {http.StatusUnprocessableEntity, "The root is not the page's"},
-	CodeRateAddress:      {http.StatusTooManyRequests, "Too many requests from this address"},
-	CodeRateKey:          {http.StatusTooManyRequests, "Too many requests by this key"},
-	CodeInternal:         {http.StatusInternalServerError, "Something failed inside the relay"},
-	CodeOverloaded:       {http.StatusServiceUnavailable, "The relay is overloaded"},
-	CodeQuotaStored:      {http.StatusInsufficientStorage, "The account's storage is used"},
-	CodeQuotaMoved:       {http.StatusInsufficientStorage, "The account's traffic of this month is used"},
-	CodeQuotaAdmitted:    {http.StatusInsufficientStorage, "What the receiver admits you to leave is used"},
-	CodeDiskFull:         {http.StatusInsufficientStorage, "The relay cannot store more at present"},
+	CodeMalformed:         {http.StatusBadRequest, "The request is malformed"},
+	CodeNotCanonical:      {http.StatusBadRequest, "The JSON is not in canonical form"},
+	CodeBadPath:           {http.StatusBadRequest, "The path is malformed"},
+	CodeBadQuery:          {http.StatusBadRequest, "The query is malformed"},
+	CodeBadCursor:         {http.StatusBadRequest, "The cursor is malformed"},
+	CodeUnauthorized:      {http.StatusUnauthorized, "Authorization is needed"},
+	CodeStale:             {http.StatusUnauthorized, "The timestamp is too old"},
+	CodeFuture:            {http.StatusUnauthorized, "The timestamp is in the future"},
+	CodeBadSignature:      {http.StatusUnauthorized, "The signature is false"},
+	CodeNoAccount:         {http.StatusPaymentRequired, "This key has no account here"},
+	CodeWrongTarget:       {http.StatusForbidden, "The authorization is for another request"},
+	CodeWrongType:         {http.StatusForbidden, "The request type does not belong to this route"},
+	CodeMismatch:          {http.StatusForbidden, "Path and body disagree"},
+	CodeWrongParty:        {http.StatusForbidden, "The other party may do this, not you"},
+	CodeNotFound:          {http.StatusNotFound, "There is none of yours"},
+	CodeMethodNotAllowed:  {http.StatusMethodNotAllowed, "The method is not allowed here"},
+	CodeTooSlow:           {http.StatusRequestTimeout, "The request took too long to arrive"},
+	CodeConflict:          {http.StatusConflict, "Another record has this path"},
+	CodePageOpen:          {http.StatusConflict, "An earlier page waits for its acknowledgement"},
+	CodeCardOlder:         {http.StatusConflict, "A newer card is stored"},
+	CodeGone:              {http.StatusGone, "The record is gone"},
+	CodeCursorEpoch:       {http.StatusGone, "The cursor is of another life of this relay"},
+	CodePageSpent:         {http.StatusGone, "The page was served as often as pages are"},
+	CodeTooLarge:          {http.StatusRequestEntityTooLarge, "The request is too large"},
+	CodeContentType:       {http.StatusUnsupportedMediaType, "The content type does not belong to this route"},
+	CodeContentEncoding:   {http.StatusUnsupportedMediaType, "Content encodings are not accepted"},
+	CodeWrongAudience:     {http.StatusMisdirectedRequest, "The request is for another relay"},
+	CodeInvalidValue:      {http.StatusUnprocessableEntity, "A value is out of bounds"},
+	CodeExpired:           {http.StatusUnprocessableEntity, "The record has expired already"},
+	CodeRootMismatch:      {http.StatusUnprocessableEntity, "The root is not the page's"},
+	CodeRateAddress:       {http.StatusTooManyRequests, "Too many requests from this address"},
+	CodeRateKey:           {http.StatusTooManyRequests, "Too many requests by this key"},
+	CodeInternal:          {http.StatusInternalServerError, "Something failed inside the relay"},
+	CodeOverloaded:        {http.StatusServiceUnavailable, "The relay is overloaded"},
+	CodeQuotaStored:       {http.StatusInsufficientStorage, "The account's storage is used"},
+	CodeQuotaMoved:        {http.StatusInsufficientStorage, "The account's traffic of this month is used"},
+	CodeQuotaAdmitted:     {http.StatusInsufficientStorage, "What the receiver admits you to leave is used"},
+	CodeDiskFull:          {http.StatusInsufficientStorage, "The relay cannot store more at present"},
+	CodeBadPSBT:           {http.StatusBadRequest, "The PSBT is malformed"},
+	CodePaymentDue:        {http.StatusPaymentRequired, "The contract's credit is used"},
+	CodeConsent:           {http.StatusForbidden, "A writer has not agreed"},
+	CodeStateOrder:        {http.StatusConflict, "The sequence number does not rise"},
+	CodeContractState:     {http.StatusConflict, "The contract does not take this now"},
+	CodeInputSpent:        {http.StatusConflict, "An input is spent"},
+	CodeFundingEnded:      {http.StatusConflict, "The reservation of the funding is over"},
+	CodeNetwork:           {http.StatusUnprocessableEntity, "The Bitcoin network is another"},
+	CodeTerms:             {http.StatusUnprocessableEntity, "The terms are not the announced ones"},
+	CodeContractExpiry:    {http.StatusUnprocessableEntity, "The expiry is out of bounds"},
+	CodeWrongInput:        {http.StatusUnprocessableEntity, "The inputs are not the agreed ones"},
+	CodeInputType:         {http.StatusUnprocessableEntity, "An input is not of a type that funds contracts"},
+	CodeInputAmount:       {http.StatusUnprocessableEntity, "An input is not what the chain says"},
+	CodeInputUnconfirmed:  {http.StatusUnprocessableEntity, "An input is not confirmed"},
+	CodeWrongScript:       {http.StatusUnprocessableEntity, "A script is not the contract's"},
+	CodeWrongOutput:       {http.StatusUnprocessableEntity, "The outputs are not the agreed ones"},
+	CodeWrongAmount:       {http.StatusUnprocessableEntity, "An amount is out of bounds"},
+	CodeDust:              {http.StatusUnprocessableEntity, "An output is too small"},
+	CodeWrongSighash:      {http.StatusUnprocessableEntity, "A signature has the wrong sighash type"},
+	CodeWrongLocktime:     {http.StatusUnprocessableEntity, "The version or locktime is wrong"},
+	CodeWrongSequence:     {http.StatusUnprocessableEntity, "The sequence of an input is wrong"},
+	CodeContractSignature: {http.StatusUnprocessableEntity, "A transaction signature is false"},
+	CodeFeerate:           {http.StatusUnprocessableEntity, "A fee is out of bounds"},
+	CodeContractsFull:     {http.StatusTooManyRequests, "Too many contracts are half open"},
+	CodeChainStale:        {http.StatusServiceUnavailable, "The relay does not see the chain at present"},
+	CodeNoCoins:           {http.StatusServiceUnavailable, "The relay has no coin for its part at present"},
+	CodeBroadcast:         {http.StatusServiceUnavailable, "The transaction was not broadcast"},
 }
 
 // Error makes a Code usable as the target of errors.Is.
