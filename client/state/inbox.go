@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -130,7 +131,7 @@ func (s *Store) openGap(ctx context.Context, tx *sql.Tx, m *Message, first, last
 
 // Gaps lists what is missing, that which was noticed from then on only.
 func (s *Store) Gaps(ctx context.Context, since protocol.Timestamp) ([]Gap, error) {
-	return collect(ctx, s.sql, func(scan func(...any) error) (Gap, error) {
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (Gap, error) {
 		var g Gap
 		var sender []byte
 		err := scan(&sender, &g.Device, &g.First, &g.Last, &g.Noticed)
@@ -154,7 +155,7 @@ func (s *Store) Messages(ctx context.Context, f Filter) ([]Message, error) {
 		limit = -1
 	}
 	from := optionalKey(f.From)
-	return collect(ctx, s.sql, scanMessage, `SELECT * FROM (`+messageColumns+`
+	return sqlite.Collect(ctx, s.sql, scanMessage, `SELECT * FROM (`+messageColumns+`
 		WHERE removed IS NULL AND n > ? AND (NOT ? OR read IS NULL) AND (? IS NULL OR sender = ?) ORDER BY n DESC LIMIT ?) ORDER BY n`,
 		f.After, f.Unread, from, from, limit)
 }
@@ -167,11 +168,11 @@ func (s *Store) LastMessage(ctx context.Context) (n int64, err error) {
 
 // MessagesNamed lists those whose record id is id, or starts or ends with it.
 func (s *Store) MessagesNamed(ctx context.Context, id string) ([]Message, error) {
-	exact, err := collect(ctx, s.sql, scanMessage, messageColumns+`WHERE removed IS NULL AND record_id = ? ORDER BY n`, id)
+	exact, err := sqlite.Collect(ctx, s.sql, scanMessage, messageColumns+`WHERE removed IS NULL AND record_id = ? ORDER BY n`, id)
 	if err != nil || len(exact) > 0 {
 		return exact, err
 	}
-	return collect(ctx, s.sql, scanMessage, messageColumns+
+	return sqlite.Collect(ctx, s.sql, scanMessage, messageColumns+
 		`WHERE removed IS NULL AND (record_id LIKE ?1 || '%' ESCAPE '\' OR record_id LIKE '%' || ?1 ESCAPE '\') ORDER BY n LIMIT 100`, likeText(id))
 }
 

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -88,7 +89,7 @@ func (s *Store) Enqueue(ctx context.Context, to protocol.PublicKey, relays []Rel
 
 // Waiting lists the numbers of the messages that have something to do on a relay, oldest first.
 func (s *Store) Waiting(ctx context.Context, relay protocol.PublicKey) ([]int64, error) {
-	return collect(ctx, s.sql, func(scan func(...any) error) (n int64, err error) { return n, scan(&n) },
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (n int64, err error) { return n, scan(&n) },
 		`SELECT n FROM copies WHERE relay = ? AND state IN ('queued', 'removing') ORDER BY n`, relay[:])
 }
 
@@ -195,12 +196,12 @@ func (s *Store) OutgoingNamed(ctx context.Context, id string) ([]Outgoing, error
 }
 
 func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outgoing, error) {
-	found, err := collect(ctx, s.sql, scanOutgoing, query, args...)
+	found, err := sqlite.Collect(ctx, s.sql, scanOutgoing, query, args...)
 	if err != nil {
 		return nil, err
 	}
 	for i := range found {
-		found[i].Copies, err = collect(ctx, s.sql, scanCopy,
+		found[i].Copies, err = sqlite.Collect(ctx, s.sql, scanCopy,
 			`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? ORDER BY address, relay`, found[i].N)
 		if err != nil {
 			return nil, err
@@ -234,7 +235,7 @@ func (s *Store) Copy(ctx context.Context, n int64, relay protocol.PublicKey) (Co
 
 // WaitingRelays lists the relays on which something is to be done.
 func (s *Store) WaitingRelays(ctx context.Context) ([]Relay, error) {
-	return collect(ctx, s.sql, func(scan func(...any) error) (r Relay, err error) {
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (r Relay, err error) {
 		var key []byte
 		err = scan(&key, &r.Address)
 		r.Key = publicKey(key)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -56,7 +57,7 @@ func (s *Store) DeleteRelay(ctx context.Context, key protocol.PublicKey) error {
 
 // Relays lists the owner's relays, the oldest first.
 func (s *Store) Relays(ctx context.Context) ([]Relay, error) {
-	return collect(ctx, s.sql, func(scan func(...any) error) (Relay, error) {
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (Relay, error) {
 		var r Relay
 		var key, published []byte
 		err := scan(&key, &r.Address, &r.Added, &r.Bytes, &published)
@@ -141,7 +142,7 @@ const friendColumns = `SELECT key, name, card, added, refreshed FROM friends `
 
 // Friends lists all friends by name.
 func (s *Store) Friends(ctx context.Context) ([]Friend, error) {
-	return collect(ctx, s.sql, scanFriend, friendColumns+`ORDER BY name`)
+	return sqlite.Collect(ctx, s.sql, scanFriend, friendColumns+`ORDER BY name`)
 }
 
 // Friend finds one by key. ErrNoFriend.
@@ -155,7 +156,7 @@ func (s *Store) FriendNamed(ctx context.Context, name string) (Friend, error) {
 }
 
 func (s *Store) oneFriend(ctx context.Context, where string, arg any) (Friend, error) {
-	found, err := collect(ctx, s.sql, scanFriend, friendColumns+where, arg)
+	found, err := sqlite.Collect(ctx, s.sql, scanFriend, friendColumns+where, arg)
 	if err != nil {
 		return Friend{}, err
 	}

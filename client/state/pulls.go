@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -102,8 +103,8 @@ type member struct {
 	after  sql.NullString
 }
 
-func readMembers(ctx context.Context, q querier, relay protocol.PublicKey) ([]member, error) {
-	return collect(ctx, q, func(scan func(...any) error) (m member, err error) {
+func readMembers(ctx context.Context, q sqlite.Querier, relay protocol.PublicKey) ([]member, error) {
+	return sqlite.Collect(ctx, q, func(scan func(...any) error) (m member, err error) {
 		var key []byte
 		err = scan(&key, &m.group, &m.after)
 		m.friend = publicKey(key)
@@ -111,12 +112,12 @@ func readMembers(ctx context.Context, q querier, relay protocol.PublicKey) ([]me
 	}, `SELECT friend, grp, after FROM memberships WHERE relay = ? ORDER BY friend`, relay[:])
 }
 
-func readSources(ctx context.Context, q querier, relay protocol.PublicKey) ([]Source, error) {
+func readSources(ctx context.Context, q sqlite.Querier, relay protocol.PublicKey) ([]Source, error) {
 	members, err := readMembers(ctx, q, relay)
 	if err != nil {
 		return nil, err
 	}
-	groups, err := collect(ctx, q, func(scan func(...any) error) (src Source, err error) {
+	groups, err := sqlite.Collect(ctx, q, func(scan func(...any) error) (src Source, err error) {
 		var after sql.NullString
 		err = scan(&src.Group, &after)
 		src.After = textPointer(after)

@@ -21,16 +21,9 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
-	"net/url"
-	"os"
-	"path/filepath"
-	"runtime"
-	"strings"
 	"time"
 
-	_ "modernc.org/sqlite" // registers the driver
-
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -39,10 +32,10 @@ var migrations embed.FS
 
 // What can be wrong with a state file.
 var (
-	ErrNewer = errors.New("the state is from a newer version of this program: install that version, or use another folder")
+	ErrNewer = sqlite.ErrNewer
 	ErrOwner = errors.New("the state belongs to another key")
 	// ErrNone: there is no state yet, and no key was given to make one for.
-	ErrNone = errors.New("there is no state here yet")
+	ErrNone = sqlite.ErrNone
 )
 
 // Config says which file, and whose.
@@ -56,7 +49,7 @@ type Config struct {
 
 // Store is an open state file.
 type Store struct {
-	sql    *sql.DB
+	sql    *sqlite.DB
 	clock  func() time.Time
 	owner  protocol.PublicKey
 	device string
@@ -67,49 +60,19 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
-	if err := prepareFile(c); err != nil {
+	file, err := sqlite.Open(ctx, c.Path, c.Owner != nil, migrations)
+	if err != nil {
 		return nil, err
 	}
-	query := url.Values{"_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)",
-	}}
-	path := filepath.ToSlash(c.Path)
-	if runtime.GOOS == "windows" {
-		path = "/" + path // file:///C:/…
-	}
-	handle, err := sql.Open("sqlite", "file://"+(&url.URL{Path: path}).EscapedPath()+"?"+query.Encode())
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", c.Path, err)
-	}
-	// One connection: SQLite has one writer anyway, and a second would only wait for the first.
-	handle.SetMaxOpenConns(1)
-	s := &Store{sql: handle, clock: c.Clock}
+	s := &Store{sql: file, clock: c.Clock}
 	if err := s.start(ctx, c.Owner); err != nil {
-		_ = handle.Close()
+		_ = file.Close()
 		return nil, fmt.Errorf("state %s: %w", c.Path, err)
 	}
 	return s, nil
 }
 
-// prepareFile makes the file with mode 0600 before SQLite would with the umask's.
-func prepareFile(c Config) error {
-	if c.Owner == nil {
-		if _, err := os.Stat(c.Path); errors.Is(err, fs.ErrNotExist) {
-			return ErrNone
-		}
-		return nil
-	}
-	f, err := os.OpenFile(c.Path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return fmt.Errorf("make the state file: %w", err)
-	}
-	return f.Close()
-}
-
 func (s *Store) start(ctx context.Context, owner *protocol.PublicKey) error {
-	if err := s.migrate(ctx); err != nil {
-		return err
-	}
 	return s.tx(ctx, func(tx *sql.Tx) error {
 		var key []byte
 		err := tx.QueryRowContext(ctx, `SELECT key, device FROM owner`).Scan(&key, &s.device)
@@ -135,39 +98,6 @@ func (s *Store) start(ctx context.Context, owner *protocol.PublicKey) error {
 	})
 }
 
-// migrate runs the migrations that the file has not seen. Two processes that start at once are
-// kept apart by the write lock.
-func (s *Store) migrate(ctx context.Context) error {
-	files, err := migrations.ReadDir("migrations")
-	if err != nil {
-		return err
-	}
-	for i, file := range files {
-		script, err := migrations.ReadFile("migrations/" + file.Name())
-		if err != nil {
-			return err
-		}
-		err = s.tx(ctx, func(tx *sql.Tx) error {
-			var version int
-			if err := tx.QueryRowContext(ctx, `PRAGMA user_version`).Scan(&version); err != nil {
-				return err
-			}
-			if version > len(files) {
-				return ErrNewer
-			}
-			if version != i {
-				return nil
-			}
-			_, err := tx.ExecContext(ctx, string(script)+fmt.Sprintf("\nPRAGMA user_version = %d;", i+1))
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("%s: %w", strings.TrimSuffix(file.Name(), ".sql"), err)
-		}
-	}
-	return nil
-}
-
 // Close ends the use of the file.
 func (s *Store) Close() error { return s.sql.Close() }
 
@@ -179,63 +109,16 @@ func (s *Store) Device() string { return s.device }
 
 func (s *Store) now() protocol.Timestamp { return protocol.TimestampOf(s.clock()) }
 
-// tx runs do in one transaction. _txlock=immediate takes the write lock at its start, so that no
-// transaction finds at its end that another one was faster.
-func (s *Store) tx(ctx context.Context, do func(*sql.Tx) error) error {
-	tx, err := s.sql.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	if err := do(tx); err != nil {
-		_ = tx.Rollback()
-		return err
-	}
-	return tx.Commit()
-}
+func (s *Store) tx(ctx context.Context, do func(*sql.Tx) error) error { return s.sql.Tx(ctx, do) }
 
 // exec runs one statement.
 func (s *Store) exec(ctx context.Context, statement string, args ...any) error {
-	_, err := s.sql.ExecContext(ctx, statement, args...)
-	return err
+	return s.sql.Exec(ctx, statement, args...)
 }
 
 // changed runs one statement and tells whether it changed a row.
 func (s *Store) changed(ctx context.Context, statement string, args ...any) (bool, error) {
-	result, err := s.sql.ExecContext(ctx, statement, args...)
-	if err != nil {
-		return false, err
-	}
-	n, err := result.RowsAffected()
-	return n > 0, err
-}
-
-// querier is a connection or a transaction.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-var (
-	_ querier = (*sql.DB)(nil)
-	_ querier = (*sql.Tx)(nil)
-)
-
-// collect reads all rows of a query. Rows are never left open: with one connection, the next
-// query would wait for them for ever.
-func collect[T any](ctx context.Context, q querier, scan func(func(...any) error) (T, error), query string, args ...any) ([]T, error) {
-	rows, err := q.QueryContext(ctx, query, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	var all []T
-	for rows.Next() {
-		item, err := scan(rows.Scan)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, item)
-	}
-	return all, rows.Err()
+	return s.sql.Changed(ctx, statement, args...)
 }
 
 func publicKey(b []byte) (k protocol.PublicKey) {

@@ -1,0 +1,48 @@
+package client_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"relaymarket/client"
+	"relaymarket/internal/testnode"
+)
+
+const keptType = "application/x-kept"
+
+// What is kept is on the other relays alone, and a new folder with the same keys reads it back from an address.
+func TestKeep(t *testing.T) {
+	one, two := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
+	alice := somebody(t).joins(one)
+	if _, err := alice.Keep(alice.ctx(), keptType, []byte("x"), time.Hour, one.Key); !errors.Is(err, client.ErrNoOtherRelay) {
+		t.Fatalf("with one relay: %v", err)
+	}
+	alice.joins(two).befriends(alice)
+	for i := range 3 {
+		if _, err := alice.Keep(alice.ctx(), keptType, fmt.Append(nil, i), time.Hour, one.Key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alice.says(alice, "a note, which is no such document")
+
+	other := alice.other()
+	for node, want := range map[*testnode.Node]string{one: "", two: "0 1 2 "} {
+		kept, err := other.KeptAt(other.ctx(), node.URL, keptType)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := ""
+		for _, k := range kept {
+			got += string(k.Body) + " "
+		}
+		if got != want {
+			t.Errorf("%q is kept, want %q", got, want)
+		}
+	}
+	stranger := somebody(t)
+	if kept, err := stranger.KeptAt(stranger.ctx(), two.URL, keptType); len(kept) > 0 {
+		t.Errorf("a stranger reads %d documents, %v", len(kept), err)
+	}
+}
