@@ -26,6 +26,9 @@ type Announcement struct {
 	Terms      []Terms   `json:"terms"` // alternatives, the relay's preference first
 	Seq        int64     `json:"seq"`   // rises with every change
 	ValidUntil Timestamp `json:"validUntil"`
+	Network    Network   `json:"network,omitempty"` // of its contracts, and the market it is announced in; empty: none
+	Hubs       []string  `json:"hubs,omitempty"`    // where it is announced, see [ValidateHub]
+	Pow        *Work     `json:"pow,omitempty"`     // needed in the market only
 }
 
 // Limits are the bounds a relay keeps, from its live configuration.
@@ -100,6 +103,22 @@ func (a *Announcement) Validate() error {
 		if t.Type == "" || utf8.RuneCountInString(t.Contact) > maxContact {
 			return Errorf(CodeInvalidValue, "terms have a type, and a contact of at most %d characters", maxContact)
 		}
+	}
+	if len(a.Hubs) > MaxCardHubs {
+		return Errorf(CodeInvalidValue, "an announcement names at most %d hubs", MaxCardHubs)
+	}
+	for _, hub := range a.Hubs {
+		if err := ValidateHub(hub); err != nil {
+			return err
+		}
+	}
+	if a.Network != "" {
+		if err := a.Network.Validate(); err != nil {
+			return err
+		}
+	}
+	if err := a.Pow.validate(); err != nil {
+		return err
 	}
 	if a.Seq < 0 {
 		return Errorf(CodeInvalidValue, "seq starts at 0")
