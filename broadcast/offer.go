@@ -54,6 +54,17 @@ func (k Known) beats(seq int64, hash protocol.Hash) bool {
 	return string(k.Hash[:]) < string(hash[:])
 }
 
+// Beats tells whether o is not better than what is known, and why.
+func (k Known) Beats(o *Offer) error {
+	switch {
+	case k.Is && k.Hash == o.Hash:
+		return refuse(ReasonDuplicate, "it is in the book")
+	case k.beats(o.Seq, o.Hash):
+		return refuse(ReasonOld, "its seq is %d, %d is known", o.Seq, k.Seq)
+	}
+	return nil
+}
+
 // Check checks the bytes of an announcement, the cheapest first, so that junk costs a scan and two hashes of at most 4 KiB:
 //
 //	size → canonical envelope → type, audience, date → known already → proof of work → members → validity → seq → signature
@@ -81,8 +92,8 @@ func (r Rules) Check(data []byte, now protocol.Timestamp, known func(protocol.Pu
 	if err := r.checkMembers(o, now); err != nil {
 		return nil, err
 	}
-	if before.beats(o.Seq, o.Hash) {
-		return nil, refuse(ReasonOld, "its seq is %d, %d is known", o.Seq, before.Seq)
+	if err := before.Beats(o); err != nil {
+		return nil, err
 	}
 	if err := e.Verify(); err != nil {
 		return nil, refuse(ReasonSignature, "%v", err)

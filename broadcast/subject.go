@@ -41,3 +41,16 @@ func subjectRelay(n protocol.Network, subject string) (protocol.PublicKey, error
 	}
 	return key, nil
 }
+
+// CheckOn is [Rules.Check] for what came on a subject of announcements, where it has to belong.
+func (r Rules) CheckOn(subject string, data []byte, now protocol.Timestamp, known func(protocol.PublicKey) Known) (*Offer, error) {
+	relay, err := subjectRelay(r.Network, subject)
+	if err != nil {
+		return nil, err
+	}
+	o, err := r.Check(data, now, known)
+	if err == nil && o.Relay != relay {
+		return nil, refuse(ReasonSubject, "it is on the subject of %s", relay.Short())
+	}
+	return o, err
+}
