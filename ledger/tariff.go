@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
+
+	"relaymarket/protocol"
 )
 
 // The units that prices are for.
@@ -19,24 +21,21 @@ const (
 )
 
 // MaxPrice bounds a price, as every integer on the wire: 2^53−1.
-const MaxPrice Msat = 1<<53 - 1
-
-// Msat is an amount in thousandths of a satoshi.
-type Msat int64
+const MaxPrice protocol.Msat = 1<<53 - 1
 
 // MaxMsat is more than all bitcoin there will ever be, 21·10^17 msat, and leaves room to add in an int64.
-const MaxMsat Msat = 1 << 62
+const MaxMsat protocol.Msat = 1 << 62
 
 // MsatOf is an amount of satoshi in msat. An amount that is more than there can be is refused.
-func MsatOf(sat btcutil.Amount) (Msat, error) {
+func MsatOf(sat btcutil.Amount) (protocol.Msat, error) {
 	if sat < -btcutil.MaxSatoshi || sat > btcutil.MaxSatoshi {
 		return 0, fmt.Errorf("%d satoshi are more than there are", int64(sat))
 	}
-	return Msat(sat) * 1000, nil
+	return protocol.Msat(sat) * 1000, nil
 }
 
 // Sat is m in satoshi, rounded up: what has to be paid for m to be paid.
-func (m Msat) Sat() btcutil.Amount {
+func Sat(m protocol.Msat) btcutil.Amount {
 	sat := m / 1000
 	if m%1000 > 0 {
 		sat++
@@ -46,8 +45,8 @@ func (m Msat) Sat() btcutil.Amount {
 
 // Prices are what a relay asks, fixed for the life of a contract.
 type Prices struct {
-	Storage   Msat // for a GB stored for a day
-	Bandwidth Msat // for a GB moved
+	Storage   protocol.Msat // for a GB stored for a day
+	Bandwidth protocol.Msat // for a GB moved
 }
 
 // Validate checks bounds.
@@ -89,7 +88,7 @@ func (u Usage) Minus(v Usage) (difference Usage, ok bool) {
 
 // Cost is the price of a running total, rounded up to a whole msat. It is for totals: costs of parts do not add up.
 // The error is [ErrOverflow], for more than [MaxMsat].
-func (p Prices) Cost(u Usage) (Msat, error) {
+func (p Prices) Cost(u Usage) (protocol.Msat, error) {
 	sum := u.Stored.big()
 	sum.Mul(sum, big.NewInt(int64(p.Storage)))
 	moved := u.Moved.big()
@@ -97,10 +96,10 @@ func (p Prices) Cost(u Usage) (Msat, error) {
 	sum.Add(sum, moved.Mul(moved, big.NewInt(Day)))
 	sum.Add(sum, big.NewInt(Denominator-1))
 	sum.Quo(sum, big.NewInt(Denominator))
-	if !sum.IsInt64() || Msat(sum.Int64()) > MaxMsat {
+	if !sum.IsInt64() || protocol.Msat(sum.Int64()) > MaxMsat {
 		return 0, ErrOverflow
 	}
-	return Msat(sum.Int64()), nil
+	return protocol.Msat(sum.Int64()), nil
 }
 
 // Reserved is what a write takes: storage of its bytes from when it was written until it expires, its bytes once for

@@ -10,6 +10,7 @@ import (
 	"pgregory.net/rapid"
 
 	"relaymarket/ledger"
+	"relaymarket/protocol"
 )
 
 func at(ms int64) time.Time { return time.UnixMilli(ms) }
@@ -22,7 +23,7 @@ func TestCost(t *testing.T) {
 		name         string
 		bytes, pulls int64
 		life         int64 // ms
-		want         ledger.Msat
+		want         protocol.Msat
 	}{
 		{"a GB for a day, written only", 1e9, 0, day, 40_000 + 25_000},
 		{"half a GB for two days, pulled once", 5e8, 1, 2 * day, 40_000 + 25_000},
@@ -40,7 +41,7 @@ func TestCost(t *testing.T) {
 func prices() *rapid.Generator[ledger.Prices] {
 	return rapid.Custom(func(t *rapid.T) ledger.Prices {
 		price := rapid.OneOf(rapid.Int64Range(0, 1_000_000), rapid.Int64Range(0, int64(ledger.MaxPrice)))
-		return ledger.Prices{Storage: ledger.Msat(price.Draw(t, "storage")), Bandwidth: ledger.Msat(price.Draw(t, "bandwidth"))}
+		return ledger.Prices{Storage: protocol.Msat(price.Draw(t, "storage")), Bandwidth: protocol.Msat(price.Draw(t, "bandwidth"))}
 	})
 }
 
@@ -158,8 +159,8 @@ func TestQuantity(t *testing.T) {
 
 // Satoshi are rounded up once, and nothing that is not money becomes it.
 func TestSatoshi(t *testing.T) {
-	for msat, want := range map[ledger.Msat]int64{0: 0, 1: 1, 999: 1, 1000: 1, 1001: 2, -1: 0, -1000: -1, -1001: -1} {
-		if got := msat.Sat(); int64(got) != want {
+	for msat, want := range map[protocol.Msat]int64{0: 0, 1: 1, 999: 1, 1000: 1, 1001: 2, -1: 0, -1000: -1, -1001: -1} {
+		if got := ledger.Sat(msat); int64(got) != want {
 			t.Errorf("%d msat are %d sat, want %d", msat, got, want)
 		}
 	}

@@ -69,7 +69,8 @@ const (
 const (
 	CodeBadPSBT Code = "bad_psbt" // 400: not a PSBT of version 0, or with a key twice, or with bytes left over
 
-	CodePaymentDue Code = "payment_due" // 402: the contract's credit is used: pay first
+	CodePaymentDue    Code = "payment_due"    // 402: the contract's credit is used: pay first
+	CodeContractEnded Code = "contract_ended" // 402: the contract takes no new writes; carries the relay's offer
 
 	CodeConsent Code = "consent" // 403: a writer has not agreed that this contract pays for it
 
@@ -96,6 +97,8 @@ const (
 	CodeFeerate           Code = "feerate"            // 422: a fee or feerate is out of bounds
 
 	CodeContractsFull Code = "contracts_full" // 429: too many contracts of this payer or address are half open
+
+	CodeNoContracts Code = "no_contracts" // 501: this relay has no Bitcoin node and makes no contracts
 
 	CodeChainStale Code = "chain_stale" // 503: the relay's view of the chain is old; no new contract
 	CodeNoCoins    Code = "no_coins"    // 503: the relay has no coin for its part at present
@@ -147,6 +150,7 @@ var codeTable = map[Code]struct {
 	CodeDiskFull:          {http.StatusInsufficientStorage, "The relay cannot store more at present"},
 	CodeBadPSBT:           {http.StatusBadRequest, "The PSBT is malformed"},
 	CodePaymentDue:        {http.StatusPaymentRequired, "The contract's credit is used"},
+	CodeContractEnded:     {http.StatusPaymentRequired, "The contract takes no new writes"},
 	CodeConsent:           {http.StatusForbidden, "A writer has not agreed"},
 	CodeStateOrder:        {http.StatusConflict, "The sequence number does not rise"},
 	CodeContractState:     {http.StatusConflict, "The contract does not take this now"},
@@ -169,6 +173,7 @@ var codeTable = map[Code]struct {
 	CodeContractSignature: {http.StatusUnprocessableEntity, "A transaction signature is false"},
 	CodeFeerate:           {http.StatusUnprocessableEntity, "A fee is out of bounds"},
 	CodeContractsFull:     {http.StatusTooManyRequests, "Too many contracts are half open"},
+	CodeNoContracts:       {http.StatusNotImplemented, "This relay makes no contracts"},
 	CodeChainStale:        {http.StatusServiceUnavailable, "The relay does not see the chain at present"},
 	CodeNoCoins:           {http.StatusServiceUnavailable, "The relay has no coin for its part at present"},
 	CodeBroadcast:         {http.StatusServiceUnavailable, "The transaction was not broadcast"},

@@ -16,7 +16,7 @@ import (
 // PageHeader is the first line of a page.
 type PageHeader struct {
 	Cursor  string `json:"cursor"`  // pull again after this
-	More    bool   `json:"more"`    // more is waiting already
+	More    bool   `json:"more"`    // there may be more already, also after an empty page
 	PageID  PageID `json:"pageId"`  // as asked
 	Records int64  `json:"records"` // lines that follow
 	Root    *Hash  `json:"root,omitempty"`

@@ -10,7 +10,7 @@ import (
 )
 
 // PutCard stores the identity card of an account holder, if it is newer than the stored one. The
-// stored one again is fine. Errors have code [protocol.CodeNoAccount] or [protocol.CodeCardOlder].
+// stored one again is fine. Errors have code [protocol.CodeNoAccount], [protocol.CodeContractEnded] or [protocol.CodeCardOlder].
 func (s *Store) PutCard(ctx context.Context, card *protocol.Envelope) error {
 	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
 		batch, err := s.books.LockAccount(ctx, tx, card.From)
@@ -18,7 +18,7 @@ func (s *Store) PutCard(ctx context.Context, card *protocol.Envelope) error {
 			return err
 		}
 		if !batch.Active(card.From) {
-			return protocol.Errorf(protocol.CodeNoAccount, "%s has no account on this relay: ask its operator for one", card.From.Bech32())
+			return batch.Refusal(card.From)
 		}
 		var stored []byte
 		err = tx.QueryRow(ctx, `SELECT envelope FROM cards WHERE owner = $1`, card.From[:]).Scan(&stored)

@@ -6,7 +6,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -26,12 +25,12 @@ func (s *Store) Delete(ctx context.Context, path protocol.Path) error {
 			return err
 		}
 		now := s.now()
-		v := victim{charge: books.Charge{Writer: path.Sender}}
+		var n, expires int64
 		var account []byte
+		var admitted bool
 		var state int
-		var expires int64
-		err := tx.QueryRow(ctx, `SELECT n, account, state, expires FROM records WHERE sender = $1 AND receiver = $2 AND id = $3`,
-			path.Sender[:], path.Receiver[:], string(path.ID)).Scan(&v.n, &account, &state, &expires)
+		err := tx.QueryRow(ctx, `SELECT n, account, admitted, state, expires FROM records WHERE sender = $1 AND receiver = $2 AND id = $3`,
+			path.Sender[:], path.Receiver[:], string(path.ID)).Scan(&n, &account, &admitted, &state, &expires)
 		switch {
 		case errors.Is(err, pgx.ErrNoRows):
 			return protocol.Errorf(protocol.CodeNotFound, "there is no record %s", path)
@@ -42,7 +41,7 @@ func (s *Store) Delete(ctx context.Context, path protocol.Path) error {
 		case state == stateUsedUp, protocol.Timestamp(expires) <= now:
 			return protocol.Errorf(protocol.CodeGone, "%s has ended", path)
 		}
-		v.charge.Account = protocol.PublicKey(account)
+		v := newVictim(n, account, path.Sender[:], path.Receiver[:], admitted, 0)
 		_, err = s.endRecords(ctx, tx, []victim{v}, endDeleted, int64(now))
 		return err
 	}), "delete %s", path)
@@ -50,4 +49,4 @@ func (s *Store) Delete(ctx context.Context, path protocol.Path) error {
 
 // endDeleted makes tombstones of the records $1 that have not expired at $2.
 const endDeleted = `UPDATE records SET state = 1, envelope = NULL WHERE n = ANY($1) AND state = 0 AND expires > $2
-	RETURNING n, true, bytes, max_pulls, written`
+	RETURNING n, true, bytes, max_pulls, written, expires`

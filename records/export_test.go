@@ -16,7 +16,7 @@ func (s *Store) PullTogether(ctx context.Context, requests ...PullRequest) (page
 		if err != nil {
 			panic(err)
 		}
-		group[i] = &pull{request: r, after: after, done: make(chan struct{})}
+		group[i] = &pull{ctx: ctx, request: r, after: after, done: make(chan struct{})}
 	}
 	s.serve(ctx, append([]*pull(nil), group...))
 	pages, errs = make([]*Page, len(group)), make([]error, len(group))
@@ -67,3 +67,9 @@ func (w Written) Add(path protocol.Path, now time.Time) { w.w.add([]*item{{path:
 func (w Written) MayHave(path protocol.Path, signed protocol.Timestamp) bool {
 	return w.w.mayHave(path, signed)
 }
+
+// MaxLook is how many records one look reads, or little more.
+const MaxLook = maxLook
+
+// WaitingPulls is how many pulls wait for a server.
+func (s *Store) WaitingPulls() int { return s.pulls.depth() }

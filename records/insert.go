@@ -21,9 +21,9 @@ var chargeAndPlace = `WITH ` + books.Paid + `,
 	SELECT n, ARRAY(SELECT key FROM paid) FROM place`
 
 var copyRecords = db.CopySQL("records", "n", "sender", "receiver", "id", "account", "bytes", "timestamp", "expires", "written",
-	"max_pulls", "tag", "request_hash", "hash", "envelope")
+	"max_pulls", "tag", "request_hash", "hash", "envelope", "admitted")
 
-// storeUsual stores new records under distinct paths on their senders' own accounts. It returns those
+// storeUsual stores new records under distinct paths on their senders' accounts. It returns those
 // that could not be stored so and have to be judged.
 func (s *Store) storeUsual(ctx context.Context, items []*item) (rest []*item) {
 	rest, err := s.store(ctx, items)
@@ -72,6 +72,9 @@ func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err err
 		charges[i] = it.charge()
 	}
 	payment := s.books.NewPayment(charges)
+	for i, it := range items {
+		it.account, it.counted = payment.Payer(i), payment.Counted()
+	}
 	var head int64
 	var paid [][]byte
 	var fresh []*item
@@ -85,9 +88,6 @@ func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err err
 			}
 			if len(fresh) == 0 {
 				return "", nil, nil
-			}
-			for _, it := range fresh {
-				it.counted = payment.Counted()
 			}
 			*buffer = s.encode(*buffer, fresh, head)
 			return copyRecords, *buffer, nil
@@ -105,7 +105,7 @@ func partPaid(items []*item, keys [][]byte) (paid, unpaid []*item) {
 	for _, k := range keys {
 		able[protocol.PublicKey(k)] = struct{}{}
 	}
-	return part(items, func(it *item) bool { _, ok := able[it.path.Sender]; return ok })
+	return part(items, func(it *item) bool { _, ok := able[it.account]; return ok })
 }
 
 // keptBuffer bounds the buffers that are used again.
@@ -141,13 +141,13 @@ func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
 	for i, it := range items {
 		it.n = first + int64(i)
 		it.outcome = Outcome{Cursor: s.cursor(it.n), Hash: it.hash}
-		e, w, account := it.in.Envelope, it.in.Write, it.charge().Account
-		rows.Row(14)
+		e, w := it.in.Envelope, it.in.Write
+		rows.Row(15)
 		rows.Bigint(it.n)
 		rows.Bytes(e.From[:])
 		rows.Bytes(e.To[:])
 		rows.Text(string(w.RecordID))
-		rows.Bytes(account[:])
+		rows.Bytes(it.account[:])
 		rows.Integer(int32(e.Size()))
 		rows.Bigint(int64(e.Timestamp))
 		rows.Bigint(int64(w.Expires))
@@ -161,6 +161,7 @@ func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
 		rows.Bytes(it.request[:])
 		rows.Bytes(it.hash[:])
 		rows.Bytes(e.Bytes())
+		rows.Bool(it.admitted)
 	}
 	return rows.End()
 }

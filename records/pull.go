@@ -42,8 +42,9 @@ type picked struct {
 // selection is what a new page will hold.
 type selection struct {
 	records []picked
-	more    bool
-	head    int64 // everything up to here was looked at, when there is no more
+	full    bool  // there is no room for more that was found
+	edge    int64 // everything up to here was looked at, and not what is beyond; 0: up to head
+	head    int64 // the last place there is
 }
 
 // Pull answers one page of what the senders have for the reader. Asked again with its page id it
@@ -146,23 +147,30 @@ func errOpen(id string) error {
 
 // found is the first $6 records in cursor order, after $3 and up to $4, of what the senders have for
 // the reader. It reads a few ($7) of each sender, and more only of those who had that many within
-// the first $6: reading $6 of each of a thousand senders takes half a second.
+// the first $6: reading $6 of each of a thousand senders takes half a second. Records that expired or were used
+// up lie among the others until they are swept, and are read and passed over; so that thousands of them cost no
+// more than others do, it reads not many more than $8 in all. Then it finds nothing beyond edge: up to there everything
+// was read.
 const found = `
 	WITH looked AS (
-	  SELECT s.key, f.n, f.bytes FROM unnest($2::bytea[]) AS s (key) CROSS JOIN LATERAL (
-	    SELECT r.n, r.bytes FROM records r
-	    WHERE r.receiver = $1 AND r.sender = s.key AND r.n > $3 AND r.n <= $4 AND r.state = 0 AND r.expires > $5
-	      AND NOT EXISTS (SELECT 1 FROM pulls p WHERE p.n = r.n AND p.remaining = 0)
-	    ORDER BY r.n LIMIT $7) f),
-	cut AS (SELECT n FROM looked ORDER BY n OFFSET $6 - 1 LIMIT 1),
+	  SELECT s.key, f.* FROM unnest($2::bytea[]) AS s (key) CROSS JOIN LATERAL (
+	    SELECT r.n, r.bytes, r.expires > $5 AND coalesce(p.remaining, 1) > 0 AS live FROM (
+	      SELECT r.n, r.bytes, r.expires FROM records r
+	      WHERE r.receiver = $1 AND r.sender = s.key AND r.n > $3 AND r.n <= $4 AND r.state = 0
+	      ORDER BY r.n LIMIT $7) r LEFT JOIN pulls p USING (n)) f),
+	cut AS (SELECT n FROM looked WHERE live ORDER BY n OFFSET $6 - 1 LIMIT 1),
+	full_of AS (
+	  SELECT key, max(n) AS last, greatest($7, $8 / count(*) OVER ()) AS most FROM looked GROUP BY key HAVING count(*) = $7),
 	rest AS (
-	  SELECT f.n, f.bytes FROM (SELECT key, max(n) AS last FROM looked GROUP BY key HAVING count(*) = $7) s CROSS JOIN LATERAL (
-	    SELECT r.n, r.bytes FROM records r
-	    WHERE r.receiver = $1 AND r.sender = s.key AND r.n > s.last AND r.n <= coalesce((SELECT n FROM cut), $4) AND r.state = 0 AND r.expires > $5
-	      AND NOT EXISTS (SELECT 1 FROM pulls p WHERE p.n = r.n AND p.remaining = 0)
-	    ORDER BY r.n LIMIT $6) f),
+	  SELECT s.key, s.most, f.* FROM full_of s CROSS JOIN LATERAL (
+	    SELECT r.n, r.bytes, r.expires > $5 AND coalesce(p.remaining, 1) > 0 AS live FROM (
+	      SELECT r.n, r.bytes, r.expires FROM records r
+	      WHERE r.receiver = $1 AND r.sender = s.key AND r.n > s.last AND r.n <= coalesce((SELECT n FROM cut), $4) AND r.state = 0
+	      ORDER BY r.n LIMIT s.most) r LEFT JOIN pulls p USING (n)) f),
+	edge AS (SELECT min(n) AS n FROM (SELECT max(n) AS n FROM rest GROUP BY key, most HAVING count(*) = most) s),
 	found AS (
-	  SELECT n, bytes FROM (SELECT n, bytes FROM looked UNION ALL SELECT n, bytes FROM rest) f ORDER BY n LIMIT $6)`
+	  SELECT n, bytes FROM (SELECT n, bytes, live FROM looked UNION ALL SELECT n, bytes, live FROM rest) f
+	  WHERE live AND n <= coalesce((SELECT n FROM edge), $4) ORDER BY n LIMIT $6)`
 
 // lookFor is how many records of each sender are read at first, to find so many of all.
 func lookFor(records int64, senders int) int64 {
@@ -181,11 +189,11 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after 
 		page AS (
 		  SELECT n, row_number() OVER w AS place, sum(bytes) OVER w AS upto, (SELECT count(*) FROM found) AS total
 		  FROM found WINDOW w AS (ORDER BY n))
-		SELECT c.n, r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.envelope, page.total
-		FROM relay_cursor c LEFT JOIN page ON page.place < $6 AND (page.place = 1 OR page.upto <= $8)
+		SELECT c.n, coalesce((SELECT n FROM edge), 0), r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.envelope, page.total
+		FROM relay_cursor c LEFT JOIN page ON page.place < $6 AND (page.place = 1 OR page.upto <= $9)
 		LEFT JOIN records r ON r.n = page.n LEFT JOIN pulls p ON p.n = page.n
 		ORDER BY r.n`,
-		r.Reader[:], senders, after, int64(protocol.MaxInteger), int64(s.now()), r.Limit+1, lookFor(r.Limit+1, len(senders)), int64(protocol.MaxPageBytes))
+		r.Reader[:], senders, after, int64(protocol.MaxInteger), int64(s.now()), r.Limit+1, lookFor(r.Limit+1, len(senders)), int64(maxLook), int64(protocol.MaxPageBytes))
 	if err != nil {
 		return selection{}, err
 	}
@@ -195,13 +203,13 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after 
 	var id *string
 	var size, remaining *int32
 	var pulled bool
-	_, err = pgx.ForEachRow(rows, []any{&sel.head, &n, &sender, &id, &hash, &size, &remaining, &pulled, &envelope, &total}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&sel.head, &sel.edge, &n, &sender, &id, &hash, &size, &remaining, &pulled, &envelope, &total}, func() error {
 		if n == nil {
 			return nil // nothing found: the row of the cursor alone
 		}
 		sel.records = append(sel.records, picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id),
 			hash: protocol.Hash(hash), bytes: *size, remaining: *remaining, pulled: pulled, envelope: envelope})
-		sel.more = *total > int64(len(sel.records))
+		sel.full = *total > int64(len(sel.records))
 		envelope = nil
 		return nil
 	})
@@ -234,12 +242,16 @@ func (s *Store) selectRecord(ctx context.Context, tx pgx.Tx, path protocol.Path)
 	return selection{records: []picked{p}, head: p.n}, nil
 }
 
-// end is the cursor of a page of the selection.
-func (sel *selection) end() int64 {
-	if sel.more {
-		return sel.records[len(sel.records)-1].n
+// end is the cursor of a page of the selection, and whether there is or may be more after it. A page that ends where
+// looking ended may be empty.
+func (sel *selection) end() (n int64, more bool) {
+	switch {
+	case sel.full && len(sel.records) > 0:
+		return sel.records[len(sel.records)-1].n, true
+	case sel.edge > 0:
+		return sel.edge, true
 	}
-	return sel.head
+	return sel.head, false
 }
 
 // columns are the selection as a row of pages has it.
@@ -263,7 +275,8 @@ func (sel *selection) columns() columns {
 
 // newPage is the page of a selection, served for the first time.
 func (s *Store) newPage(id protocol.PageID, sel *selection) *Page {
-	page := &Page{Header: protocol.PageHeader{PageID: id, Cursor: s.cursor(sel.end()), More: sel.more, Records: int64(len(sel.records))}}
+	end, more := sel.end()
+	page := &Page{Header: protocol.PageHeader{PageID: id, Cursor: s.cursor(end), More: more, Records: int64(len(sel.records))}}
 	if len(sel.records) == 0 {
 		return page
 	}

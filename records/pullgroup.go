@@ -129,8 +129,9 @@ func (s *Store) findPages(b *pgx.Batch, group []*pull) {
 }
 
 // findRecords queues the look for each pull's records, in cursor order and one more than it may have. Of
-// many senders it reads only some each: a pull that finds that many of one is served alone. A large
-// envelope, and one that may be among the recent records, is not read here.
+// many senders it reads only some each: a pull that finds that many of one is served alone, and so is one that finds
+// so many because some of them have ended. A large envelope, and one that may be among the recent records, is not
+// read here.
 func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 	readers, senders := make([][]byte, len(group)), make([][]byte, len(group))
 	afters := make([]int64, len(group))
@@ -146,15 +147,15 @@ func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 			senders[i] = append(senders[i], r.Senders[k][:]...)
 		}
 	}
-	b.Queue(`SELECT t.i, c.n, f.n, f.sender, f.id, f.hash, f.bytes, f.max_pulls, f.remaining, f.envelope
+	b.Queue(`SELECT t.i, c.n, f.n, f.sender, f.id, f.hash, f.bytes, f.max_pulls, f.remaining, f.live, f.envelope
 		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[], $5::integer[], $6::integer[])
 		  WITH ORDINALITY AS t (reader, senders, after, most, each, inline, i)
 		LEFT JOIN LATERAL (
 		  SELECT r.* FROM generate_series(1, octet_length(t.senders) - 31, 32) AS k CROSS JOIN LATERAL (
-		    SELECT r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, p.remaining, CASE WHEN r.n < $7 AND r.bytes <= t.inline THEN r.envelope END AS envelope
+		    SELECT r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, p.remaining, r.expires > $8 AND coalesce(p.remaining, 1) > 0 AS live,
+		      CASE WHEN r.n < $7 AND r.bytes <= t.inline THEN r.envelope END AS envelope
 		    FROM records r LEFT JOIN pulls p ON p.n = r.n
-		    WHERE r.receiver = t.reader AND r.sender = substring(t.senders FROM k FOR 32) AND r.n > t.after AND r.state = 0 AND r.expires > $8
-		      AND coalesce(p.remaining, 1) > 0
+		    WHERE r.receiver = t.reader AND r.sender = substring(t.senders FROM k FOR 32) AND r.n > t.after AND r.state = 0
 		    ORDER BY r.n LIMIT t.each) r
 		  ORDER BY r.n LIMIT t.most) f ON true`,
 		readers, senders, afters, limits, each, inline, s.recent.oldest(), int64(s.now())).Query(func(rows pgx.Rows) error { return readFound(rows, group) })
@@ -167,10 +168,15 @@ func readFound(rows pgx.Rows, group []*pull) error {
 	var id *string
 	var sender, hash, envelope []byte
 	var size, most, remaining *int32
-	_, err := pgx.ForEachRow(rows, []any{&i, &head, &n, &sender, &id, &hash, &size, &most, &remaining, &envelope}, func() error {
+	var live *bool
+	_, err := pgx.ForEachRow(rows, []any{&i, &head, &n, &sender, &id, &hash, &size, &most, &remaining, &live, &envelope}, func() error {
 		p := group[i-1]
 		p.sel.head = head
 		if n == nil {
+			return nil
+		}
+		if !*live {
+			p.ended = append(p.ended, protocol.PublicKey(sender))
 			return nil
 		}
 		r := picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id), hash: protocol.Hash(hash),
@@ -185,15 +191,25 @@ func readFound(rows pgx.Rows, group []*pull) error {
 	return err
 }
 
-// complete tells whether nothing of the pull's records was left out because one sender has many.
+// complete tells whether the page may be made of what was found: nothing was left out because one sender has many, or
+// because records that have ended were found in its place.
 func (p *pull) complete() bool {
-	each := int(lookFor(p.request.Limit+1, len(p.request.Senders)))
-	if int64(each) > p.request.Limit {
+	limit, each := int(p.request.Limit), int(lookFor(p.request.Limit+1, len(p.request.Senders)))
+	switch {
+	case len(p.ended) == 0 && each > limit:
 		return true
+	case len(p.ended) > 0 && len(p.ended)+len(p.sel.records) > limit:
+		return false
 	}
 	counts := make(map[protocol.PublicKey]int, len(p.request.Senders))
 	for i := range p.sel.records {
-		if counts[p.sel.records[i].sender]++; counts[p.sel.records[i].sender] == each {
+		counts[p.sel.records[i].sender]++
+	}
+	for _, sender := range p.ended {
+		counts[sender]++
+	}
+	for _, n := range counts {
+		if n == each {
 			return false
 		}
 	}
@@ -210,7 +226,7 @@ func (sel *selection) cut(limit int64) {
 		}
 		keep++
 	}
-	sel.more = keep < len(sel.records)
+	sel.full = keep < len(sel.records)
 	sel.records = sel.records[:keep]
 }
 
@@ -285,7 +301,7 @@ func queuePages(b *pgx.Batch, made []*pull, now int64) {
 		readers[i], pageIDs[i] = p.request.Reader[:], string(p.request.PageID)
 		senders[i], hashes[i], roots[i] = c.senders, c.hashes, p.page.Header.Root[:]
 		ns[i], ids[i], sizes[i] = arrayOf(c.ns), `{"`+strings.Join(c.ids, `","`)+`"}`, arrayOf(c.sizes) // an id has no quotes
-		ends[i], more[i] = p.sel.end(), p.sel.more
+		ends[i], more[i] = p.sel.end()
 	}
 	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served)
 		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1

@@ -2,11 +2,13 @@ package records_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"relaymarket/protocol"
 	"relaymarket/records"
@@ -94,7 +96,7 @@ func pullTogether(t *testing.T, h, store *house) {
 		names, list = append(names, who), append(list, r)
 	}
 	pages, errs, alone := store.store.PullTogether(t.Context(), list...)
-	if alone != 4 { // asks again, false root, unknown page, dense
+	if alone != 5 { // asks again, false root, unknown page, used up, dense
 		t.Errorf("%d pulls were left alone", alone)
 	}
 	for i, who := range names {
@@ -157,4 +159,66 @@ func pullTogether(t *testing.T, h, store *house) {
 	if n := h.count(`SELECT count(*) FROM pulls p JOIN records r USING (n) WHERE p.remaining < 0 OR p.remaining >= r.max_pulls`); n != 0 {
 		t.Errorf("%d records have counts that cannot be", n)
 	}
+}
+
+// A pull whose caller went away while it waited makes no page: nobody would have it, and it would be open.
+func TestPullOfACallerWhoHasGone(t *testing.T) {
+	h := newHouse(t)
+	alice, bob := h.account(), &reader{h: h, key: key(t)}
+	h.mustWrite(h.compose(alice, bob.key.Public(), "a"))
+	// While its pages are locked, bob's first pull is being served, and the others wait.
+	lock, err := h.db.Pool().Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lock.Exec(t.Context(), `LOCK TABLE pages`); err != nil {
+		t.Fatal(err)
+	}
+	type answer struct {
+		page *records.Page
+		err  error
+	}
+	pull := func(ctx context.Context, sender protocol.PublicKey) <-chan answer {
+		done := make(chan answer, 1)
+		request := bob.request(10, sender)
+		go func() {
+			page, err := h.store.Pull(ctx, request)
+			done <- answer{page, err}
+		}()
+		return done
+	}
+	waiting := func(n int) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); h.store.WaitingPulls() != n; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("%d pulls wait, want %d", h.store.WaitingPulls(), n)
+			}
+		}
+	}
+	first := pull(t.Context(), key(t).Public())
+	for h.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	gone, leave := context.WithCancel(t.Context())
+	second := pull(gone, alice.Public())
+	waiting(1)
+	third := pull(t.Context(), alice.Public())
+	waiting(2)
+	leave()
+	if a := <-second; !errors.Is(a.err, context.Canceled) {
+		t.Fatal(a)
+	}
+	if err := lock.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a := <-first; a.err != nil || len(a.page.Lines) != 0 {
+		t.Fatal(a)
+	}
+	if a := <-third; a.err != nil || len(a.page.Lines) != 1 {
+		t.Fatalf("%+v %v", a.page, a.err)
+	}
+	if n := h.count(`SELECT count(*) FROM pages`); n != 1 {
+		t.Fatalf("%d pages for one pull that was answered", n)
+	}
+	waiting(0)
 }

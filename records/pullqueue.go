@@ -19,6 +19,7 @@ const (
 
 // pull is one pull on its way through a group. It is complete when done is closed.
 type pull struct {
+	ctx     context.Context // the caller's: whoever has gone before his turn is not served
 	request PullRequest
 	after   int64
 	looks   int // senders it looks at and records it wants
@@ -34,6 +35,7 @@ type attempt struct {
 	alone     bool // to be served by a transaction of its own
 	gotStored bool // its acknowledgement is committed
 	sel       selection
+	ended     []protocol.PublicKey // whose records were found that have ended, one for each
 }
 
 // pullQueue is what waits for a server. It never blocks a producer.
@@ -103,11 +105,15 @@ func (q *pullQueue) take() []*pull {
 	return nil
 }
 
-// pick takes a group out of the queue, if there is one. The caller holds mu.
+// pick takes a group out of the queue, if there is one, and whoever does not wait any more. The caller holds mu.
 func (q *pullQueue) pick() (taken []*pull) {
 	var left []*pull
 	looks := 0
 	for _, p := range q.pulls {
+		if p.err = p.ctx.Err(); p.err != nil {
+			close(p.done)
+			continue
+		}
 		_, served := q.served[p.request.Reader]
 		if served || len(taken) == maxGroup || len(taken) > 0 && looks+p.looks > maxLooks {
 			left = append(left, p)
@@ -138,7 +144,7 @@ func (q *pullQueue) close() {
 // grouped has a pull served together with those of other readers. alone tells that it has to be served
 // by itself, gotStored that its acknowledgement need not be stored any more.
 func (s *Store) grouped(ctx context.Context, r PullRequest, after int64) (page *Page, alone, gotStored bool, err error) {
-	p := &pull{request: r, after: after, looks: len(r.Senders) + int(r.Limit), done: make(chan struct{})}
+	p := &pull{ctx: ctx, request: r, after: after, looks: len(r.Senders) + int(r.Limit), done: make(chan struct{})}
 	accepted, lead := s.pulls.put(p)
 	if !accepted {
 		s.metrics.pullShed.Inc()

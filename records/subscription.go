@@ -31,6 +31,7 @@ type Subscription struct {
 
 	mu      sync.Mutex // guards what follows; taken after tail.mu
 	told    int64      // everything up to here was handed out
+	read    int64      // everything up to here was read from the database
 	backlog []*Entry   // read from the database, to be handed out
 	caught  bool       // the database has nothing more up to joined
 	waiting []*Entry   // told by the tail
@@ -55,7 +56,7 @@ func (s *Store) Listen(ctx context.Context, reader protocol.PublicKey, senders [
 	if place > head {
 		return nil, errEpoch()
 	}
-	sub := &Subscription{store: s, receiver: reader, senders: slices.Clone(senders), call: call, told: place}
+	sub := &Subscription{store: s, receiver: reader, senders: slices.Clone(senders), call: call, told: place, read: place}
 	if call == nil {
 		sub.wake = make(chan struct{}, 1)
 	}
@@ -114,11 +115,15 @@ func compareKeys(a, b protocol.PublicKey) int { return bytes.Compare(a[:], b[:])
 // Next waits for the next event, or for ctx. After an event with Behind there is none.
 func (sub *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
-		if _, err := sub.CatchUp(ctx); err != nil {
+		caught, err := sub.CatchUp(ctx)
+		if err != nil {
 			return Event{}, err
 		}
 		if event, ok := sub.Poll(); ok {
 			return event, nil
+		}
+		if !caught {
+			continue
 		}
 		select {
 		case <-sub.wake:
@@ -158,44 +163,57 @@ func (sub *Subscription) pop() (Event, bool) {
 }
 
 // CatchUp reads what was committed before the subscription began, some at a time and only when what it read last was
-// handed out. It tells whether nothing is left to read.
+// handed out. It tells whether nothing is left to read. There may be, and nothing to hand out either: then all it looked
+// at has ended.
 func (sub *Subscription) CatchUp(ctx context.Context) (caught bool, err error) {
 	sub.mu.Lock()
-	caught, told, pending := sub.caught, sub.told, len(sub.backlog)
+	caught, read, pending := sub.caught, sub.read, len(sub.backlog)
 	sub.mu.Unlock()
 	if caught || pending > 0 {
 		return caught, nil
 	}
-	entries, err := sub.store.committedBetween(ctx, sub, told)
+	entries, edge, err := sub.store.committedBetween(ctx, sub, read)
 	if err != nil {
 		return false, err
 	}
 	sub.mu.Lock()
 	defer sub.mu.Unlock()
 	sub.backlog = entries
-	sub.caught = len(entries) < tailBatch
+	switch {
+	case len(entries) == tailBatch:
+		sub.read = entries[tailBatch-1].n
+	case edge > 0:
+		sub.read = edge
+	default:
+		sub.caught = true
+	}
 	return sub.caught, nil
 }
 
-func (s *Store) committedBetween(ctx context.Context, sub *Subscription, after int64) ([]*Entry, error) {
+// committedBetween reads up to tailBatch records between a place and the one from which on the tail tells. With fewer,
+// edge is how far it looked; 0: to the end.
+func (s *Store) committedBetween(ctx context.Context, sub *Subscription, after int64) (entries []*Entry, edge int64, err error) {
 	senders := make([][]byte, len(sub.senders))
 	for i := range senders {
 		senders[i] = sub.senders[i][:]
 	}
 	rows, err := s.db.Pool().Query(ctx, `
 		`+found+`
-		SELECT `+entryColumns+` FROM found f JOIN records r USING (n) LEFT JOIN pulls p USING (n) ORDER BY r.n`,
-		sub.receiver[:], senders, after, sub.joined, int64(s.now()), int64(tailBatch), lookFor(tailBatch, len(senders)))
+		SELECT c.n, e.* FROM (SELECT coalesce((SELECT n FROM edge), 0) AS n) c
+		LEFT JOIN (SELECT `+entryColumns+` FROM found f JOIN records r USING (n) LEFT JOIN pulls p USING (n)) e ON true
+		ORDER BY e.n`,
+		sub.receiver[:], senders, after, sub.joined, int64(s.now()), int64(tailBatch), lookFor(tailBatch, len(senders)), int64(maxLook))
 	if err != nil {
-		return nil, wrap(err, "listen")
+		return nil, 0, wrap(err, "listen")
 	}
-	var entries []*Entry
 	var row entryRow
-	_, err = pgx.ForEachRow(rows, row.targets(), func() error {
-		entries = append(entries, row.entry(s))
+	_, err = pgx.ForEachRow(rows, append([]any{&edge}, row.targets()...), func() error {
+		if row.n != nil {
+			entries = append(entries, row.entry(s))
+		}
 		return nil
 	})
-	return entries, wrap(err, "listen")
+	return entries, edge, wrap(err, "listen")
 }
 
 // Cursor is where to resume: everything up to it was handed out. It moves on while nothing comes

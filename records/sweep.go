@@ -201,9 +201,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 // Each finds what is due from $1 to $2, oldest first, $3 at most. OFFSET 0 keeps the planner from joining: for a table
 // that was nearly empty when it was analyzed, it joins by walking the whole of an index for each row.
 const (
-	findExpired = `SELECT r.expires, r.n, r.account, r.sender, r.bytes FROM records r
+	findExpired = `SELECT r.expires, r.n, r.account, r.sender, r.receiver, r.admitted, r.bytes FROM records r
 		WHERE r.expires >= $1 AND r.expires <= $2 ORDER BY r.expires LIMIT $3`
-	findUsedUp = `SELECT p.last, r.n, r.account, r.sender, r.bytes FROM pulls p CROSS JOIN LATERAL (SELECT * FROM records WHERE n = p.n OFFSET 0) r
+	findUsedUp = `SELECT p.last, r.n, r.account, r.sender, r.receiver, r.admitted, r.bytes FROM pulls p CROSS JOIN LATERAL (SELECT * FROM records WHERE n = p.n OFFSET 0) r
 		WHERE p.remaining = 0 AND p.last >= $1 AND p.last <= $2 ORDER BY p.last LIMIT $3`
 )
 
@@ -211,16 +211,26 @@ const (
 // have ended them, or a clock may have been set back. Tombstones were given back when they became that.
 const (
 	endExpired = `DELETE FROM records r WHERE n = ANY($1) AND expires <= $2
-		RETURNING n, state = 0, bytes, max_pulls, written`
+		RETURNING n, state = 0, bytes, max_pulls, written, expires`
 	endUsedUp = `UPDATE records r SET state = 2, envelope = NULL WHERE n = ANY($1) AND state = 0
 		  AND (SELECT p.remaining = 0 AND p.last <= $2 FROM pulls p WHERE p.n = r.n)
-		RETURNING n, true, bytes, max_pulls, written`
+		RETURNING n, true, bytes, max_pulls, written, expires`
 )
 
 // victim is a record about to end.
 type victim struct {
-	n      int64
-	charge books.Charge // who gets back what; its pulls are known when they can be no fewer
+	n     int64
+	bytes int64
+	held  books.Held // who gets back what it holds
+}
+
+func newVictim(n int64, account, sender, receiver []byte, admitted bool, bytes int64) victim {
+	v := victim{n: n, bytes: bytes, held: books.Held{Account: protocol.PublicKey(account), Writer: protocol.PublicKey(sender)}}
+	if admitted {
+		admitter := protocol.PublicKey(receiver)
+		v.held.Admitted = &admitter
+	}
+	return v
 }
 
 // records sweeps one look's worth of records. done is told of what each transaction ended, after its commit.
@@ -233,7 +243,7 @@ func (w *sweeper) records(find, end string, done func(int)) func(context.Context
 		result := swept{more: len(victims) == sweepLook, last: last}
 		// Those of one account together: each transaction then locks few.
 		slices.SortFunc(victims, func(a, b victim) int {
-			return cmp.Or(bytes.Compare(a.charge.Account[:], b.charge.Account[:]), cmp.Compare(a.n, b.n))
+			return cmp.Or(bytes.Compare(a.held.Account[:], b.held.Account[:]), cmp.Compare(a.n, b.n))
 		})
 		for len(victims) > 0 {
 			k := portion(victims)
@@ -264,11 +274,11 @@ func (w *sweeper) look(ctx context.Context, find string, e *ending) (victims []v
 		return nil, 0, err
 	}
 	var n int64
-	var account, sender []byte
+	var account, sender, receiver []byte
+	var admitted bool
 	var size int32
-	_, err = pgx.ForEachRow(rows, []any{&last, &n, &account, &sender, &size}, func() error {
-		victims = append(victims, victim{n: n, charge: books.Charge{
-			Account: protocol.PublicKey(account), Writer: protocol.PublicKey(sender), Bytes: int64(size)}})
+	_, err = pgx.ForEachRow(rows, []any{&last, &n, &account, &sender, &receiver, &admitted, &size}, func() error {
+		victims = append(victims, newVictim(n, account, sender, receiver, admitted, int64(size)))
 		return nil
 	})
 	return victims, last, err
@@ -278,7 +288,7 @@ func (w *sweeper) look(ctx context.Context, find string, e *ending) (victims []v
 func portion(victims []victim) int {
 	var size int64
 	for i, v := range victims {
-		if size += v.charge.Bytes; i == sweepBatch || i > 0 && size > sweepBytes {
+		if size += v.bytes; i == sweepBatch || i > 0 && size > sweepBytes {
 			return i
 		}
 	}
@@ -287,14 +297,14 @@ func portion(victims []victim) int {
 
 // endRecords ends those of the victims that are due, and gives back what they held. It tells how many they were.
 func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end string, due int64) (int, error) {
-	charges := make([]books.Charge, len(victims))
+	held := make([]books.Held, len(victims))
 	ns := make([]int64, len(victims))
-	byN := make(map[int64]books.Charge, len(victims))
+	byN := make(map[int64]books.Held, len(victims))
 	for i, v := range victims {
-		charges[i], ns[i], byN[v.n] = v.charge, v.n, v.charge
+		held[i], ns[i], byN[v.n] = v.held, v.n, v.held
 	}
 	// Accounts first: the order of locks that writes have.
-	batch, err := s.books.Lock(ctx, tx, charges)
+	batch, err := s.books.LockHeld(ctx, tx, held)
 	if err != nil {
 		return 0, err
 	}
@@ -302,17 +312,17 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 	if err != nil {
 		return 0, err
 	}
-	ended := ns[:0]
+	now, ended := s.now(), ns[:0]
 	releases := make(map[int64]books.Release, len(victims)) // of those that were live
-	var n, written int64
+	var n, written, expires int64
 	var size, pulls int32
 	var live bool
-	if _, err := pgx.ForEachRow(rows, []any{&n, &live, &size, &pulls, &written}, func() error {
+	if _, err := pgx.ForEachRow(rows, []any{&n, &live, &size, &pulls, &written, &expires}, func() error {
 		ended = append(ended, n)
 		if live {
-			c := byN[n]
-			c.Bytes, c.Pulls = int64(size), int64(pulls)
-			releases[n] = books.Release{Charge: c, Written: time.UnixMilli(written)}
+			at := protocol.Timestamp(expires)
+			releases[n] = books.Release{Held: byN[n], Bytes: int64(size), Pulls: int64(pulls),
+				Written: time.UnixMilli(written), Ended: min(now, at), Expires: at}
 		}
 		return nil
 	}); err != nil || len(ended) == 0 {
@@ -328,17 +338,20 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 }
 
 // forgetPulls removes the counts of pulls of records that ended. Of those that had one, what is left of it is
-// what comes back.
+// what comes back, and one without any left ended with its last pull.
 func forgetPulls(ctx context.Context, tx pgx.Tx, ended []int64, releases map[int64]books.Release) error {
-	rows, err := tx.Query(ctx, `DELETE FROM pulls WHERE n = ANY($1) RETURNING n, remaining`, ended)
+	rows, err := tx.Query(ctx, `DELETE FROM pulls WHERE n = ANY($1) RETURNING n, remaining, last`, ended)
 	if err != nil {
 		return err
 	}
-	var n int64
+	var n, last int64
 	var left int32
-	_, err = pgx.ForEachRow(rows, []any{&n, &left}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&n, &left, &last}, func() error {
 		if r, ok := releases[n]; ok {
 			r.Pulls = int64(left)
+			if left == 0 {
+				r.Ended = min(r.Ended, protocol.Timestamp(last))
+			}
 			releases[n] = r
 		}
 		return nil

@@ -24,11 +24,13 @@ type item struct {
 
 	// What follows is of one attempt.
 	outcome  Outcome
-	admitted bool // not the sender's account but the receiver's is asked
+	admitted bool  // not the sender's account but the receiver's is asked
+	unpaid   error // why the sender's own account, if any, does not pay
 	existing *existing
-	twin     *item     // the same request, which comes before it in the same transaction
-	counted  time.Time // when it was charged
-	n        int64     // its place, once inserted
+	twin     *item              // the same request, which comes before it in the same transaction
+	account  protocol.PublicKey // that was charged
+	counted  time.Time          // when it was charged
+	n        int64              // its place, once inserted
 }
 
 // existing is what stands under a write's path already.
@@ -49,9 +51,9 @@ func newItem(in Incoming) *item {
 }
 
 func (it *item) charge() books.Charge {
-	c := books.Charge{Account: it.path.Sender, Writer: it.path.Sender, Bytes: it.in.Envelope.Size(), Pulls: it.in.Write.MaxPulls}
+	c := books.Charge{Owner: it.path.Sender, Writer: it.path.Sender, Bytes: it.in.Envelope.Size(), Pulls: it.in.Write.MaxPulls, Expires: it.in.Write.Expires}
 	if it.admitted {
-		c.Account = it.path.Receiver
+		c.Owner = it.path.Receiver
 	}
 	return c
 }
@@ -98,7 +100,7 @@ func (s *Store) onlyAdmitted(ctx context.Context, items []*item) (admitted []*it
 		if admits[i] {
 			admitted = append(admitted, it)
 		} else if it.outcome.Err = s.refusal(it, now); it.outcome.Err == nil {
-			it.outcome.Err = books.NoAccount(it.path.Sender)
+			it.outcome.Err = it.unpaid
 		}
 	}
 	return admitted
@@ -264,6 +266,7 @@ func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp
 		case it.existing != nil:
 			it.settle(s)
 		case !it.admitted && !batch.Active(it.path.Sender) && it.path.Sender != it.path.Receiver:
+			it.unpaid = batch.Refusal(it.path.Sender)
 			again = append(again, it) // first, so that all under a path go there in their order
 		case earlier != nil && earlier.request == it.request:
 			it.twin = earlier
@@ -275,7 +278,7 @@ func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp
 			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", s.limits.AdmittedBytes)
 		default:
 			if it.outcome.Err = batch.Charge(it.charge()); it.outcome.Err == nil {
-				it.counted = batch.Counted(it.charge().Account)
+				it.account, it.counted = batch.Payer(it.charge().Owner), batch.Counted(it.charge().Owner)
 				claimed[it.path] = it
 				fresh = append(fresh, it)
 			}

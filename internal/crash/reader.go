@@ -101,7 +101,7 @@ func (r *reader) pull(ctx context.Context) (empty bool, err error) {
 		return answer.problem().Code != protocol.CodePageSpent && r.reopen == nil, nil
 	}
 	r.after = &got.Header.Cursor
-	return got.Header.Records == 0, nil
+	return got.Header.Records == 0 && !got.Header.More, nil
 }
 
 func (r *reader) pullMessage(p *page, limit int64, riding *page) (message, error) {

@@ -41,6 +41,16 @@ func (e *Encoder) Bigint(v int64) {
 	e.buf = binary.BigEndian.AppendUint64(e.buf, uint64(v))
 }
 
+// Bool is a column of type boolean.
+func (e *Encoder) Bool(v bool) {
+	e.buf = binary.BigEndian.AppendUint32(e.buf, 1)
+	if v {
+		e.buf = append(e.buf, 1)
+	} else {
+		e.buf = append(e.buf, 0)
+	}
+}
+
 // Null is a column of any type without a value.
 func (e *Encoder) Null() { e.buf = binary.BigEndian.AppendUint32(e.buf, 1<<32-1) }
 

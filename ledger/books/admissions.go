@@ -13,13 +13,12 @@ import (
 func (s *Store) SetAdmitted(ctx context.Context, owner protocol.PublicKey, keys []protocol.Admitted) error {
 	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
 		// The account's row orders this against writes that count on the old list.
-		var one int
-		err := tx.QueryRow(ctx, `SELECT 1 FROM accounts WHERE key = $1 FOR UPDATE`, owner[:]).Scan(&one)
-		if err == pgx.ErrNoRows {
-			return NoAccount(owner)
-		}
+		batch, err := s.LockAccount(ctx, tx, owner)
 		if err != nil {
 			return err
+		}
+		if batch.payer(owner) == nil {
+			return NoAccount(owner)
 		}
 		_, err = tx.Exec(ctx, `UPDATE admissions SET max_bytes = 0, max_records = 0 WHERE owner = $1`, owner[:])
 		if err != nil {
@@ -59,17 +58,12 @@ func (s *Store) admitted(ctx context.Context, owner protocol.PublicKey) ([]Admit
 	return list, wrap(err, "read admitted keys of %s", owner)
 }
 
-// querier is a transaction, or a pool.
-type querier interface {
-	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
-}
-
-// Admits tells of each charge whether its account admits its writer, without locking anything: a first look, before
+// Admits tells of each charge whether its owner admits its writer, without locking anything: a first look, before
 // [Store.Lock] decides.
-func (s *Store) Admits(ctx context.Context, q querier, charges []Charge) ([]bool, error) {
+func (s *Store) Admits(ctx context.Context, q Querier, charges []Charge) ([]bool, error) {
 	owners, writers := make([][]byte, len(charges)), make([][]byte, len(charges))
 	for i := range charges {
-		owners[i], writers[i] = charges[i].Account[:], charges[i].Writer[:]
+		owners[i], writers[i] = charges[i].Owner[:], charges[i].Writer[:]
 	}
 	rows, err := q.Query(ctx, `
 		SELECT t.i FROM unnest($1::bytea[], $2::bytea[]) WITH ORDINALITY AS t (owner, key, i) CROSS JOIN LATERAL (

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -58,15 +59,28 @@ func (g Grant) Validate() error {
 	return nil
 }
 
-// Account is a grant and what was used of it.
+// Kind is how an account pays.
+type Kind string
+
+// The kinds of accounts.
+const (
+	KindGrant    Kind = "grant"    // it does not: the operator gives it quotas
+	KindContract Kind = "contract" // by a contract
+)
+
+// Account is a grant or a contract, and what was used of it.
 type Account struct {
-	Grant
+	Grant    // Key: the payer's; of a contract account the rest is what it was before, or zero
+	Kind     Kind
+	Contract *ContractUse // of a contract account until the contract is closed, otherwise nil
 	Revoked  bool
-	Active   bool   // writes are taken today
+	Active   bool   // writes are taken today, as far as quotas or credit go
 	Stored   int64  // bytes
 	Moved    int64  // bytes in Month, reserved pulls included
 	Month    string // as 2026-01
 	Admitted []AdmittedUse
+
+	latest time.Time // when the last record charged to it was written
 }
 
 // AdmittedUse is a key that the account admits, and what it has stored here now.
@@ -84,57 +98,86 @@ type Config struct {
 
 // Store is the accounts of one relay. It is safe for concurrent use.
 type Store struct {
-	db    *db.DB
-	clock func() time.Time
+	db        *db.DB
+	clock     func() time.Time
+	delegates *delegates
 }
 
 // New makes a store; it does not touch the database.
-func New(cfg Config) *Store { return &Store{db: cfg.DB, clock: cfg.Clock} }
+func New(cfg Config) *Store { return &Store{db: cfg.DB, clock: cfg.Clock, delegates: &delegates{}} }
 
-// Put makes or changes a grant. What was used stays counted; a revoked grant is in force again.
+// Put makes or changes a grant. What was used stays counted; a revoked grant is in force again. The error has code
+// [protocol.CodeConflict] when the key pays by a contract.
 func (s *Store) Put(ctx context.Context, g Grant) error {
 	if err := g.Validate(); err != nil {
 		return err
 	}
-	_, err := s.db.Pool().Exec(ctx, `
-		INSERT INTO accounts (key, kind, quota_stored, quota_moved, last_day, note)
+	tag, err := s.db.Pool().Exec(ctx, `
+		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, note)
 		VALUES ($1, 'grant', $2, $3, $4::date, $5)
-		ON CONFLICT (key) DO UPDATE SET quota_stored = $2, quota_moved = $3, last_day = $4::date, note = $5, revoked = false`,
+		ON CONFLICT (key) DO UPDATE SET quota_stored = $2, quota_moved = $3, last_day = $4::date, note = $5, revoked = false, kind = 'grant'
+		WHERE a.contract IS NULL`,
 		g.Key[:], g.QuotaStored, g.QuotaMoved, string(g.LastDay), g.Note)
+	if err == nil && tag.RowsAffected() == 0 {
+		return protocol.Errorf(protocol.CodeConflict, "%s pays by contract: a grant can follow when the contract is settled", g.Key.Bech32())
+	}
 	return wrap(err, "grant %s", g.Key)
 }
 
 // Revoke ends a grant: no new writes, what is stored stays readable until it expires. The error
 // has code [protocol.CodeNotFound] when there is no such grant.
 func (s *Store) Revoke(ctx context.Context, key protocol.PublicKey) error {
-	tag, err := s.db.Pool().Exec(ctx, `UPDATE accounts SET revoked = true WHERE key = $1`, key[:])
+	tag, err := s.db.Pool().Exec(ctx, `UPDATE accounts SET revoked = true WHERE key = $1 AND kind = 'grant'`, key[:])
 	if err == nil && tag.RowsAffected() == 0 {
 		return protocol.Errorf(protocol.CodeNotFound, "%s has no grant", key.Bech32())
 	}
 	return wrap(err, "revoke %s", key)
 }
 
-const accountColumns = `key, quota_stored, quota_moved, last_day::text, note, revoked, stored, moved, month`
+const accountColumns = `key, quota_stored, quota_moved, last_day::text, note, revoked, stored, moved, month, kind, latest,
+	contract, taking, since, credit, storage_price, bandwidth_price, used_stored::text, used_moved::text`
 
 func (s *Store) scan(row pgx.CollectableRow) (Account, error) { return scanAt(row, s.clock()) }
 
 func scanAt(row pgx.CollectableRow, now time.Time) (Account, error) {
 	var a Account
-	var key []byte
+	var c ContractUse
+	var key, contract []byte
 	var month int
-	err := row.Scan(&key, &a.QuotaStored, &a.QuotaMoved, &a.LastDay, &a.Note, &a.Revoked, &a.Stored, &a.Moved, &month)
+	var latest, since int64
+	var storedText, movedText string
+	err := row.Scan(&key, &a.QuotaStored, &a.QuotaMoved, &a.LastDay, &a.Note, &a.Revoked, &a.Stored, &a.Moved, &month, &a.Kind, &latest,
+		&contract, &c.Taking, &since, &c.Credit, &c.Prices.Storage, &c.Prices.Bandwidth, &storedText, &movedText)
+	if err != nil {
+		return a, err
+	}
 	copy(a.Key[:], key)
 	if current := monthOf(now); month < current {
 		a.Moved, month = 0, current // nothing was used in this month yet
 	}
 	a.Month = fmt.Sprintf("%04d-%02d", month/100, month%100)
-	a.Active = !a.Revoked && a.LastDay >= DayOf(now)
+	a.latest = time.UnixMilli(latest)
+	if a.Kind == KindGrant {
+		a.Active = !a.Revoked && a.LastDay >= DayOf(now)
+		return a, nil
+	}
+	if contract == nil {
+		return a, nil // closed
+	}
+	a.Active = c.Taking
+	c.Since = time.UnixMilli(since)
+	copy(c.ID[:], contract)
+	if err := errors.Join(c.Used.Stored.UnmarshalText([]byte(storedText)), c.Used.Moved.UnmarshalText([]byte(movedText))); err != nil {
+		return a, err
+	}
+	a.Contract = &c
+	c.Cost, err = c.Prices.Cost(c.Used)
 	return a, err
 }
 
-// List is all accounts in the order of their keys, without those they admit.
+// List is all grants in the order of their keys, without those they admit.
 func (s *Store) List(ctx context.Context) ([]Account, error) {
-	rows, err := s.db.Pool().Query(ctx, `SELECT `+accountColumns+` FROM accounts ORDER BY key`)
+	rows, err := s.db.Pool().Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE kind = 'grant' ORDER BY key`)
 	if err != nil {
 		return nil, wrap(err, "list grants")
 	}
@@ -142,27 +185,34 @@ func (s *Store) List(ctx context.Context) ([]Account, error) {
 	return all, wrap(err, "list grants")
 }
 
-// Get is one account with those it admits. The error has code [protocol.CodeNoAccount] when there
-// is none.
+// Get is the account that pays for a key, its own or that of a contract which lists it, with those whom the key
+// admits. The error has code [protocol.CodeNoAccount] when there is none.
 func (s *Store) Get(ctx context.Context, key protocol.PublicKey) (Account, error) {
-	rows, err := s.db.Pool().Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE key = $1`, key[:])
-	if err != nil {
-		return Account{}, wrap(err, "read account %s", key)
+	p := payers{writers: make(map[protocol.PublicKey]protocol.PublicKey), accounts: make(map[protocol.PublicKey]*use)}
+	b := &pgx.Batch{}
+	p.read(b, [][]byte{key[:]})
+	b.Queue(strings.TrimSuffix(payableBy, " FOR UPDATE"), [][]byte{key[:]}).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, s.scan)
+		for _, a := range found {
+			p.accounts[a.Key] = &use{account: a}
+		}
+		return err
+	})
+	if err := s.db.Pool().SendBatch(ctx, b).Close(); err != nil {
+		return Account{}, wrap(err, "read account of %s", key)
 	}
-	a, err := pgx.CollectExactlyOneRow(rows, s.scan)
-	if errors.Is(err, pgx.ErrNoRows) {
+	u := p.accounts[p.of(key)]
+	if u == nil {
 		return Account{}, NoAccount(key)
 	}
-	if err != nil {
-		return Account{}, wrap(err, "read account %s", key)
-	}
-	a.Admitted, err = s.admitted(ctx, key)
-	return a, err
+	var err error
+	u.account.Admitted, err = s.admitted(ctx, key)
+	return u.account, err
 }
 
 // NoAccount is the refusal of a key that nobody pays for, with code [protocol.CodeNoAccount].
 func NoAccount(key protocol.PublicKey) error {
-	return protocol.Errorf(protocol.CodeNoAccount, "%s has no account on this relay: ask its operator for one", key.Bech32())
+	return protocol.Errorf(protocol.CodeNoAccount, "%s has no account on this relay: open a contract, or ask its operator for space", key.Bech32())
 }
 
 // wrap names what was tried; failures that a client can wait out keep their code.

@@ -9,15 +9,17 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
 // Charge is what one write would use.
 type Charge struct {
-	Account protocol.PublicKey // who pays
-	Writer  protocol.PublicKey // who writes: Account itself, or a key it admits
-	Bytes   int64              // of the envelope
-	Pulls   int64              // reserved
+	Owner   protocol.PublicKey // whose account pays: the writer, or the receiver who admits him
+	Writer  protocol.PublicKey
+	Bytes   int64 // of the envelope
+	Pulls   int64 // reserved
+	Expires protocol.Timestamp
 }
 
 func (c Charge) moved() int64 { return c.Bytes * (1 + c.Pulls) }
@@ -26,7 +28,7 @@ func (c Charge) moved() int64 { return c.Bytes * (1 + c.Pulls) }
 // to the end of the transaction, so its decisions are exact.
 type Batch struct {
 	now      time.Time
-	accounts map[protocol.PublicKey]*use
+	payers   payers
 	admitted map[admission]*admittedUse
 }
 
@@ -43,50 +45,84 @@ type admittedUse struct {
 	changed bool
 }
 
-// Lock reads the accounts that will pay, and locks them in the order of their keys, which is the
-// one order everywhere. Admissions are read for those charges whose writer is not the account.
+func (s *Store) newBatch() *Batch {
+	return &Batch{now: s.clock(), admitted: make(map[admission]*admittedUse),
+		payers: payers{writers: make(map[protocol.PublicKey]protocol.PublicKey), accounts: make(map[protocol.PublicKey]*use)}}
+}
+
+// Lock reads the accounts that may pay, and locks them in the order of their keys, which is the
+// one order everywhere. Admissions are read for those charges whose writer is not the owner.
 //
 // It runs in the caller's transaction, and the caller must end with [Batch.Save]: a write and what
 // it costs are one effect.
 func (s *Store) Lock(ctx context.Context, tx pgx.Tx, charges []Charge) (*Batch, error) {
-	b := &Batch{now: s.clock(), accounts: make(map[protocol.PublicKey]*use), admitted: make(map[admission]*admittedUse)}
+	b := s.newBatch()
+	owners := make(map[protocol.PublicKey]struct{}, len(charges))
 	for _, c := range charges {
-		b.accounts[c.Account] = nil
-		if c.Writer != c.Account {
-			b.admitted[admission{c.Account, c.Writer}] = nil
+		owners[c.Owner] = struct{}{}
+		if c.Writer != c.Owner {
+			b.admitted[admission{c.Owner, c.Writer}] = nil
 		}
 	}
-	rows, err := tx.Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE key = ANY($1) ORDER BY key FOR UPDATE`, sortedKeys(b.accounts))
-	if err != nil {
+	keys := sortedKeys(owners)
+	round := &pgx.Batch{}
+	b.payers.read(round, keys)
+	b.queue(round, payableBy, keys)
+	if err := tx.SendBatch(ctx, round).Close(); err != nil {
 		return nil, err
 	}
-	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Account, error) { return scanAt(row, b.now) })
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range found {
-		b.accounts[a.Key] = &use{account: a, month: max(monthOf(b.now), parseMonth(a.Month))}
-	}
-	if len(b.admitted) == 0 {
-		return b, nil
+	for owner := range owners {
+		s.delegates.learn(owner, b.payers.of(owner))
 	}
 	return b, b.lockAdmitted(ctx, tx)
 }
 
 // LockAccount is [Store.Lock] for one account and no charge.
 func (s *Store) LockAccount(ctx context.Context, tx pgx.Tx, key protocol.PublicKey) (*Batch, error) {
-	return s.Lock(ctx, tx, []Charge{{Account: key, Writer: key}})
+	return s.Lock(ctx, tx, []Charge{{Owner: key, Writer: key}})
+}
+
+// LockHeld is [Store.Lock] for what was charged before, to [Batch.Release] it.
+func (s *Store) LockHeld(ctx context.Context, tx pgx.Tx, held []Held) (*Batch, error) {
+	b := s.newBatch()
+	accounts := make(map[protocol.PublicKey]struct{}, len(held))
+	for _, h := range held {
+		accounts[h.Account] = struct{}{}
+		if h.Admitted != nil {
+			b.admitted[admission{*h.Admitted, h.Writer}] = nil
+		}
+	}
+	round := &pgx.Batch{}
+	b.queue(round, `SELECT `+accountColumns+` FROM accounts WHERE key = ANY($1) ORDER BY key FOR UPDATE`, sortedKeys(accounts))
+	if err := tx.SendBatch(ctx, round).Close(); err != nil {
+		return nil, err
+	}
+	return b, b.lockAdmitted(ctx, tx)
+}
+
+func (b *Batch) queue(round *pgx.Batch, sql string, keys [][]byte) {
+	round.Queue(sql, keys).Query(func(rows pgx.Rows) error {
+		found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Account, error) { return scanAt(row, b.now) })
+		for _, a := range found {
+			b.payers.accounts[a.Key] = &use{account: a, month: max(monthOf(b.now), parseMonth(a.Month))}
+		}
+		return err
+	})
 }
 
 func (b *Batch) lockAdmitted(ctx context.Context, tx pgx.Tx) error {
+	if len(b.admitted) == 0 {
+		return nil
+	}
 	var owners, keys [][]byte
 	for a := range b.admitted {
 		owners, keys = append(owners, bytes.Clone(a.owner[:])), append(keys, bytes.Clone(a.key[:]))
 	}
-	// The owner's account is locked, and nothing else changes his admissions: no lock of their own.
+	// The account is locked, but an owner's account may have been another when what is released was charged.
 	rows, err := tx.Query(ctx, `
 		SELECT a.owner, a.key, a.max_bytes, a.max_records, a.used_bytes, a.used_records
-		FROM unnest($1::bytea[], $2::bytea[]) AS t (owner, key) JOIN admissions a USING (owner, key)`, owners, keys)
+		FROM unnest($1::bytea[], $2::bytea[]) AS t (owner, key) JOIN admissions a USING (owner, key)
+		ORDER BY a.owner, a.key FOR UPDATE OF a`, owners, keys)
 	if err != nil {
 		return err
 	}
@@ -101,10 +137,24 @@ func (b *Batch) lockAdmitted(ctx context.Context, tx pgx.Tx) error {
 	return err
 }
 
+// payer is the account of an owner; nil if there is none.
+func (b *Batch) payer(owner protocol.PublicKey) *use { return b.payers.accounts[b.payers.of(owner)] }
+
+// Payer is the key of the account that pays for an owner.
+func (b *Batch) Payer(owner protocol.PublicKey) protocol.PublicKey { return b.payers.of(owner) }
+
 // Active tells whether a key has an account that takes writes today.
 func (b *Batch) Active(key protocol.PublicKey) bool {
-	u := b.accounts[key]
+	u := b.payer(key)
 	return u != nil && u.account.Active
+}
+
+// Refusal is why a key that is not active is refused: [protocol.CodeContractEnded] or [protocol.CodeNoAccount].
+func (b *Batch) Refusal(key protocol.PublicKey) error {
+	if u := b.payer(key); u != nil && u.account.Contract != nil {
+		return protocol.Errorf(protocol.CodeContractEnded, "the contract %s takes no new writes: open another, or renew it in time", u.account.Contract.ID.Short())
+	}
+	return NoAccount(key)
 }
 
 // Admits tells whether an active account lets a key leave records on its cost. It is known of the
@@ -115,33 +165,68 @@ func (b *Batch) Admits(owner, key protocol.PublicKey) bool {
 }
 
 // Counted is the instant that a charge of this batch counts at, for [Release]: now, or the beginning
-// of the account's month when the clock of the process that charged before was ahead.
-func (b *Batch) Counted(account protocol.PublicKey) time.Time {
-	u := b.accounts[account]
-	if u == nil || u.month <= monthOf(b.now) {
+// of the account's month or contract when the clock of the process that began it was ahead.
+func (b *Batch) Counted(owner protocol.PublicKey) time.Time {
+	u := b.payer(owner)
+	if u == nil {
 		return b.now
 	}
-	return time.Date(u.month/100, time.Month(u.month%100), 1, 0, 0, 0, 0, time.UTC)
+	return u.counted(b.now)
 }
 
-// Charge takes what a write uses, or refuses with [protocol.CodeNoAccount],
-// [protocol.CodeQuotaStored], [protocol.CodeQuotaMoved] or [protocol.CodeQuotaAdmitted]. A refused
-// charge changes nothing.
-func (b *Batch) Charge(c Charge) error {
-	if !b.Active(c.Account) {
-		return NoAccount(c.Writer)
+func (u *use) counted(at time.Time) time.Time {
+	if u.month > monthOf(at) {
+		at = time.Date(u.month/100, time.Month(u.month%100), 1, 0, 0, 0, 0, time.UTC)
 	}
-	u := b.accounts[c.Account]
+	if c := u.account.Contract; c != nil && c.Since.After(at) {
+		at = c.Since
+	}
+	return at
+}
+
+// Charge takes what a write uses, or refuses with [protocol.CodeNoAccount], [protocol.CodeContractEnded],
+// [protocol.CodePaymentDue], [protocol.CodeQuotaStored], [protocol.CodeQuotaMoved] or
+// [protocol.CodeQuotaAdmitted]. A refused charge changes nothing.
+func (b *Batch) Charge(c Charge) error {
 	var adm *admittedUse
-	if c.Writer != c.Account {
-		adm = b.admitted[admission{c.Account, c.Writer}]
-		if adm == nil || adm.Records == 0 {
+	if c.Writer != c.Owner {
+		adm = b.admitted[admission{c.Owner, c.Writer}]
+		if !b.Active(c.Owner) || adm == nil || adm.Records == 0 {
 			return NoAccount(c.Writer)
 		}
 		if adm.UsedBytes+c.Bytes > adm.Bytes || adm.UsedRecords+1 > adm.Records {
 			return protocol.Errorf(protocol.CodeQuotaAdmitted, "%d of %d bytes and %d of %d records are used until they expire",
 				adm.UsedBytes, adm.Bytes, adm.UsedRecords, adm.Records)
 		}
+	}
+	if !b.Active(c.Owner) {
+		return b.Refusal(c.Owner)
+	}
+	u := b.payer(c.Owner)
+	if err := u.pay(c, b.now); err != nil {
+		return err
+	}
+	u.account.Stored += c.Bytes
+	u.account.Moved += c.moved()
+	if at := u.counted(b.now); u.account.latest.Before(at) {
+		u.account.latest = at
+	}
+	u.changed = true
+	if adm != nil {
+		adm.use(c.Bytes, 1)
+	}
+	return nil
+}
+
+func (a *admittedUse) use(bytes, records int64) {
+	a.UsedBytes, a.UsedRecords = max(a.UsedBytes+bytes, 0), max(a.UsedRecords+records, 0)
+	a.changed = true
+}
+
+// pay checks the quotas of a grant, and takes from the credit of a contract.
+func (u *use) pay(c Charge, now time.Time) error {
+	if contract := u.account.Contract; contract != nil {
+		return contract.take(ledger.Reserved(c.Bytes, c.Pulls, u.counted(now), c.Expires.Time()))
 	}
 	if u.account.Stored+c.Bytes > u.account.QuotaStored {
 		return protocol.Errorf(protocol.CodeQuotaStored, "%d of %d bytes are stored, this record has %d: delete some or wait for them to expire",
@@ -151,58 +236,93 @@ func (b *Batch) Charge(c Charge) error {
 		return protocol.Errorf(protocol.CodeQuotaMoved, "%d of %d bytes of this month are used, this record reserves %d with its pulls: allow fewer pulls",
 			u.account.Moved, u.account.QuotaMoved, c.moved())
 	}
-	u.account.Stored += c.Bytes
-	u.account.Moved += c.moved()
-	u.changed = true
-	if adm != nil {
-		adm.UsedBytes += c.Bytes
-		adm.UsedRecords++
-		adm.changed = true
-	}
 	return nil
+}
+
+// take adds to what is used if its cost stays within the credit.
+func (c *ContractUse) take(u ledger.Usage) error {
+	total, err := c.Used.Plus(u)
+	if err != nil {
+		return protocol.Errorf(protocol.CodePaymentDue, "%s", err)
+	}
+	cost, err := c.Prices.Cost(total)
+	if err != nil || cost > c.Credit {
+		alone, _ := c.Prices.Cost(u)
+		return protocol.Errorf(protocol.CodePaymentDue, "%d of %d msat of credit are used, this record reserves %d: pay, or allow fewer pulls and an earlier expiry",
+			c.Cost, c.Credit, alone)
+	}
+	c.Used, c.Cost = total, cost
+	return nil
+}
+
+// Held is what stands under a record that was charged.
+type Held struct {
+	Account  protocol.PublicKey // that was charged
+	Writer   protocol.PublicKey
+	Admitted *protocol.PublicKey // who admitted the writer; nil: nobody, it was on the writer's own account or contract
 }
 
 // Release is what comes back when a record ends.
 type Release struct {
-	Charge            // Pulls: those that were reserved and never made
-	Written time.Time // when it was charged
+	Held
+	Bytes   int64
+	Pulls   int64              // those that were reserved and never made
+	Written time.Time          // when it was charged, see [Batch.Counted]
+	Ended   protocol.Timestamp // deleted or pulled for the last time, at most Expires
+	Expires protocol.Timestamp
 }
 
-// Release gives back. Moved bytes come back only within the month they were counted in.
+// Release gives back. Moved bytes of a grant come back only within the month they were counted in; to a contract comes
+// back what was charged under it.
 func (b *Batch) Release(r Release) {
-	if u := b.accounts[r.Account]; u != nil {
+	if u := b.payers.accounts[r.Account]; u != nil {
 		u.account.Stored = max(u.account.Stored-r.Bytes, 0)
 		if monthOf(r.Written) == u.month {
 			u.account.Moved = max(u.account.Moved-r.Bytes*r.Pulls, 0)
 		}
+		if c := u.account.Contract; c != nil && !r.Written.Before(c.Since) {
+			// Counters of which less is left than comes back are not of this code's making: nothing is given then.
+			if left, ok := c.Used.Minus(ledger.Unused(r.Bytes, r.Pulls, r.Written, r.Ended.Time(), r.Expires.Time())); ok {
+				c.Used = left
+			}
+		}
 		u.changed = true
 	}
-	if r.Writer == r.Account {
+	if r.Admitted == nil {
 		return
 	}
-	if adm := b.admitted[admission{r.Account, r.Writer}]; adm != nil {
-		adm.UsedBytes = max(adm.UsedBytes-r.Bytes, 0)
-		adm.UsedRecords = max(adm.UsedRecords-1, 0)
-		adm.changed = true
+	if adm := b.admitted[admission{*r.Admitted, r.Writer}]; adm != nil {
+		adm.use(-r.Bytes, -1)
 	}
 }
 
 // Save writes what the batch changed: one statement for accounts, one for admissions.
 func (b *Batch) Save(ctx context.Context, tx pgx.Tx) error {
 	var keys [][]byte
-	var stored, moved []int64
+	var stored, moved, latest []int64
 	var months []int32
-	for k, u := range b.accounts {
-		if u != nil && u.changed {
-			keys, stored = append(keys, bytes.Clone(k[:])), append(stored, u.account.Stored)
-			moved, months = append(moved, u.account.Moved), append(months, int32(u.month))
+	var usedStored, usedMoved []*string
+	for k, u := range b.payers.accounts {
+		if u == nil || !u.changed {
+			continue
 		}
+		keys, stored = append(keys, bytes.Clone(k[:])), append(stored, u.account.Stored)
+		moved, months = append(moved, u.account.Moved), append(months, int32(u.month))
+		latest = append(latest, u.account.latest.UnixMilli())
+		var s, m *string // null: as it is
+		if c := u.account.Contract; c != nil {
+			bytesTime, bytesMoved := c.Used.Stored.String(), c.Used.Moved.String()
+			s, m = &bytesTime, &bytesMoved
+		}
+		usedStored, usedMoved = append(usedStored, s), append(usedMoved, m)
 	}
 	if len(keys) > 0 {
 		if _, err := tx.Exec(ctx, `
-			UPDATE accounts a SET stored = t.stored, moved = t.moved, month = t.month
-			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[]) AS t (key, stored, moved, month)
-			WHERE a.key = t.key`, keys, stored, moved, months); err != nil {
+			UPDATE accounts a SET stored = t.stored, moved = t.moved, month = t.month, latest = t.latest,
+			  used_stored = coalesce(t.used_stored::numeric, a.used_stored), used_moved = coalesce(t.used_moved::numeric, a.used_moved)
+			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[], $7::text[])
+			  AS t (key, stored, moved, month, latest, used_stored, used_moved)
+			WHERE a.key = t.key`, keys, stored, moved, months, latest, usedStored, usedMoved); err != nil {
 			return err
 		}
 	}

@@ -1,0 +1,155 @@
+package books
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+// The methods of this file are for who runs contracts. They take his transaction, so that what becomes of a contract
+// and of its account is one effect. Each names the contract: one that is over, or renewed, says nothing about the
+// account any more, and gets [ErrNotInForce].
+
+// ErrNotInForce: the payer's account is under another contract, or none.
+var ErrNotInForce = errors.New("the account is not under this contract")
+
+// Opening is a contract that becomes the account of its payer.
+type Opening struct {
+	ID      protocol.ContractID
+	Payer   protocol.PublicKey
+	Writers []protocol.PublicKey // whom it pays for beside the payer; each has consented
+	Prices  ledger.Prices
+	Renews  *protocol.ContractID // the contract in force that this one takes the place of
+}
+
+// OpenContract makes the contract the account of its payer and writers. It takes writes as soon as it has credit,
+// which is 0 until [Store.SetCredit]. It counts from 0: what was written before, under a grant or the contract that it
+// renews, is not on its bill. Opened again, it stays as it is. It takes the place of a grant. The error has code
+// [protocol.CodeConflict] when the payer has another contract here that it does not renew.
+func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
+	if err := o.Prices.Validate(); err != nil {
+		return fmt.Errorf("open contract %s: %w", o.ID.Short(), err)
+	}
+	var renews []byte
+	if o.Renews != nil {
+		renews = o.Renews[:]
+	}
+	// A record is on the bill if it was written from since on. Clocks of several processes differ, so since is
+	// later than all that was charged here, whatever this clock says.
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, contract, taking, since, storage_price, bandwidth_price)
+		VALUES ($1, 'contract', 0, 0, '0001-01-01', $2, true, $3, $4, $5)
+		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, contract = $2, taking = true,
+		  since = greatest($3, a.latest + 1, a.since + 1), storage_price = $4, bandwidth_price = $5, credit = 0, used_stored = 0, used_moved = 0
+		WHERE a.contract IS NULL OR a.contract = $6`,
+		o.Payer[:], o.ID[:], s.clock().UnixMilli(), int64(o.Prices.Storage), int64(o.Prices.Bandwidth), renews)
+	if err != nil {
+		return wrap(err, "open contract %s", o.ID.Short())
+	}
+	if tag.RowsAffected() == 0 {
+		return s.opened(ctx, tx, o)
+	}
+	return wrap(s.setWriters(ctx, tx, o), "set the writers of contract %s", o.ID.Short())
+}
+
+// opened tells of an account with a contract whether it is this one.
+func (s *Store) opened(ctx context.Context, tx pgx.Tx, o Opening) error {
+	var current []byte
+	if err := tx.QueryRow(ctx, `SELECT contract FROM accounts WHERE key = $1`, o.Payer[:]).Scan(&current); err != nil {
+		return wrap(err, "open contract %s", o.ID.Short())
+	}
+	if bytes.Equal(current, o.ID[:]) {
+		return nil
+	}
+	return protocol.Errorf(protocol.CodeConflict, "%s has the contract %x here already: renew it, or close it first", o.Payer.Bech32(), current)
+}
+
+func (s *Store) setWriters(ctx context.Context, tx pgx.Tx, o Opening) error {
+	if _, err := tx.Exec(ctx, `DELETE FROM writers WHERE account = $1`, o.Payer[:]); err != nil {
+		return err
+	}
+	var keys [][]byte
+	for _, w := range o.Writers {
+		if w != o.Payer {
+			keys = append(keys, bytes.Clone(w[:]))
+		}
+	}
+	slices.SortFunc(keys, bytes.Compare) // one order for all who set writers
+	keys = slices.CompactFunc(keys, bytes.Equal)
+	_, err := tx.Exec(ctx, `INSERT INTO writers (key, account) SELECT k, $2 FROM unnest($1::bytea[]) AS t (k)
+		ON CONFLICT (key) DO UPDATE SET account = excluded.account`, keys, o.Payer[:])
+	return err
+}
+
+// SetCredit sets how much may be owed: a write is taken while the cost of all that is used and reserved is not more.
+// That is the credit limit and what was paid for usage, less what is carried over from a contract before; it may be
+// negative. What is stored already stays. The error may be [ErrNotInForce].
+func (s *Store) SetCredit(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID, credit protocol.Msat) error {
+	return inForce(ctx, tx, "set credit", id, `UPDATE accounts SET credit = $3 WHERE key = $1 AND contract = $2`, payer[:], id[:], int64(credit))
+}
+
+// StopTaking ends new writes: the contract nears its expiry, or is being closed. What is stored stays readable until
+// it expires. The error may be [ErrNotInForce].
+func (s *Store) StopTaking(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
+	return inForce(ctx, tx, "stop taking writes", id, `UPDATE accounts SET taking = false WHERE key = $1 AND contract = $2`, payer[:], id[:])
+}
+
+// StartTaking undoes [Store.StopTaking]. The error may be [ErrNotInForce].
+func (s *Store) StartTaking(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
+	return inForce(ctx, tx, "take writes", id, `UPDATE accounts SET taking = true WHERE key = $1 AND contract = $2`, payer[:], id[:])
+}
+
+// CloseContract forgets a contract that is settled, with its writers: the payer may open another, or be given a
+// grant. What is stored stays readable until it expires. The error may be [ErrNotInForce].
+func (s *Store) CloseContract(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
+	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL WHERE key = $1 AND contract = $2`, payer[:], id[:]); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM writers WHERE account = $1`, payer[:])
+	return wrap(err, "remove the writers of contract %s", id.Short())
+}
+
+func inForce(ctx context.Context, tx pgx.Tx, what string, id protocol.ContractID, sql string, args ...any) error {
+	tag, err := tx.Exec(ctx, sql, args...)
+	if err == nil && tag.RowsAffected() == 0 {
+		err = ErrNotInForce
+	}
+	return wrap(err, "%s of contract %s", what, id.Short())
+}
+
+// ContractUse is what a contract account has used.
+type ContractUse struct {
+	ID     protocol.ContractID
+	Taking bool
+	Prices ledger.Prices
+	Credit protocol.Msat // that Cost may come to
+	Since  time.Time     // records written before are not counted
+	Used   ledger.Usage  // with what is reserved
+	Cost   protocol.Msat // of Used, rounded up once
+}
+
+// Owed is what the payer's contract has used. Within a transaction that changed the account before, by
+// [Store.StopTaking] say, it is final until the transaction ends; otherwise the next write changes it. The error may
+// be [ErrNotInForce].
+func (s *Store) Owed(ctx context.Context, q Querier, payer protocol.PublicKey, id protocol.ContractID) (ContractUse, error) {
+	rows, err := q.Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE key = $1 AND contract = $2`, payer[:], id[:])
+	if err != nil {
+		return ContractUse{}, wrap(err, "read what contract %s owes", id.Short())
+	}
+	a, err := pgx.CollectExactlyOneRow(rows, s.scan)
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = ErrNotInForce
+	}
+	if err != nil {
+		return ContractUse{}, wrap(err, "read what contract %s owes", id.Short())
+	}
+	return *a.Contract, nil
+}
