@@ -3,6 +3,7 @@ package api
 import (
 	"net/http"
 
+	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -12,7 +13,7 @@ func (s *routes) GetAnnouncement(w http.ResponseWriter, r *http.Request) {
 		s.refuse(w, r, err)
 		return
 	}
-	signed, err := s.announcer.current(s.cfg.Clock())
+	signed, err := s.announcer.current(r.Context())
 	if err != nil {
 		s.refuse(w, r, err)
 		return
@@ -99,8 +100,18 @@ func (s *Server) account(x *exchange, r *http.Request) (*Account, error) {
 		return nil, err
 	}
 	account := &Account{
-		Key: a.Key, Kind: Grant, Active: a.Active, QuotaStored: a.QuotaStored, Stored: a.Stored, QuotaMoved: a.QuotaMoved,
+		Key: a.Key, Kind: AccountKind(a.Kind), Active: a.Active, QuotaStored: a.QuotaStored, Stored: a.Stored, QuotaMoved: a.QuotaMoved,
 		Moved: a.Moved, Month: a.Month, LastDay: string(a.LastDay), Admitted: make([]AdmittedUse, len(a.Admitted)), Time: s.now(),
+	}
+	if a.Kind == books.KindContract {
+		account.QuotaStored, account.QuotaMoved, account.LastDay = 0, 0, "" // of a grant before it
+	}
+	if c := a.Contract; c != nil {
+		account.Contract = &ContractAccount{
+			Contract: c.ID, Taking: c.Taking, CreditMsat: c.Credit.String(), CostMsat: c.Cost.String(),
+			ByteMilliseconds: c.Used.Stored.String(), BytesMoved: c.Used.Moved.String(),
+			StorageMsatPerGBDay: int64(c.Prices.Storage), BandwidthMsatPerGB: int64(c.Prices.Bandwidth), Since: protocol.TimestampOf(c.Since),
+		}
 	}
 	for i, u := range a.Admitted {
 		account.Admitted[i] = AdmittedUse{Key: u.Key, Bytes: u.Bytes, Records: u.Records, UsedBytes: u.UsedBytes, UsedRecords: u.UsedRecords}

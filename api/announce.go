@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -12,6 +13,8 @@ import (
 const (
 	announcementLife  = 24 * time.Hour
 	announcementFresh = time.Hour
+	announcementRetry = 10 * time.Second // when it could not be kept
+	announcementKeep  = 5 * time.Second  // for the database to keep it
 )
 
 // announcer signs what the relay says of itself, from its live configuration.
@@ -20,20 +23,47 @@ type announcer struct {
 
 	mu     sync.Mutex
 	signed []byte
-	at     time.Time
+	at     time.Time // of its signature
+	tried  time.Time // when a new one could not be kept
 }
 
 // current is the announcement's envelope. A clock that went back makes a new one too: the old would be from the
-// future.
-func (a *announcer) current(now time.Time) ([]byte, error) {
+// future. Contracts are opened on it, so it is kept before anybody is told; while the database is away, the one
+// before serves as long as it has most of an hour left.
+func (a *announcer) current(ctx context.Context) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if age := now.Sub(a.at); a.signed != nil && age >= 0 && age < announcementFresh {
+	now := a.cfg.Clock()
+	age := now.Sub(a.at)
+	held := a.signed != nil && age >= 0 && age < announcementLife-announcementFresh
+	if pause := now.Sub(a.tried); held && (age < announcementFresh || pause >= 0 && pause < announcementRetry) {
 		return a.signed, nil
 	}
+	e, said, err := a.sign(now)
+	if err != nil {
+		return nil, err
+	}
+	if a.cfg.Offer != nil {
+		// One who gives up must not keep the others from an answer.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), announcementKeep)
+		defer cancel()
+		if err := a.cfg.Contracts.Announce(ctx, e, said); err != nil {
+			a.tried = now
+			if held {
+				return a.signed, nil
+			}
+			return nil, err
+		}
+	}
+	a.signed, a.at = e.Bytes(), now
+	return a.signed, nil
+}
+
+// sign makes the announcement of an instant.
+func (a *announcer) sign(now time.Time) (*protocol.Envelope, *protocol.Announcement, error) {
 	at := protocol.TimestampOf(now)
 	l, b := a.cfg.Limits, a.cfg.Bounds
-	e, err := protocol.Sign(a.cfg.Key, a.cfg.Key.Public(), at, &protocol.Announcement{
+	said := &protocol.Announcement{
 		Addresses: append([]string{}, a.cfg.Addresses...),
 		Limits: protocol.Limits{
 			RecordBytes: l.RecordBytes, AdmittedBytes: l.AdmittedBytes,
@@ -45,14 +75,18 @@ func (a *announcer) current(now time.Time) ([]byte, error) {
 		Terms:      []protocol.Terms{{Type: "grant", Contact: a.cfg.Contact}},
 		Seq:        int64(at), // rises by itself, across restarts and processes too
 		ValidUntil: at.Add(announcementLife),
-	})
+	}
+	if a.cfg.Offer != nil {
+		said.Network, said.Contracts = a.cfg.Network, a.cfg.Offer
+		said.Terms = append([]protocol.Terms{{Type: "contract", Payment: true, Contact: a.cfg.Contact}}, said.Terms...)
+	}
+	e, err := protocol.Sign(a.cfg.Key, a.cfg.Key.Public(), at, said)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if e.Size() > protocol.MaxAnnouncementSize {
-		return nil, protocol.Errorf(protocol.CodeTooLarge, "it has %d bytes, %d are allowed: name fewer addresses",
+		return nil, nil, protocol.Errorf(protocol.CodeTooLarge, "it has %d bytes, %d are allowed: name fewer addresses",
 			e.Size(), protocol.MaxAnnouncementSize)
 	}
-	a.signed, a.at = e.Bytes(), now
-	return a.signed, nil
+	return e, said, nil
 }

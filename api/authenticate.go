@@ -43,14 +43,17 @@ func checkSigner(e *protocol.Envelope, named protocol.PublicKey) error {
 }
 
 // authentic is the dear part, in its order: rate by address, signature, rate by key.
-func (s *Server) authentic(x *exchange, e *protocol.Envelope) error {
-	if err := s.rateAddress(x, 1); err != nil {
+func (s *Server) authentic(x *exchange, e *protocol.Envelope) error { return s.authenticAs(x, e, 1) }
+
+// authenticAs is authentic for a request that costs as much as n others.
+func (s *Server) authenticAs(x *exchange, e *protocol.Envelope, n int) error {
+	if err := s.rateAddress(x, n); err != nil {
 		return err
 	}
 	if err := e.Verify(); err != nil {
 		return err
 	}
-	return s.rateKey(e.From, 1)
+	return s.rateKey(e.From, n)
 }
 
 // signer checks the Authorization of a request without a body and returns who signed it.

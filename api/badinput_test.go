@@ -268,7 +268,7 @@ func (w *world) judge(t *testing.T, c *badCase) {
 	if p.Type != problemType+c.Code || p.Title != p.Code.Title() || p.Status != a.status || p.Time == 0 {
 		t.Errorf("not the document of its code: %s", body)
 	}
-	if (p.Announcement != nil) != (p.Code == protocol.CodeNoAccount) {
+	if (p.Announcement != nil) != (p.Status == http.StatusPaymentRequired) {
 		t.Errorf("announcement: %v", p.Announcement)
 	}
 }

@@ -33,6 +33,11 @@ type Config struct {
 	Addresses []string       // published, see protocol.ValidateAddress
 	Contact   string         // published: how to reach the operator
 
+	// Contracts runs the relay's contracts; nil: it makes none, and Offer and Network are nil and empty too.
+	Contracts Contracts
+	Network   protocol.Network        // published: of the contracts' Bitcoin
+	Offer     *protocol.ContractOffer // published: the terms of new contracts; nil: no new ones
+
 	Rates      Rates
 	TrustProxy []netip.Prefix // peers whose X-Forwarded-For or Forwarded is believed
 	Bounds     Bounds
@@ -87,6 +92,9 @@ func DefaultRates() Rates {
 func (c *Config) complete() error {
 	if c.Key == nil || c.Records == nil || c.Books == nil || c.Clock == nil || c.Logger == nil {
 		return fmt.Errorf("api: key, records, books, clock and logger are needed")
+	}
+	if c.Offer != nil && c.Contracts == nil {
+		return fmt.Errorf("api: an offer of contracts is announced, and nobody runs them")
 	}
 	if c.Registry == nil {
 		c.Registry = prometheus.NewRegistry()

@@ -43,6 +43,37 @@ type Books interface {
 	SetAdmitted(ctx context.Context, owner protocol.PublicKey, keys []protocol.Admitted) error
 }
 
+// Contracts runs the relay's side of contracts. The envelopes are verified: signature, audience and time are right,
+// and the payer is who signed. Each step is idempotent: the same content again under a contract id and sequence is answered
+// the same, other content has the code [protocol.CodeConflict]. Nobody but the payer learns whether a contract
+// exists.
+type Contracts interface {
+	Opening
+	Running
+	// Announce keeps what the relay is about to announce for as long as it is valid: contracts are opened on it.
+	Announce(ctx context.Context, e *protocol.Envelope, said *protocol.Announcement) error
+}
+
+// Opening is how a contract begins.
+type Opening interface {
+	// Open offers the relay's part of a funding.
+	Open(ctx context.Context, e *protocol.Envelope, request *protocol.ContractOpen) (*protocol.ContractServerInputs, error)
+	// Signed takes the payer's witnesses and state 0; the relay signs and broadcasts the funding.
+	Signed(ctx context.Context, e *protocol.Envelope, request *protocol.ContractClientSigned) (*protocol.ContractStatus, error)
+}
+
+// Running is what becomes of a contract.
+type Running interface {
+	// Pay takes a higher state.
+	Pay(ctx context.Context, e *protocol.Envelope, request *protocol.ContractPayment) (*protocol.ContractStatus, error)
+	// Refund co-signs the payer's closing transaction.
+	Refund(ctx context.Context, e *protocol.Envelope, request *protocol.ContractRefund) (*protocol.ContractStatus, error)
+	// Status is where one contract of the payer stands. The error has code [protocol.CodeNotFound].
+	Status(ctx context.Context, payer protocol.PublicKey, id protocol.ContractID) (*protocol.ContractStatus, error)
+	// List is all contracts of the payer, newest first.
+	List(ctx context.Context, payer protocol.PublicKey) (*protocol.ContractList, error)
+}
+
 var (
 	_ Records = (*records.Store)(nil)
 	_ Books   = (*books.Store)(nil)

@@ -17,13 +17,16 @@ import (
 
 // Defines values for AccountKind.
 const (
-	Grant AccountKind = "grant"
+	AccountKindContract AccountKind = "contract"
+	AccountKindGrant    AccountKind = "grant"
 )
 
 // Valid indicates whether the value is a known member of the AccountKind enum.
 func (e AccountKind) Valid() bool {
 	switch e {
-	case Grant:
+	case AccountKindContract:
+		return true
+	case AccountKindGrant:
 		return true
 	default:
 		return false
@@ -32,15 +35,19 @@ func (e AccountKind) Valid() bool {
 
 // Account defines model for Account.
 type Account struct {
-	// Active Whether new writes are taken.
+	// Active Whether new writes are taken, as far as there are quotas or credit.
 	Active   bool          `json:"active"`
 	Admitted []AdmittedUse `json:"admitted"`
 
-	// Key BIP340 x-only public key.
-	Key  PublicKey   `json:"key"`
-	Kind AccountKind `json:"kind"`
+	// Contract What a contract's account has used since the contract began, with what is reserved. A write is taken while the cost
+	// of all that, in msat rounded up, is at most the credit.
+	Contract *ContractAccount `json:"contract,omitempty"`
 
-	// LastDay Last day (UTC) on which writes are taken, as 2026-01-31.
+	// Key Whose account it is: the signer, or the payer of a contract that lists the signer.
+	Key  protocol.PublicKey `json:"key"`
+	Kind AccountKind        `json:"kind"`
+
+	// LastDay Last day (UTC) on which writes are taken, as 2026-01-31; empty for a contract.
 	LastDay string `json:"lastDay"`
 
 	// Month The month that moved counts, as 2026-01.
@@ -50,7 +57,7 @@ type Account struct {
 	// QuotaMoved Bytes a calendar month (UTC), written and pulled; a write reserves its pulls.
 	QuotaMoved int64 `json:"quotaMoved"`
 
-	// QuotaStored Envelope bytes that may be stored at once.
+	// QuotaStored Envelope bytes that may be stored at once; 0 for a contract, which has no quotas.
 	QuotaStored int64 `json:"quotaStored"`
 	Stored      int64 `json:"stored"`
 
@@ -100,6 +107,40 @@ type BatchOutcome struct {
 type Behind struct {
 	Cursor string `json:"cursor"`
 }
+
+// ContractAccount What a contract's account has used since the contract began, with what is reserved. A write is taken while the cost
+// of all that, in msat rounded up, is at most the credit.
+type ContractAccount struct {
+	// BandwidthMsatPerGB For 10^9 bytes moved.
+	BandwidthMsatPerGB int64 `json:"bandwidthMsatPerGB"`
+
+	// ByteMilliseconds Decimal, less than 2^128.
+	ByteMilliseconds Quantity `json:"byteMilliseconds"`
+
+	// BytesMoved Decimal, less than 2^128.
+	BytesMoved Quantity `json:"bytesMoved"`
+
+	// Contract 32 random bytes, drawn by the payer.
+	Contract ContractID `json:"contract"`
+
+	// CostMsat Of all that is used and reserved, msat in decimal.
+	CostMsat string `json:"costMsat"`
+
+	// CreditMsat Credit limit and what was paid for usage, msat in decimal.
+	CreditMsat string `json:"creditMsat"`
+
+	// Since Milliseconds since 1970-01-01T00:00:00Z.
+	Since Timestamp `json:"since"`
+
+	// StorageMsatPerGBDay For 10^9 bytes stored for 86
+	StorageMsatPerGBDay int64 `json:"storageMsatPerGBDay"`
+
+	// Taking False once the contract nears its expiry or is being closed.
+	Taking bool `json:"taking"`
+}
+
+// ContractID 32 random bytes, drawn by the payer.
+type ContractID = protocol.ContractID
 
 // Envelope defines model for Envelope.
 type Envelope struct {
@@ -175,7 +216,7 @@ type PageHeader struct {
 
 // Problem RFC 9457 problem document.
 type Problem struct {
-	// Announcement With no_account: the relay's announcement, byte for byte as it is signed.
+	// Announcement With 402: the relay's announcement, byte for byte as it is signed.
 	Announcement *json.RawMessage `json:"announcement,omitempty"`
 	Code         protocol.Code    `json:"code"`
 	Detail       *string          `json:"detail,omitempty"`
@@ -195,6 +236,9 @@ type Problem struct {
 
 // PublicKey BIP340 x-only public key.
 type PublicKey = protocol.PublicKey
+
+// Quantity Decimal, less than 2^128.
+type Quantity = string
 
 // Record What is known of a stored record without its content.
 type Record struct {
@@ -240,6 +284,9 @@ type AfterTs = int64
 
 // BeforeTs defines model for beforeTs.
 type BeforeTs = int64
+
+// Contract 32 random bytes, drawn by the payer.
+type Contract = ContractID
 
 // Id defines model for id.
 type Id = string
@@ -291,6 +338,18 @@ type ReadRecordParams struct {
 
 // PutAdmittedJSONRequestBody defines body for PutAdmitted for application/json ContentType.
 type PutAdmittedJSONRequestBody = Envelope
+
+// OpenContractJSONRequestBody defines body for OpenContract for application/json ContentType.
+type OpenContractJSONRequestBody = Envelope
+
+// PayContractJSONRequestBody defines body for PayContract for application/json ContentType.
+type PayContractJSONRequestBody = Envelope
+
+// RefundContractJSONRequestBody defines body for RefundContract for application/json ContentType.
+type RefundContractJSONRequestBody = Envelope
+
+// SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
+type SignContractJSONRequestBody = Envelope
 
 // PullJSONRequestBody defines body for Pull for application/json ContentType.
 type PullJSONRequestBody = Envelope
@@ -384,6 +443,24 @@ type ServerInterface interface {
 	// PutAdmitted Replace the keys that may leave records for the signer on the signer's cost.
 	// (PUT /account/admitted)
 	PutAdmitted(w http.ResponseWriter, r *http.Request)
+	// ListContracts The signer's contracts, newest first.
+	// (GET /contracts)
+	ListContracts(w http.ResponseWriter, r *http.Request)
+	// OpenContract Ask for a contract. The same contract again is answered the same.
+	// (POST /contracts)
+	OpenContract(w http.ResponseWriter, r *http.Request)
+	// GetContract Where one of the signer's contracts stands, with every transaction and deadline.
+	// (GET /contracts/{contract})
+	GetContract(w http.ResponseWriter, r *http.Request, contract Contract)
+	// PayContract Give a state with a higher amount. The same seq again is answered the same.
+	// (POST /contracts/{contract}/payments)
+	PayContract(w http.ResponseWriter, r *http.Request, contract Contract)
+	// RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+	// (POST /contracts/{contract}/refund)
+	RefundContract(w http.ResponseWriter, r *http.Request, contract Contract)
+	// SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+	// (POST /contracts/{contract}/signed)
+	SignContract(w http.ResponseWriter, r *http.Request, contract Contract)
 	// Pull One page of what the named senders have for the signer.
 	// (POST /inbox/{receiver})
 	Pull(w http.ResponseWriter, r *http.Request, receiver Receiver)
@@ -438,6 +515,42 @@ func (_ Unimplemented) GetAccount(w http.ResponseWriter, r *http.Request) {
 // PutAdmitted Replace the keys that may leave records for the signer on the signer's cost.
 // (PUT /account/admitted)
 func (_ Unimplemented) PutAdmitted(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListContracts The signer's contracts, newest first.
+// (GET /contracts)
+func (_ Unimplemented) ListContracts(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// OpenContract Ask for a contract. The same contract again is answered the same.
+// (POST /contracts)
+func (_ Unimplemented) OpenContract(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetContract Where one of the signer's contracts stands, with every transaction and deadline.
+// (GET /contracts/{contract})
+func (_ Unimplemented) GetContract(w http.ResponseWriter, r *http.Request, contract Contract) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// PayContract Give a state with a higher amount. The same seq again is answered the same.
+// (POST /contracts/{contract}/payments)
+func (_ Unimplemented) PayContract(w http.ResponseWriter, r *http.Request, contract Contract) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+// (POST /contracts/{contract}/refund)
+func (_ Unimplemented) RefundContract(w http.ResponseWriter, r *http.Request, contract Contract) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+// (POST /contracts/{contract}/signed)
+func (_ Unimplemented) SignContract(w http.ResponseWriter, r *http.Request, contract Contract) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -549,6 +662,138 @@ func (siw *ServerInterfaceWrapper) PutAdmitted(w http.ResponseWriter, r *http.Re
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.PutAdmitted(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListContracts operation middleware
+func (siw *ServerInterfaceWrapper) ListContracts(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListContracts(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// OpenContract operation middleware
+func (siw *ServerInterfaceWrapper) OpenContract(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.OpenContract(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetContract operation middleware
+func (siw *ServerInterfaceWrapper) GetContract(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "contract" -------------
+	var contract Contract
+
+	err = runtime.BindStyledParameterWithOptions("simple", "contract", chi.URLParam(r, "contract"), &contract, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetContract(w, r, contract)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PayContract operation middleware
+func (siw *ServerInterfaceWrapper) PayContract(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "contract" -------------
+	var contract Contract
+
+	err = runtime.BindStyledParameterWithOptions("simple", "contract", chi.URLParam(r, "contract"), &contract, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PayContract(w, r, contract)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RefundContract operation middleware
+func (siw *ServerInterfaceWrapper) RefundContract(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "contract" -------------
+	var contract Contract
+
+	err = runtime.BindStyledParameterWithOptions("simple", "contract", chi.URLParam(r, "contract"), &contract, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefundContract(w, r, contract)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SignContract operation middleware
+func (siw *ServerInterfaceWrapper) SignContract(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "contract" -------------
+	var contract Contract
+
+	err = runtime.BindStyledParameterWithOptions("simple", "contract", chi.URLParam(r, "contract"), &contract, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SignContract(w, r, contract)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1154,6 +1399,24 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Put(options.BaseURL+"/account/admitted", wrapper.PutAdmitted)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/contracts", wrapper.ListContracts)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/contracts", wrapper.OpenContract)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/contracts/{contract}", wrapper.GetContract)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/contracts/{contract}/signed", wrapper.SignContract)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/contracts/{contract}/payments", wrapper.PayContract)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/contracts/{contract}/refund", wrapper.RefundContract)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/inbox/{receiver}", wrapper.Pull)

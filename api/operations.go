@@ -19,6 +19,10 @@ const (
 	maxNamesBody = 128 << 10
 	maxAdmitBody = 256 << 10
 	maxGotBody   = 4 << 10
+	// A contract's: a PSBT is 88 kB in base64, a hundred writers with their consents 70 kB, two states 2 kB.
+	maxOpenBody   = 192 << 10
+	maxSignedBody = 96 << 10
+	maxStateBody  = 4 << 10
 )
 
 // Media types of what goes to and fro.
@@ -53,11 +57,19 @@ type operation struct {
 // openapi.yaml.
 func operations(recordBytes int64) map[string]*operation {
 	inventory := []string{"after", "limit", "afterTs", "beforeTs"}
+	const contract = "/contracts/{contract}"
 	const record = "/{user}/outbox/{receiver}/{id}"
 	return map[string]*operation{
-		"GET /.well-known/relaymarket":   {name: "getAnnouncement", class: classUnsigned},
-		"GET /account":                   {name: "getAccount", class: classWriter},
-		"PUT /account/admitted":          {name: "putAdmitted", class: classWriter, media: mediaEnvelope, size: maxAdmitBody},
+		"GET /.well-known/relaymarket": {name: "getAnnouncement", class: classUnsigned},
+		"GET /account":                 {name: "getAccount", class: classWriter},
+		"PUT /account/admitted":        {name: "putAdmitted", class: classWriter, media: mediaEnvelope, size: maxAdmitBody},
+		// Openers are strangers: they go before account holders when there is too much to do.
+		"POST /contracts":                {name: "openContract", class: classReader, media: mediaEnvelope, size: maxOpenBody},
+		"GET /contracts":                 {name: "listContracts", class: classReader},
+		"GET " + contract:                {name: "getContract", class: classWriter},
+		"POST " + contract + "/signed":   {name: "signContract", class: classWriter, media: mediaEnvelope, size: maxSignedBody},
+		"POST " + contract + "/payments": {name: "payContract", class: classWriter, media: mediaEnvelope, size: maxStateBody},
+		"POST " + contract + "/refund":   {name: "refundContract", class: classWriter, media: mediaEnvelope, size: maxStateBody},
 		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaEnvelope, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
@@ -143,6 +155,9 @@ func checkPath(requestURI string) error {
 	}
 	if first == "inbox" && n > 3 {
 		return protocol.Errorf(protocol.CodeBadPath, "an inbox is /inbox/receiver, with /got or /listen")
+	}
+	if first == "contracts" && n > 3 {
+		return protocol.Errorf(protocol.CodeBadPath, "a contract is /contracts/id, with /signed, /payments or /refund")
 	}
 	if second == "outbox" && n > 4 || second == "card" && n > 2 {
 		return protocol.Errorf(protocol.CodeBadPath, "the path has more segments than its route")

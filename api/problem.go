@@ -41,8 +41,8 @@ func (s *Server) problem(x *exchange, r *http.Request, err error) Problem {
 		}
 		p.Root = page.Root
 	}
-	if refusal.Code == protocol.CodeNoAccount {
-		if offer, err := s.announcer.current(s.cfg.Clock()); err == nil {
+	if p.Status == http.StatusPaymentRequired {
+		if offer, err := s.announcer.current(r.Context()); err == nil {
 			raw := json.RawMessage(offer)
 			p.Announcement = &raw
 		} else {

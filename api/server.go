@@ -47,7 +47,7 @@ func New(cfg Config) (*Server, error) {
 		seldom:     rate.Sometimes{Interval: time.Second},
 		tellers:    newTellers(),
 	}
-	if _, err := s.announcer.current(cfg.Clock()); err != nil {
+	if _, _, err := s.announcer.sign(cfg.Clock()); err != nil {
 		return nil, fmt.Errorf("announcement: %w", err)
 	}
 	var err error
@@ -98,7 +98,7 @@ func bindingError(err error) error {
 	case errors.As(err, &invalid):
 		name = invalid.ParamName
 	}
-	if name == "user" || name == "receiver" || name == "id" {
+	if name == "user" || name == "receiver" || name == "id" || name == "contract" {
 		return protocol.Errorf(protocol.CodeBadPath, "%s is 64 lower-case hex digits in a path", name)
 	}
 	return protocol.Errorf(protocol.CodeBadQuery, "the query parameter %s is not readable", name)

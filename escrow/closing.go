@@ -38,10 +38,10 @@ func ClosingTx(c *Contract, funding wire.OutPoint, closing Closing) (*Tx, error)
 	if err := c.CheckAmount(closing.Amount); err != nil {
 		return nil, err
 	}
-	least, most := Feerate(protocol.MinContractFeerate), Feerate(protocol.MaxContractFeerate)
-	if w := c.weightClosing(); closing.Fee < least.Fee(w) || closing.Fee > most.Fee(w) {
+	w := c.weightClosing()
+	if least, most := MinFeerate.Fee(w), MaxFeerate.Fee(w); closing.Fee < least || closing.Fee > most {
 		return nil, protocol.Errorf(protocol.CodeFeerate, "a closing fee of %d satoshi is out of bounds, take %d to %d",
-			int64(closing.Fee), int64(least.Fee(w)), int64(most.Fee(w)))
+			int64(closing.Fee), int64(least), int64(most))
 	}
 	user, relay := c.Deposit-closing.Amount, c.Bond+closing.Amount
 	switch closing.Asked {

@@ -33,7 +33,7 @@ type Renewal struct {
 //	outputs: the escrow, [the user's change,] [the relay's output]      version 2, locktime 0
 //
 // Each side pays for the weight of its own inputs and change, the user for all the rest, at the
-// feerate that the user asked for.
+// feerate that the user asked for. A renewal's output to the relay counts among the rest.
 type Funding struct {
 	Contract *Contract
 	Feerate  Feerate
@@ -110,11 +110,11 @@ func (f *Funding) PSBT() (protocol.PSBT, error) {
 	return EncodePSBT(packet)
 }
 
-// weights of the two shares of the fee. The relay's one output pays for itself, except in a renewal,
-// where it carries what the user owes.
+// weights of the two shares of the fee. In a renewal the relay's one output carries what the user
+// owes: he pays for it as if it were P2TR, because he makes his change before he knows its script,
+// or whether it is there.
 func (f *Funding) weights() (user, relay Weight) {
-	escrow := Weight(4 * (8 + 1 + 34))
-	user = weightBase + escrow
+	user = weightBase + weightP2TROutput // the escrow's script is as long
 	for _, coin := range f.User.Coins {
 		user += weightCoin(coin.PkScript)
 	}
@@ -124,20 +124,16 @@ func (f *Funding) weights() (user, relay Weight) {
 	for _, coin := range f.Relay.Coins {
 		relay += weightCoin(coin.PkScript)
 	}
-	if f.Relay.Change != nil {
+	switch {
+	case f.Renewal != nil:
+		user += weightEscrow + weightP2TROutput
+	case f.Relay.Change != nil:
 		relay += weightOutput(f.Relay.Change.PkScript)
-	}
-	if f.Renewal != nil {
-		user += weightEscrow
-		if f.Relay.Change != nil {
-			paid := weightOutput(f.Relay.Change.PkScript)
-			user, relay = user+paid, relay-paid
-		}
 	}
 	return user, relay
 }
 
-// Weight estimates the weight of the signed transaction.
+// Weight estimates the weight of the signed transaction, at most a P2TR output too high.
 func (f *Funding) Weight() Weight {
 	user, relay := f.weights()
 	return user + relay

@@ -183,7 +183,7 @@ func (f *Funding) validateShare(side Side, change *wire.TxOut) error {
 // slack is the most that a side may give beyond its share: what a change output would have cost,
 // and the dust that it may not be.
 func (f *Funding) slack() btcutil.Amount {
-	return f.Feerate.Fee(weightOutput(make([]byte, 34))) + protocol.DustP2TR + 1
+	return f.Feerate.Fee(weightP2TROutput) + protocol.DustP2TR + 1
 }
 
 // VerifyFunding reads the whole funding that the relay proposes and checks it against what the user

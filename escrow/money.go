@@ -15,18 +15,25 @@ const MinUserRest btcutil.Amount = 1000
 // Feerate is a price of block space in satoshi per 1000 virtual bytes (BIP141).
 type Feerate int64
 
+// The bounds of a feerate: 1 sat/vB, what every node relays, and 1000 sat/vB, above which it is a
+// mistake.
+const (
+	MinFeerate Feerate = protocol.MinContractFeerate
+	MaxFeerate Feerate = protocol.MaxContractFeerate
+)
+
 // Validate checks the bounds, 1 to 1000 sat/vB.
 func (r Feerate) Validate() error {
-	if r < protocol.MinContractFeerate || r > protocol.MaxContractFeerate {
+	if r < MinFeerate || r > MaxFeerate {
 		return protocol.Errorf(protocol.CodeFeerate, "a feerate of %d sat per 1000 vB is out of bounds, take %d to %d",
-			int64(r), protocol.MinContractFeerate, protocol.MaxContractFeerate)
+			int64(r), int64(MinFeerate), int64(MaxFeerate))
 	}
 	return nil
 }
 
 // Clamp is the nearest feerate within bounds, for an estimate that may be 0 or absurd.
 func (r Feerate) Clamp() Feerate {
-	return min(max(r, protocol.MinContractFeerate), protocol.MaxContractFeerate)
+	return min(max(r, MinFeerate), MaxFeerate)
 }
 
 // Fee is the fee of a transaction of this weight, rounded up. It saturates far above all bitcoin.

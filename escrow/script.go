@@ -8,8 +8,8 @@ import (
 	"relaymarket/protocol"
 )
 
-// Sizes of the witness scripts in bytes, for the longest expiry that a contract can have. The
-// expiry takes 1 to 4 bytes more than its opcode; from height 8,388,608 on it takes 4.
+// Sizes of the witness scripts in bytes. The expiry takes four for heights from 32,768 to 8,388,607,
+// the next 140 years; less below.
 const (
 	scriptSize      = 34 + 1 + 34 + 1 + 1 + 1 + 4 + 1 + 1
 	stateScriptSize = 34 + 1 + 1 + 1

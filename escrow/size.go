@@ -21,6 +21,8 @@ const (
 	weightP2WPKH  Weight = weightInput + 1 + weightSig + 1 + 33
 	weightKeyPath Weight = weightInput + 1 + 1 + 65
 
+	weightP2TROutput Weight = 4 * (8 + 1 + 34) // P2WSH is as long
+
 	weightEscrow = weightInput + 1 + 2*weightSig + 1 + scriptSize   // both sign
 	weightRefund = weightInput + 1 + weightSig + 1 + 1 + scriptSize // the user alone
 	weightState  = weightInput + 1 + weightSig + 1 + stateScriptSize

@@ -3,6 +3,7 @@ package protocol
 import (
 	"unicode/utf8"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -26,10 +27,67 @@ type Announcement struct {
 	Terms      []Terms   `json:"terms"` // alternatives, the relay's preference first
 	Seq        int64     `json:"seq"`   // rises with every change
 	ValidUntil Timestamp `json:"validUntil"`
-	Network    Network   `json:"network,omitempty"` // of its contracts, and the market it is announced in; empty: none
-	Hubs       []string  `json:"hubs,omitempty"`    // where it is announced, see [ValidateHub]
-	Pow        *Work     `json:"pow,omitempty"`     // needed in the market only
+	// Network is the Bitcoin network of the contracts, and the market that the relay is announced in; absent from a relay that
+	// makes no contracts and is in no market.
+	Network Network `json:"network,omitempty"`
+	// Contracts are the terms of a contract opened on this announcement: members of the announcement itself, all of them
+	// or none. Nil: the relay makes no contracts.
+	Contracts *ContractOffer `json:",embed"`
+	Hubs      []string       `json:"hubs,omitempty"` // where it is announced, see [ValidateHub]
+	Pow       *Work          `json:"pow,omitempty"`  // in the market only
 }
+
+// ContractOffer is what a relay asks of those who pay it by contract. It honours each announcement of its own that is
+// still valid, whatever it announced since. Prices are in millisatoshi, for 10^9 bytes; what they are for is in docs/contract.md.
+type ContractOffer struct {
+	StorageMsatPerGBDay int64          `json:"storageMsatPerGBDay"` // 0 … 2^53−1, for a GB stored for 86,400 s
+	BandwidthMsatPerGB  int64          `json:"bandwidthMsatPerGB"`  // 0 … 2^53−1, for a GB moved
+	OpeningPrice        btcutil.Amount `json:"openingPriceSat"`     // c₀, satoshi
+	CreditLimit         btcutil.Amount `json:"creditLimitSat"`      // Δ, satoshi
+	BondPercent         int64          `json:"bondPercent"`         // the relay's bond, of the deposit: 0 … 100
+	MinPrepay           btcutil.Amount `json:"minPrepaySat"`        // the least deposit, satoshi
+}
+
+// contractOffer are the members of a [ContractOffer].
+var contractOffer = []string{"storageMsatPerGBDay", "bandwidthMsatPerGB", "openingPriceSat", "creditLimitSat", "bondPercent", "minPrepaySat"}
+
+// Bond is what the relay adds to a deposit, rounded down. The deposit is an amount, 0 … 21·10^14 satoshi.
+func (o *ContractOffer) Bond(deposit btcutil.Amount) btcutil.Amount {
+	return deposit * btcutil.Amount(o.BondPercent) / 100
+}
+
+func (o *ContractOffer) validate() error {
+	if min(o.StorageMsatPerGBDay, o.BandwidthMsatPerGB) < 0 {
+		return Errorf(CodeInvalidValue, "a price is never negative")
+	}
+	for _, a := range []struct {
+		amount btcutil.Amount
+		what   string
+	}{{o.OpeningPrice, "the opening price"}, {o.CreditLimit, "the credit limit"}, {o.MinPrepay, "the least deposit"}} {
+		if err := validateAmount(a.amount, a.what); err != nil {
+			return err
+		}
+	}
+	if o.BondPercent < 0 || o.BondPercent > 100 {
+		return Errorf(CodeInvalidValue, "a bond is 0 to 100 percent of the deposit")
+	}
+	return nil
+}
+
+func validateHubs(hubs []string) error {
+	if len(hubs) > MaxCardHubs {
+		return Errorf(CodeInvalidValue, "an announcement names at most %d hubs", MaxCardHubs)
+	}
+	for _, hub := range hubs {
+		if err := ValidateHub(hub); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// together implements grouped.
+func (*Announcement) together() []string { return contractOffer }
 
 // Limits are the bounds a relay keeps, from its live configuration.
 type Limits struct {
@@ -104,18 +162,18 @@ func (a *Announcement) Validate() error {
 			return Errorf(CodeInvalidValue, "terms have a type, and a contact of at most %d characters", maxContact)
 		}
 	}
-	if len(a.Hubs) > MaxCardHubs {
-		return Errorf(CodeInvalidValue, "an announcement names at most %d hubs", MaxCardHubs)
-	}
-	for _, hub := range a.Hubs {
-		if err := ValidateHub(hub); err != nil {
-			return err
-		}
-	}
-	if a.Network != "" {
+	if a.Network != "" || a.Contracts != nil {
 		if err := a.Network.Validate(); err != nil {
 			return err
 		}
+	}
+	if a.Contracts != nil {
+		if err := a.Contracts.validate(); err != nil {
+			return err
+		}
+	}
+	if err := validateHubs(a.Hubs); err != nil {
+		return err
 	}
 	if err := a.Pow.validate(); err != nil {
 		return err

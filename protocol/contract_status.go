@@ -115,9 +115,7 @@ func (*ContractStatus) RequestType() string { return TypeContractStatus }
 
 func (c *ContractStatus) setType() { c.Type = TypeContractStatus }
 func (*ContractStatus) open() bool { return true }
-func (*ContractStatus) required() []string {
-	return append([]string(nil), contractStatusRequired...)
-}
+func (*ContractStatus) required() []string { return contractStatusRequired }
 
 var contractStatusRequired = []string{"contract", "state", "seq", "amount", "deposit", "bond", "openingPrice",
 	"creditLimit", "expiry", "lastUsage", "height", "transactions", "owed"}
@@ -173,7 +171,7 @@ type ContractList struct {
 // UnmarshalJSONFrom implements json.UnmarshalerFrom, for a status within a list.
 func (c *ContractStatus) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	type plain ContractStatus
-	return decodeItem(dec, (*plain)(c), contractStatusRequired...)
+	return decodeItem(dec, (*plain)(c), append([]string{"type"}, contractStatusRequired...)...)
 }
 
 // RequestType implements [Request].
@@ -194,6 +192,9 @@ func (c *ContractList) Validate() error {
 		return Errorf(CodeInvalidValue, "a list has at most %d contracts", MaxContractList)
 	}
 	for i := range c.Contracts {
+		if c.Contracts[i].Type != TypeContractStatus {
+			return Errorf(CodeInvalidValue, "what a list holds is of the type %s", TypeContractStatus)
+		}
 		if err := c.Contracts[i].Validate(); err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -189,6 +190,23 @@ type Request interface {
 	open() bool // unknown members are ignored, not malformed
 }
 
+// grouped is a request with optional members that mean something only together.
+type grouped interface{ together() []string }
+
+func checkTogether(object []byte, names []string) error {
+	found := 0
+	members(object, func(name, _ []byte) bool {
+		if slices.Contains(names, string(name)) {
+			found++
+		}
+		return true
+	})
+	if found != 0 && found != len(names) {
+		return Errorf(CodeMalformed, "a member is missing: %v stand together", names)
+	}
+	return nil
+}
+
 // Sign makes an envelope: it validates and encodes the request and signs it with fresh randomness.
 func Sign(key *PrivateKey, to PublicKey, at Timestamp, request Request) (*Envelope, error) {
 	var aux [32]byte
@@ -294,6 +312,11 @@ func (e *Envelope) decodeSlow(dst Request) error {
 	reflect.ValueOf(dst).Elem().SetZero() // absent members must not keep what an earlier request had
 	if err := decodeObject(e.Request, dst, !dst.open(), dst.required()); err != nil {
 		return err
+	}
+	if g, ok := dst.(grouped); ok {
+		if err := checkTogether(e.Request, g.together()); err != nil {
+			return err
+		}
 	}
 	return dst.Validate()
 }

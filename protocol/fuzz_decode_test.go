@@ -49,3 +49,12 @@ func FuzzDecodeAdmit(f *testing.F)        { fuzzDecode(f, TypeAdmit) }
 func FuzzDecodeTargeted(f *testing.F)     { fuzzDecode(f, TypeRead) }
 func FuzzDecodeIdentity(f *testing.F)     { fuzzDecode(f, TypeIdentity) }
 func FuzzDecodeAnnouncement(f *testing.F) { fuzzDecode(f, TypeAnnouncement) }
+
+func FuzzDecodeContractOpen(f *testing.F)         { fuzzDecode(f, TypeContractOpen) }
+func FuzzDecodeContractConsent(f *testing.F)      { fuzzDecode(f, TypeContractConsent) }
+func FuzzDecodeContractServerInputs(f *testing.F) { fuzzDecode(f, TypeContractServerInputs) }
+func FuzzDecodeContractClientSigned(f *testing.F) { fuzzDecode(f, TypeContractClientSigned) }
+func FuzzDecodeContractPayment(f *testing.F)      { fuzzDecode(f, TypeContractPayment) }
+func FuzzDecodeContractRefund(f *testing.F)       { fuzzDecode(f, TypeContractRefund) }
+func FuzzDecodeContractStatus(f *testing.F)       { fuzzDecode(f, TypeContractStatus) }
+func FuzzDecodeContractList(f *testing.F)         { fuzzDecode(f, TypeContractList) }

@@ -180,7 +180,23 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &Identity{}
 	case TypeAnnouncement:
 		return &Announcement{}
-	case TypeRead, TypeDelete, TypeInventory, TypeAccount:
+	case TypeContractOpen:
+		return &ContractOpen{}
+	case TypeContractConsent:
+		return &ContractConsent{}
+	case TypeContractServerInputs:
+		return &ContractServerInputs{}
+	case TypeContractClientSigned:
+		return &ContractClientSigned{}
+	case TypeContractPayment:
+		return &ContractPayment{}
+	case TypeContractRefund:
+		return &ContractRefund{}
+	case TypeContractStatus:
+		return &ContractStatus{}
+	case TypeContractList:
+		return &ContractList{}
+	case TypeRead, TypeDelete, TypeInventory, TypeAccount, TypeContractRead:
 		return &Targeted{Type: requestType}
 	}
 	t.Fatalf("no request has the type %q", requestType)

@@ -20,13 +20,16 @@ import (
 
 // Defines values for AccountKind.
 const (
-	Grant AccountKind = "grant"
+	AccountKindContract AccountKind = "contract"
+	AccountKindGrant    AccountKind = "grant"
 )
 
 // Valid indicates whether the value is a known member of the AccountKind enum.
 func (e AccountKind) Valid() bool {
 	switch e {
-	case Grant:
+	case AccountKindContract:
+		return true
+	case AccountKindGrant:
 		return true
 	default:
 		return false
@@ -35,15 +38,19 @@ func (e AccountKind) Valid() bool {
 
 // Account defines model for Account.
 type Account struct {
-	// Active Whether new writes are taken.
+	// Active Whether new writes are taken, as far as there are quotas or credit.
 	Active   bool          `json:"active"`
 	Admitted []AdmittedUse `json:"admitted"`
 
-	// Key BIP340 x-only public key.
-	Key  PublicKey   `json:"key"`
-	Kind AccountKind `json:"kind"`
+	// Contract What a contract's account has used since the contract began, with what is reserved. A write is taken while the cost
+	// of all that, in msat rounded up, is at most the credit.
+	Contract *ContractAccount `json:"contract,omitempty"`
 
-	// LastDay Last day (UTC) on which writes are taken, as 2026-01-31.
+	// Key Whose account it is: the signer, or the payer of a contract that lists the signer.
+	Key  protocol.PublicKey `json:"key"`
+	Kind AccountKind        `json:"kind"`
+
+	// LastDay Last day (UTC) on which writes are taken, as 2026-01-31; empty for a contract.
 	LastDay string `json:"lastDay"`
 
 	// Month The month that moved counts, as 2026-01.
@@ -53,7 +60,7 @@ type Account struct {
 	// QuotaMoved Bytes a calendar month (UTC), written and pulled; a write reserves its pulls.
 	QuotaMoved int64 `json:"quotaMoved"`
 
-	// QuotaStored Envelope bytes that may be stored at once.
+	// QuotaStored Envelope bytes that may be stored at once; 0 for a contract, which has no quotas.
 	QuotaStored int64 `json:"quotaStored"`
 	Stored      int64 `json:"stored"`
 
@@ -103,6 +110,40 @@ type BatchOutcome struct {
 type Behind struct {
 	Cursor string `json:"cursor"`
 }
+
+// ContractAccount What a contract's account has used since the contract began, with what is reserved. A write is taken while the cost
+// of all that, in msat rounded up, is at most the credit.
+type ContractAccount struct {
+	// BandwidthMsatPerGB For 10^9 bytes moved.
+	BandwidthMsatPerGB int64 `json:"bandwidthMsatPerGB"`
+
+	// ByteMilliseconds Decimal, less than 2^128.
+	ByteMilliseconds Quantity `json:"byteMilliseconds"`
+
+	// BytesMoved Decimal, less than 2^128.
+	BytesMoved Quantity `json:"bytesMoved"`
+
+	// Contract 32 random bytes, drawn by the payer.
+	Contract ContractID `json:"contract"`
+
+	// CostMsat Of all that is used and reserved, msat in decimal.
+	CostMsat string `json:"costMsat"`
+
+	// CreditMsat Credit limit and what was paid for usage, msat in decimal.
+	CreditMsat string `json:"creditMsat"`
+
+	// Since Milliseconds since 1970-01-01T00:00:00Z.
+	Since Timestamp `json:"since"`
+
+	// StorageMsatPerGBDay For 10^9 bytes stored for 86
+	StorageMsatPerGBDay int64 `json:"storageMsatPerGBDay"`
+
+	// Taking False once the contract nears its expiry or is being closed.
+	Taking bool `json:"taking"`
+}
+
+// ContractID 32 random bytes, drawn by the payer.
+type ContractID = protocol.ContractID
 
 // Envelope defines model for Envelope.
 type Envelope struct {
@@ -178,7 +219,7 @@ type PageHeader struct {
 
 // Problem RFC 9457 problem document.
 type Problem struct {
-	// Announcement With no_account: the relay's announcement, byte for byte as it is signed.
+	// Announcement With 402: the relay's announcement, byte for byte as it is signed.
 	Announcement *json.RawMessage `json:"announcement,omitempty"`
 	Code         protocol.Code    `json:"code"`
 	Detail       *string          `json:"detail,omitempty"`
@@ -198,6 +239,9 @@ type Problem struct {
 
 // PublicKey BIP340 x-only public key.
 type PublicKey = protocol.PublicKey
+
+// Quantity Decimal, less than 2^128.
+type Quantity = string
 
 // Record What is known of a stored record without its content.
 type Record struct {
@@ -243,6 +287,9 @@ type AfterTs = int64
 
 // BeforeTs defines model for beforeTs.
 type BeforeTs = int64
+
+// Contract 32 random bytes, drawn by the payer.
+type Contract = ContractID
 
 // Id defines model for id.
 type Id = string
@@ -294,6 +341,18 @@ type ReadRecordParams struct {
 
 // PutAdmittedJSONRequestBody defines body for PutAdmitted for application/json ContentType.
 type PutAdmittedJSONRequestBody = Envelope
+
+// OpenContractJSONRequestBody defines body for OpenContract for application/json ContentType.
+type OpenContractJSONRequestBody = Envelope
+
+// PayContractJSONRequestBody defines body for PayContract for application/json ContentType.
+type PayContractJSONRequestBody = Envelope
+
+// RefundContractJSONRequestBody defines body for RefundContract for application/json ContentType.
+type RefundContractJSONRequestBody = Envelope
+
+// SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
+type SignContractJSONRequestBody = Envelope
 
 // PullJSONRequestBody defines body for Pull for application/json ContentType.
 type PullJSONRequestBody = Envelope
@@ -474,6 +533,72 @@ type ClientInterface interface {
 	// Corresponds with PUT /account/admitted (the `PutAdmitted` operationId).
 	PutAdmitted(ctx context.Context, body PutAdmittedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListContracts The signer's contracts, newest first.
+	//
+	// Corresponds with GET /contracts (the `ListContracts` operationId).
+	ListContracts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenContractWithBody Ask for a contract. The same contract again is answered the same.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /contracts (the `OpenContract` operationId).
+	OpenContractWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// OpenContract Ask for a contract. The same contract again is answered the same.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /contracts (the `OpenContract` operationId).
+	OpenContract(ctx context.Context, body OpenContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetContract Where one of the signer's contracts stands, with every transaction and deadline.
+	//
+	// Corresponds with GET /contracts/{contract} (the `GetContract` operationId).
+	GetContract(ctx context.Context, contract Contract, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PayContractWithBody Give a state with a higher amount. The same seq again is answered the same.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+	PayContractWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PayContract Give a state with a higher amount. The same seq again is answered the same.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+	PayContract(ctx context.Context, contract Contract, body PayContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefundContractWithBody Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+	RefundContractWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+	RefundContract(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignContractWithBody Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+	SignContractWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+	SignContract(ctx context.Context, contract Contract, body SignContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PullWithBody One page of what the named senders have for the signer.
 	//
 	// Takes any type of body and a specified content type.
@@ -631,6 +756,172 @@ func (c *Client) PutAdmittedWithBody(ctx context.Context, contentType string, bo
 // Corresponds with PUT /account/admitted (the `PutAdmitted` operationId).
 func (c *Client) PutAdmitted(ctx context.Context, body PutAdmittedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutAdmittedRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListContracts The signer's contracts, newest first.
+//
+// Corresponds with GET /contracts (the `ListContracts` operationId).
+func (c *Client) ListContracts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListContractsRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenContractWithBody Ask for a contract. The same contract again is answered the same.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /contracts (the `OpenContract` operationId).
+func (c *Client) OpenContractWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenContractRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// OpenContract Ask for a contract. The same contract again is answered the same.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /contracts (the `OpenContract` operationId).
+func (c *Client) OpenContract(ctx context.Context, body OpenContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewOpenContractRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetContract Where one of the signer's contracts stands, with every transaction and deadline.
+//
+// Corresponds with GET /contracts/{contract} (the `GetContract` operationId).
+func (c *Client) GetContract(ctx context.Context, contract Contract, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetContractRequest(c.Server, contract)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PayContractWithBody Give a state with a higher amount. The same seq again is answered the same.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+func (c *Client) PayContractWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPayContractRequestWithBody(c.Server, contract, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PayContract Give a state with a higher amount. The same seq again is answered the same.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+func (c *Client) PayContract(ctx context.Context, contract Contract, body PayContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPayContractRequest(c.Server, contract, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefundContractWithBody Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+func (c *Client) RefundContractWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefundContractRequestWithBody(c.Server, contract, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+func (c *Client) RefundContract(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefundContractRequest(c.Server, contract, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignContractWithBody Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+func (c *Client) SignContractWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignContractRequestWithBody(c.Server, contract, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+func (c *Client) SignContract(ctx context.Context, contract Contract, body SignContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignContractRequest(c.Server, contract, body)
 	if err != nil {
 		return nil, err
 	}
@@ -988,6 +1279,248 @@ func NewPutAdmittedRequestWithBody(server string, contentType string, body io.Re
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListContractsRequest constructs an http.Request for the ListContracts method
+func NewListContractsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewOpenContractRequest calls the generic OpenContract builder with application/json body
+func NewOpenContractRequest(server string, body OpenContractJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewOpenContractRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewOpenContractRequestWithBody constructs an http.Request for the OpenContract method, with any body, and a specified content type
+func NewOpenContractRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetContractRequest constructs an http.Request for the GetContract method
+func NewGetContractRequest(server string, contract Contract) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "contract", contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewPayContractRequest calls the generic PayContract builder with application/json body
+func NewPayContractRequest(server string, contract Contract, body PayContractJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPayContractRequestWithBody(server, contract, "application/json", bodyReader)
+}
+
+// NewPayContractRequestWithBody constructs an http.Request for the PayContract method, with any body, and a specified content type
+func NewPayContractRequestWithBody(server string, contract Contract, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "contract", contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts/%s/payments", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRefundContractRequest calls the generic RefundContract builder with application/json body
+func NewRefundContractRequest(server string, contract Contract, body RefundContractJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefundContractRequestWithBody(server, contract, "application/json", bodyReader)
+}
+
+// NewRefundContractRequestWithBody constructs an http.Request for the RefundContract method, with any body, and a specified content type
+func NewRefundContractRequestWithBody(server string, contract Contract, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "contract", contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts/%s/refund", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSignContractRequest calls the generic SignContract builder with application/json body
+func NewSignContractRequest(server string, contract Contract, body SignContractJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSignContractRequestWithBody(server, contract, "application/json", bodyReader)
+}
+
+// NewSignContractRequestWithBody constructs an http.Request for the SignContract method, with any body, and a specified content type
+func NewSignContractRequestWithBody(server string, contract Contract, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "contract", contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts/%s/signed", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
 	if err != nil {
 		return nil, err
 	}
@@ -1708,6 +2241,76 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /account/admitted (the `PutAdmitted` operationId).
 	PutAdmittedWithResponse(ctx context.Context, body PutAdmittedJSONRequestBody, reqEditors ...RequestEditorFn) (*PutAdmittedResponse, error)
 
+	// ListContractsWithResponse The signer's contracts, newest first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /contracts (the `ListContracts` operationId).
+	ListContractsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListContractsResponse, error)
+
+	// OpenContractWithBodyWithResponse Ask for a contract. The same contract again is answered the same.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts (the `OpenContract` operationId).
+	OpenContractWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OpenContractResponse, error)
+
+	// OpenContractWithResponse Ask for a contract. The same contract again is answered the same.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts (the `OpenContract` operationId).
+	OpenContractWithResponse(ctx context.Context, body OpenContractJSONRequestBody, reqEditors ...RequestEditorFn) (*OpenContractResponse, error)
+
+	// GetContractWithResponse Where one of the signer's contracts stands, with every transaction and deadline.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /contracts/{contract} (the `GetContract` operationId).
+	GetContractWithResponse(ctx context.Context, contract Contract, reqEditors ...RequestEditorFn) (*GetContractResponse, error)
+
+	// PayContractWithBodyWithResponse Give a state with a higher amount. The same seq again is answered the same.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+	PayContractWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PayContractResponse, error)
+
+	// PayContractWithResponse Give a state with a higher amount. The same seq again is answered the same.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+	PayContractWithResponse(ctx context.Context, contract Contract, body PayContractJSONRequestBody, reqEditors ...RequestEditorFn) (*PayContractResponse, error)
+
+	// RefundContractWithBodyWithResponse Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+	RefundContractWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefundContractResponse, error)
+
+	// RefundContractWithResponse Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+	RefundContractWithResponse(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*RefundContractResponse, error)
+
+	// SignContractWithBodyWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+	SignContractWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignContractResponse, error)
+
+	// SignContractWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+	SignContractWithResponse(ctx context.Context, contract Contract, body SignContractJSONRequestBody, reqEditors ...RequestEditorFn) (*SignContractResponse, error)
+
 	// PullWithBodyWithResponse One page of what the named senders have for the signer.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -1973,6 +2576,336 @@ func (r PutAdmittedResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutAdmittedResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ListContractsResponseDefaultHeaders the declared response headers of an HTTP default response for ListContracts
+type ListContractsResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type ListContractsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ListContractsResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListContractsResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListContractsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListContractsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListContractsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListContractsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListContractsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// OpenContractResponseDefaultHeaders the declared response headers of an HTTP default response for OpenContract
+type OpenContractResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type OpenContractResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *OpenContractResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r OpenContractResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r OpenContractResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r OpenContractResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r OpenContractResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r OpenContractResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r OpenContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetContractResponseDefaultHeaders the declared response headers of an HTTP default response for GetContract
+type GetContractResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type GetContractResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *GetContractResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetContractResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetContractResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetContractResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetContractResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetContractResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// PayContractResponseDefaultHeaders the declared response headers of an HTTP default response for PayContract
+type PayContractResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type PayContractResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *PayContractResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PayContractResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PayContractResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PayContractResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PayContractResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PayContractResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PayContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RefundContractResponseDefaultHeaders the declared response headers of an HTTP default response for RefundContract
+type RefundContractResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type RefundContractResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *RefundContractResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefundContractResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RefundContractResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RefundContractResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefundContractResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefundContractResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefundContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SignContractResponseDefaultHeaders the declared response headers of an HTTP default response for SignContract
+type SignContractResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type SignContractResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *SignContractResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SignContractResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SignContractResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SignContractResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignContractResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignContractResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignContractResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2601,6 +3534,136 @@ func (c *ClientWithResponses) PutAdmittedWithResponse(ctx context.Context, body 
 	return ParsePutAdmittedResponse(rsp)
 }
 
+// ListContractsWithResponse The signer's contracts, newest first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /contracts (the `ListContracts` operationId).
+func (c *ClientWithResponses) ListContractsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListContractsResponse, error) {
+	rsp, err := c.ListContracts(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListContractsResponse(rsp)
+}
+
+// OpenContractWithBodyWithResponse Ask for a contract. The same contract again is answered the same.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts (the `OpenContract` operationId).
+func (c *ClientWithResponses) OpenContractWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*OpenContractResponse, error) {
+	rsp, err := c.OpenContractWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenContractResponse(rsp)
+}
+
+// OpenContractWithResponse Ask for a contract. The same contract again is answered the same.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts (the `OpenContract` operationId).
+func (c *ClientWithResponses) OpenContractWithResponse(ctx context.Context, body OpenContractJSONRequestBody, reqEditors ...RequestEditorFn) (*OpenContractResponse, error) {
+	rsp, err := c.OpenContract(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseOpenContractResponse(rsp)
+}
+
+// GetContractWithResponse Where one of the signer's contracts stands, with every transaction and deadline.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /contracts/{contract} (the `GetContract` operationId).
+func (c *ClientWithResponses) GetContractWithResponse(ctx context.Context, contract Contract, reqEditors ...RequestEditorFn) (*GetContractResponse, error) {
+	rsp, err := c.GetContract(ctx, contract, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetContractResponse(rsp)
+}
+
+// PayContractWithBodyWithResponse Give a state with a higher amount. The same seq again is answered the same.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+func (c *ClientWithResponses) PayContractWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PayContractResponse, error) {
+	rsp, err := c.PayContractWithBody(ctx, contract, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePayContractResponse(rsp)
+}
+
+// PayContractWithResponse Give a state with a higher amount. The same seq again is answered the same.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/payments (the `PayContract` operationId).
+func (c *ClientWithResponses) PayContractWithResponse(ctx context.Context, contract Contract, body PayContractJSONRequestBody, reqEditors ...RequestEditorFn) (*PayContractResponse, error) {
+	rsp, err := c.PayContract(ctx, contract, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePayContractResponse(rsp)
+}
+
+// RefundContractWithBodyWithResponse Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+func (c *ClientWithResponses) RefundContractWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefundContractResponse, error) {
+	rsp, err := c.RefundContractWithBody(ctx, contract, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefundContractResponse(rsp)
+}
+
+// RefundContractWithResponse Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
+func (c *ClientWithResponses) RefundContractWithResponse(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*RefundContractResponse, error) {
+	rsp, err := c.RefundContract(ctx, contract, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefundContractResponse(rsp)
+}
+
+// SignContractWithBodyWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+func (c *ClientWithResponses) SignContractWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignContractResponse, error) {
+	rsp, err := c.SignContractWithBody(ctx, contract, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignContractResponse(rsp)
+}
+
+// SignContractWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/signed (the `SignContract` operationId).
+func (c *ClientWithResponses) SignContractWithResponse(ctx context.Context, contract Contract, body SignContractJSONRequestBody, reqEditors ...RequestEditorFn) (*SignContractResponse, error) {
+	rsp, err := c.SignContract(ctx, contract, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignContractResponse(rsp)
+}
+
 // PullWithBodyWithResponse One page of what the named senders have for the signer.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2930,6 +3993,282 @@ func ParsePutAdmittedResponse(rsp *http.Response) (*PutAdmittedResponse, error) 
 	switch {
 	case true:
 		var headers PutAdmittedResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListContractsResponse parses an HTTP response from a ListContractsWithResponse call
+func ParseListContractsResponse(rsp *http.Response) (*ListContractsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListContractsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers ListContractsResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseOpenContractResponse parses an HTTP response from a OpenContractWithResponse call
+func ParseOpenContractResponse(rsp *http.Response) (*OpenContractResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &OpenContractResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers OpenContractResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetContractResponse parses an HTTP response from a GetContractWithResponse call
+func ParseGetContractResponse(rsp *http.Response) (*GetContractResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetContractResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers GetContractResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePayContractResponse parses an HTTP response from a PayContractWithResponse call
+func ParsePayContractResponse(rsp *http.Response) (*PayContractResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PayContractResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers PayContractResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRefundContractResponse parses an HTTP response from a RefundContractWithResponse call
+func ParseRefundContractResponse(rsp *http.Response) (*RefundContractResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefundContractResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers RefundContractResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSignContractResponse parses an HTTP response from a SignContractWithResponse call
+func ParseSignContractResponse(rsp *http.Response) (*SignContractResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignContractResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers SignContractResponseDefaultHeaders
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

@@ -229,3 +229,16 @@ func (n *Node) DoubleSpend(paid *wire.MsgTx, extraFee btcutil.Amount) (*wire.Msg
 	tx.AddTxOut(wire.NewTxOut(total-int64(purseFee)-int64(extraFee), own))
 	return tx, Sign(tx, purseKey(), coins)
 }
+
+// SignAsMiner signs a transaction that spends only coins of the miner's, change of Pay for instance.
+func (n *Node) SignAsMiner(tx *wire.MsgTx) error {
+	coins := make(map[wire.OutPoint]*wire.TxOut)
+	for _, in := range tx.TxIn {
+		from, err := n.Transaction(in.PreviousOutPoint.Hash)
+		if err != nil {
+			return err
+		}
+		coins[in.PreviousOutPoint] = from.TxOut[in.PreviousOutPoint.Index]
+	}
+	return Sign(tx, purseKey(), coins)
+}

@@ -168,3 +168,9 @@ func (n *Test) Restart() {
 	n.t.Helper()
 	n.check(n.Node.Restart(n.t.Context()))
 }
+
+// SignAsMiner is [Node.SignAsMiner].
+func (n *Test) SignAsMiner(tx *wire.MsgTx) {
+	n.t.Helper()
+	n.check(n.Node.SignAsMiner(tx))
+}

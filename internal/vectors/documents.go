@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/base64"
+	"fmt"
 	"strings"
 
 	"relaymarket/protocol"
@@ -99,11 +100,40 @@ func (b *requestTopicBuilder) announcement() {
 		b.refuse("limits-"+name+"-missing", protocol.CodeMalformed, limits(members{name: ""}))
 		b.refuse("limits-"+name+"-negative", protocol.CodeInvalidValue, limits(members{name: "-1"}))
 	}
+	b.offer()
 	b.integer("seq")
 	b.accept("seq-zero", members{"seq": "0"})
 	b.refuse("seq-negative", protocol.CodeInvalidValue, members{"seq": "-1"})
 	b.integer("validUntil")
 	b.refuse("validUntil-negative", protocol.CodeMalformed, members{"validUntil": "-1"})
+}
+
+// offer is about the terms of contracts, which an announcement has whole or not at all.
+func (b *requestTopicBuilder) offer() {
+	offer := func(changes members) members { return offerMembers().with(changes) }
+	b.accept("contracts", offer(members{}))
+	b.accept("network-without-contracts", members{"network": `"regtest"`})
+	b.refuse("network-missing", protocol.CodeNetwork, offer(members{"network": ""}))
+	b.refuse("network-unknown", protocol.CodeNetwork, offer(members{"network": `"testnet3"`}))
+	for _, m := range []struct {
+		name string
+		most int64
+		code protocol.Code
+	}{
+		{"storageMsatPerGBDay", protocol.MaxInteger, protocol.CodeInvalidValue}, {"bandwidthMsatPerGB", protocol.MaxInteger, protocol.CodeInvalidValue},
+		{"openingPriceSat", 21e14, protocol.CodeWrongAmount}, {"creditLimitSat", 21e14, protocol.CodeWrongAmount},
+		{"bondPercent", 100, protocol.CodeInvalidValue}, {"minPrepaySat", 21e14, protocol.CodeWrongAmount},
+	} {
+		b.refuse("contracts-"+m.name+"-missing", protocol.CodeMalformed, offer(members{m.name: ""}))
+		b.refuse("contracts-"+m.name+"-alone", protocol.CodeMalformed, members{"network": `"testnet4"`, m.name: "1"})
+		b.refuse("contracts-"+m.name+"-string", protocol.CodeMalformed, offer(members{m.name: `"1"`}))
+		b.refuse("contracts-"+m.name+"-negative", m.code, offer(members{m.name: "-1"}))
+		b.accept("contracts-"+m.name+"-zero", offer(members{m.name: "0"}))
+		b.accept("contracts-"+m.name+"-most", offer(members{m.name: fmt.Sprint(m.most)}))
+		if m.most < protocol.MaxInteger {
+			b.refuse("contracts-"+m.name+"-above", m.code, offer(members{m.name: fmt.Sprint(m.most + 1)}))
+		}
+	}
 }
 
 type documentCase struct {

@@ -25,7 +25,7 @@ type requestTopicBuilder struct {
 func requestsTopic(c cast) topic {
 	b := &requestTopicBuilder{}
 	b.Description = "Request objects, as they stand in an otherwise valid envelope, read by somebody who expects the type given. " +
-		"Requests refuse members they do not know; the documents identity and serverBroadcast ignore them."
+		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus and contractList ignore them."
 	b.write(c)
 	b.pull(c)
 	b.got()
@@ -35,6 +35,7 @@ func requestsTopic(c cast) topic {
 	b.identity(c)
 	b.identityItems(c)
 	b.announcement()
+	b.contracts(c)
 	return b.topic
 }
 
@@ -250,6 +251,7 @@ func (b *requestTopicBuilder) targeted(c cast) {
 	for _, v := range [][2]string{
 		{"read", "GET " + path + "?pageId=page-3"}, {"delete", "DELETE " + path},
 		{"inventory", "GET /" + c.alice.Public.String() + "/outbox?after=7f3a.41&limit=10"}, {"account", "GET /account"},
+		{"contractRead", "GET /contracts/" + contractID},
 	} {
 		b.begin(v[0], targetedMembers(v[0], v[1]), false)
 		b.member("target", "string", true)

@@ -85,6 +85,10 @@ func requestSeeds(files map[string][]byte, all []sample) {
 	targets := map[string]string{
 		"write": "FuzzDecodeWrite", "pull": "FuzzDecodePull", "got": "FuzzDecodeGot", "listen": "FuzzDecodeListen", "admit": "FuzzDecodeAdmit",
 		"read": "FuzzDecodeTargeted", "identity": "FuzzDecodeIdentity", "serverBroadcast": "FuzzDecodeAnnouncement",
+		"contractOpen": "FuzzDecodeContractOpen", "contractConsent": "FuzzDecodeContractConsent",
+		"contractServerAddInputs": "FuzzDecodeContractServerInputs", "contractClientSigned": "FuzzDecodeContractClientSigned",
+		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
+		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList",
 	}
 	for requestType, target := range targets {
 		var mine []sample

@@ -65,6 +65,14 @@ func announcementMembers() members {
 	}
 }
 
+// offerMembers are what an announcement has besides when its relay makes contracts.
+func offerMembers() members {
+	return members{
+		"network": `"testnet4"`, "storageMsatPerGBDay": "40000", "bandwidthMsatPerGB": "25000", "openingPriceSat": "2000",
+		"creditLimitSat": "2000", "bondPercent": "5", "minPrepaySat": "20000",
+	}
+}
+
 func limitMembers() members {
 	return members{
 		"recordBytes": "1048576", "admittedBytes": "65536", "batchBytes": "8388608", "batchRecords": "1000",

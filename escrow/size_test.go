@@ -1,0 +1,84 @@
+package escrow
+
+import (
+	"testing"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+)
+
+// TestSizes prints the size and the fee of every path and holds them to within 5 % of what a
+// prototype had mined on a node.
+func TestSizes(t *testing.T) {
+	d := plain(t)
+	at := d.outpoint(t)
+	u := Unsettled{d.contract, at, d.payment(t, 1, 30_000)}
+	settlement, err := Settle([]Unsettled{u}, nil, d.contract.RelayScript, testFeerate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := SignSettlement(settlement, 0, u, d.relayKey); err != nil {
+		t.Fatal(err)
+	}
+	refund, err := Refund(d.contract, at, d.contract.UserScript, testFeerate, d.userKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, _ := Identify(d.contract, at, settlement.MsgTx)
+	sweep, err := Sweep(d.contract, *s.State, s.Left, d.contract.UserScript, testFeerate, d.userKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	estimate, err := EstimateFees(d.contract, testFeerate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	userShare, relayShare := d.funding.Fees()
+	for _, path := range []struct {
+		name     string
+		tx       *Tx
+		known    int64 // vB
+		estimate btcutil.Amount
+	}{
+		{"funding, two P2WPKH inputs, three outputs", d.fund(t), 252, userShare + relayShare},
+		{"unilateral settlement", settlement, 182, estimate.Settlement},
+		{"cooperative close", d.close(t, 30_000), 170, estimate.Closing},
+		{"refund", refund, 121, estimate.Refund},
+		{"sweep of a settlement", sweep, 111, estimate.Sweep},
+	} {
+		size, fee := path.tx.VSize(), path.tx.Fee()
+		t.Logf("%-42s %4d vB (about %d)  %4d satoshi at %d sat per 1000 vB, estimated %d", path.name, size, path.known, fee, int64(testFeerate), path.estimate)
+		if off := size - path.known; off*20 > path.known || off*20 < -path.known {
+			t.Errorf("%s has %d vB, more than 5 %% from %d", path.name, size, path.known)
+		}
+		if fee < path.estimate-3 || fee > path.estimate+3 {
+			t.Errorf("%s pays %d satoshi, %d were estimated", path.name, fee, path.estimate)
+		}
+		if actual := testFeerate.Fee(weightOf(path.tx.MsgTx)); fee < actual || fee > actual+actual/20 {
+			t.Errorf("%s pays %d satoshi, its size is worth %d", path.name, fee, actual)
+		}
+	}
+	if estimate.Funding != userShare {
+		t.Errorf("the user's share of the funding is %d, %d were estimated", userShare, estimate.Funding)
+	}
+}
+
+func (d *deal) close(t testing.TB, amount btcutil.Amount) *Tx {
+	t.Helper()
+	closing, err := NewClosing(d.contract, amount, User, testFeerate)
+	if err != nil {
+		t.Fatal(err)
+	}
+	user, err := SignClosing(d.contract, d.outpoint(t), closing, d.userKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	relay, err := SignClosing(d.contract, d.outpoint(t), closing, d.relayKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tx, err := FinishClosing(d.contract, d.outpoint(t), closing, user, relay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tx
+}
