@@ -66,6 +66,8 @@ var advice = map[protocol.Code]string{
 	protocol.CodeQuotaAdmitted:     "wait until the receiver's admitted space is free; or another relay",
 	protocol.CodeDiskFull:          "repeat later, or another relay",
 	protocol.CodeBadPSBT:           "a defect of the client or its wallet; do not repeat",
+	protocol.CodeContractEnded:     "renew it or open another, on the offer in `announcement`; what is stored stays",
+	protocol.CodeNoContracts:       "ask the operator for space, or use another relay",
 	protocol.CodePaymentDue:        "audit the usage, pay for it, then repeat",
 	protocol.CodeConsent:           "let the writer sign a consent for this contract, relay and payer",
 	protocol.CodeStateOrder:        "ask for the status, continue above its `seq`",
