@@ -10,27 +10,28 @@ import (
 	"time"
 
 	"relaymarket/broadcast"
+	"relaymarket/internal/testhub"
 	"relaymarket/protocol"
 )
 
 // junk is one message of each kind that a flood is made of.
-func junk(t *testing.T, c *clock, honest []byte) map[string][]byte {
+func junk(t *testing.T, c *testhub.Clock, honest []byte) map[string][]byte {
 	t.Helper()
 	stranger := newRelay(t)
-	good := stranger.says(t, c.now(), 8, time.Hour)
+	good := stranger.says(t, c.Now(), 8, time.Hour)
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-4] = "01"[(flipped[len(flipped)-4]+1)%2]
 	idle := &relay{newRelay(t).PrivateKey, "idle.example", 0}
 	return map[string][]byte{
 		"noise":                 bytes.Repeat([]byte{0xc3, 0x28}, 2000),
 		"no work":               bytes.Replace(good, []byte(`"bits":8`), []byte(`"bits":99`), 1),
-		"too little work":       idle.says(t, c.now(), 7, time.Hour),
+		"too little work":       idle.says(t, c.Now(), 7, time.Hour),
 		"false signature":       flipped,
 		"work over other bytes": bytes.Replace(honest, []byte(`"terms":[]`), []byte(`"terms":[{"payment":false,"type":"x"}]`), 1),
 		"another signer":        bytes.Replace(good, []byte(stranger.Public().String()), []byte(idle.Public().String()), 1),
-		"far future":            newRelay(t).says(t, c.now().Add(time.Hour), 8, time.Hour),
-		"expired":               newRelay(t).says(t, c.now().Add(-time.Hour), 8, time.Minute),
-		"valid too long":        newRelay(t).says(t, c.now(), 8, 8*24*time.Hour),
+		"far future":            newRelay(t).says(t, c.Now().Add(time.Hour), 8, time.Hour),
+		"expired":               newRelay(t).says(t, c.Now().Add(-time.Hour), 8, time.Minute),
+		"valid too long":        newRelay(t).says(t, c.Now(), 8, 8*24*time.Hour),
 		"large":                 bytes.Repeat([]byte("x"), 8000),
 		"what is in the book":   honest,
 		"nothing":               nil,
@@ -43,16 +44,16 @@ const floodSize = 60_000
 // A flood of junk: the honest stay in the book and can renew what they say, the hub's memory and disk stay as they were, and the
 // thousand keys of one host have its four places.
 func TestFloodOfJunk(t *testing.T) {
-	c := newClock()
-	n := startNode(t, c)
-	conn := n.stranger()
+	c := testhub.NewClock()
+	n := testhub.Start(t, c)
+	conn := n.Stranger()
 	want := map[protocol.PublicKey]int64{}
 	honest := []*relay{}
 	var sample []byte
 	for range 30 {
 		r := newRelay(t)
-		sample = r.says(t, c.now(), 8, time.Hour)
-		if receipt := n.send(conn, sample); !receipt.Taken {
+		sample = r.says(t, c.Now(), 8, time.Hour)
+		if receipt := n.Send(conn, sample); !receipt.Taken {
 			t.Fatalf("%+v", receipt)
 		}
 		honest, want[r.Public()] = append(honest, r), 1
@@ -60,7 +61,7 @@ func TestFloodOfJunk(t *testing.T) {
 	kinds := junk(t, c, sample)
 	sent := 0
 	began := time.Now()
-	flood := n.stranger()
+	flood := n.Stranger()
 	ctx, end := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
@@ -78,7 +79,7 @@ func TestFloodOfJunk(t *testing.T) {
 	// Meanwhile the honest renew: who gets no receipt asks again.
 	renewed := 0
 	for _, r := range honest[:10] {
-		data := r.says(t, c.now(), 8, time.Hour)
+		data := r.says(t, c.Now(), 8, time.Hour)
 		for tries := 0; ; tries++ {
 			m, err := conn.Request(broadcast.IngestSubject(network), data, 2*time.Second)
 			if err == nil && bytes.HasPrefix(m.Data, []byte(`{"taken":true`)) {
@@ -96,9 +97,9 @@ func TestFloodOfJunk(t *testing.T) {
 	}
 	end()
 	took := time.Since(began)
-	dropped := func() int { return n.counted("dropped_total", "") }
-	wait(t, "the hub is through, and has counted all", func() bool { return dropped() >= sent })
-	if got := n.book(); !maps.Equal(got, want) {
+	dropped := func() int { return n.Counted("dropped_total", "") }
+	testhub.Wait(t, "the hub is through, and has counted all", func() bool { return dropped() >= sent })
+	if got := n.Book(); !maps.Equal(got, want) {
 		t.Errorf("the book has %d relays, %d are honest", len(got), len(want))
 	}
 	relays, size := n.Size()
@@ -112,14 +113,14 @@ func TestFloodOfJunk(t *testing.T) {
 		t.Errorf("%d MB in use after the flood", m.HeapAlloc>>20)
 	}
 	t.Logf("%d junk announcements in %s, %.1f µs each with their sender; %d not looked at; %d honest renewed meanwhile; heap %d MB",
-		sent, took.Round(time.Millisecond), float64(took.Microseconds())/float64(sent), n.counted("dropped_total", "flood"), renewed, m.HeapAlloc>>20)
+		sent, took.Round(time.Millisecond), float64(took.Microseconds())/float64(sent), n.Counted("dropped_total", "flood"), renewed, m.HeapAlloc>>20)
 }
 
 // A thousand keys of one host.
 func TestOneHostManyKeys(t *testing.T) {
-	c := newClock()
-	n := startNode(t, c)
-	conn := n.stranger()
+	c := testhub.NewClock()
+	n := testhub.Start(t, c)
+	conn := n.Stranger()
 	taken := 0
 	for i := range 1000 {
 		r := newRelay(t)
@@ -127,13 +128,13 @@ func TestOneHostManyKeys(t *testing.T) {
 		if i%2 == 1 {
 			r.host = fmt.Sprintf("[2001:db8::%x]", i)
 		}
-		if receipt := n.send(conn, r.says(t, c.now(), 8, time.Hour)); receipt.Taken {
+		if receipt := n.Send(conn, r.says(t, c.Now(), 8, time.Hour)); receipt.Taken {
 			taken++
 		} else if receipt.Reason != broadcast.ReasonHostFull {
 			t.Fatalf("%+v", receipt)
 		}
 	}
-	if book := n.book(); taken != 8 || len(book) != 8 {
+	if book := n.Book(); taken != 8 || len(book) != 8 {
 		t.Errorf("%d were taken, %d are in the book", taken, len(book))
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"relaymarket/broadcast"
 	"relaymarket/broadcast/feed"
+	"relaymarket/internal/testhub"
 )
 
 // stalled is a connection that never reads once it is made. The function asks for the book until it may no longer.
@@ -48,16 +49,16 @@ func stalled(t *testing.T, address string) func(*testing.T) {
 
 // A stranger may do what he needs, and nothing else.
 func TestStrangersRights(t *testing.T) {
-	c := newClock()
-	n := startNode(t, c)
+	c := testhub.NewClock()
+	n := testhub.Start(t, c)
 	r := newRelay(t)
-	n.send(n.stranger(), r.says(t, c.now(), 8, time.Hour))
+	n.Send(n.Stranger(), r.says(t, c.Now(), 8, time.Hour))
 	subject := broadcast.AnnounceSubject(network, r.Public())
 	stream := broadcast.StreamName(network)
 	refused := func(what string, do func(*nats.Conn) error) {
 		t.Helper()
 		faults := make(chan error, 10)
-		conn := n.stranger(nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { faults <- err }))
+		conn := n.Stranger(nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { faults <- err }))
 		defer conn.Close()
 		if err := do(conn); err != nil {
 			t.Fatal(err)
@@ -82,20 +83,20 @@ func TestStrangersRights(t *testing.T) {
 	for _, on := range []string{">", "*", "$JS.>", "$SYS.>", "$SYS.ACCOUNT.>", "relaymarket.>", "relaymarket.v1.*.announce.*", broadcast.IngestSubject(network), "_R_.>", "_INBOX_.>"} {
 		refused("to subscribe to "+on, func(conn *nats.Conn) error { _, err := conn.SubscribeSync(on); return err })
 	}
-	if got := n.book(); got[r.Public()] != 1 {
+	if got := n.Book(); got[r.Public()] != 1 {
 		t.Errorf("afterwards the book has %v", got)
 	}
 }
 
 // The answers that a stranger asks for go where he wants, but never into the stream, nor to whoever follows the book.
 func TestRepliesGoNowhereElse(t *testing.T) {
-	c := newClock()
-	n := startNode(t, c)
-	conn := n.stranger()
+	c := testhub.NewClock()
+	n := testhub.Start(t, c)
+	conn := n.Stranger()
 	victim, other := newRelay(t), newRelay(t)
-	n.send(conn, victim.says(t, c.now(), 8, time.Hour))
-	n.send(conn, other.says(t, c.now(), 8, time.Hour))
-	follower := n.stranger()
+	n.Send(conn, victim.says(t, c.Now(), 8, time.Hour))
+	n.Send(conn, other.says(t, c.Now(), 8, time.Hour))
+	follower := n.Stranger()
 	live, err := follower.SubscribeSync(broadcast.AnnounceWildcard(network))
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +117,7 @@ func TestRepliesGoNowhereElse(t *testing.T) {
 			}
 		}
 	}
-	wait(t, "the hub is through", func() bool { return n.counted("dropped_total", "malformed") >= 15 })
+	testhub.Wait(t, "the hub is through", func() bool { return n.Counted("dropped_total", "malformed") >= 15 })
 	time.Sleep(100 * time.Millisecond)
 	places := 0
 	if _, err := feed.FetchAll(t.Context(), conn, network, 0, 100, func(m feed.Message) error {
