@@ -206,3 +206,35 @@ func TestBatch(t *testing.T) {
 		t.Errorf("%d offers: %s", n, a.body)
 	}
 }
+
+// countedWrites keeps what it was sent, and how often.
+type countedWrites struct {
+	bytes.Buffer
+	n int
+}
+
+func (w *countedWrites) Write(p []byte) (int, error) {
+	w.n++
+	return w.Buffer.Write(p)
+}
+
+// A reply in many parts is written in few pieces, none of its bytes lost or moved.
+func TestGather(t *testing.T) {
+	for _, sizes := range [][]int{{}, {1}, {3, 1300, 1}, {gatherBytes - 1, 1, 1}, {gatherBytes, gatherBytes}, {5, gatherBytes + 1, 7}, {200_000, 1, 200_000, 1, 10}} {
+		var parts [][]byte
+		for i, size := range sizes {
+			parts = append(parts, bytes.Repeat([]byte{byte(i + 1)}, size), []byte("\n"))
+		}
+		for range 300 {
+			parts = append(parts, []byte("a record of a page"), []byte("\n"))
+		}
+		var w countedWrites
+		gather(&w, parts)
+		if !bytes.Equal(w.Bytes(), bytes.Join(parts, nil)) {
+			t.Errorf("%v: %d bytes were written, or others", sizes, w.Len())
+		}
+		if most := 2 + 2*len(sizes); w.n > most {
+			t.Errorf("%v: %d writes, want %d at most", sizes, w.n, most)
+		}
+	}
+}

@@ -248,3 +248,18 @@ func checkTx(t testing.TB, what string, tx *Tx, feerate Feerate) {
 		t.Errorf("%s: the id is %s instead of %s", what, tx.ID(), id)
 	}
 }
+
+// derNumbers are R and S of a DER signature, with their sign bytes.
+func derNumbers(sig []byte) (r, s []byte) {
+	n := int(sig[3])
+	r = sig[4 : 4+n]
+	return r, sig[6+n : 6+n+int(sig[5+n])]
+}
+
+// negate is n − S as a DER number.
+func negate(s []byte) []byte {
+	var scalar btcec.ModNScalar
+	scalar.SetByteSlice(s)
+	b := scalar.Negate().Bytes()
+	return append([]byte{0}, b[:]...)
+}

@@ -113,8 +113,8 @@ func (r *RequestPayment) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 // RequestType implements [Request].
 func (*ContractStatus) RequestType() string { return TypeContractStatus }
 
-func (c *ContractStatus) setType() { c.Type = TypeContractStatus }
-func (*ContractStatus) open() bool { return true }
+func (c *ContractStatus) setType()         { c.Type = TypeContractStatus }
+func (*ContractStatus) open() bool         { return true }
 func (*ContractStatus) required() []string { return contractStatusRequired }
 
 var contractStatusRequired = []string{"contract", "state", "seq", "amount", "deposit", "bond", "openingPrice",

@@ -23,14 +23,15 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 
 // house is one relay's records on a database of its own, with a clock that tests move.
 type house struct {
-	t      testing.TB
-	url    string
-	db     *db.DB
-	books  *books.Store
-	store  *records.Store
-	relay  *protocol.PrivateKey
-	offset *atomic.Int64 // of the clock, in ms
-	start  time.Time     // of a clock that only advance moves; zero: it runs
+	t        testing.TB
+	url      string
+	db       *db.DB
+	books    *books.Store
+	store    *records.Store
+	relay    *protocol.PrivateKey
+	offset   *atomic.Int64 // of the clock, in ms
+	start    time.Time     // of a clock that only advance moves; zero: it runs
+	backends []int         // of the database that the connections have; nil: not asked yet
 }
 
 func newHouse(t testing.TB) *house {

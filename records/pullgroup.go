@@ -133,63 +133,113 @@ func (s *Store) findPages(b *pgx.Batch, group []*pull) {
 // so many because some of them have ended. A large envelope, and one that may be among the recent records, is not
 // read here.
 func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
-	readers, senders := make([][]byte, len(group)), make([][]byte, len(group))
-	afters := make([]int64, len(group))
-	limits, each, inline := make([]int32, len(group)), make([]int32, len(group)), make([]int32, len(group))
-	for i, p := range group {
-		r := p.request
-		readers[i], afters[i], limits[i] = r.Reader[:], p.after, int32(r.Limit+1)
-		each[i] = int32(lookFor(r.Limit+1, len(r.Senders)))
-		if len(r.Senders) <= inlineSenders {
-			inline[i] = maxInline
-		}
-		for k := range r.Senders {
-			senders[i] = append(senders[i], r.Senders[k][:]...)
+	var ofOne, ofSeveral lookups
+	for _, p := range group {
+		if len(p.request.Senders) == 1 {
+			ofOne.add(p)
+		} else {
+			ofSeveral.add(p)
 		}
 	}
-	b.Queue(`SELECT t.i, c.n, f.n, f.sender, f.id, f.hash, f.bytes, f.max_pulls, f.remaining, f.live, f.envelope
-		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[], $5::integer[], $6::integer[])
-		  WITH ORDINALITY AS t (reader, senders, after, most, each, inline, i)
+	recent, now := s.recent.oldest(), int64(s.now())
+	if l := &ofOne; len(l.pulls) > 0 {
+		b.Queue(findOfOne, l.readers, l.senders, l.afters, l.limits, maxInline, recent, now).Query(l.read)
+	}
+	if l := &ofSeveral; len(l.pulls) > 0 {
+		b.Queue(findOfSeveral, l.readers, l.senders, l.afters, l.limits, l.inline, recent, now, l.each).Query(l.read)
+	}
+}
+
+// foundColumns are what lookups.read reads, of records r and pulls p.
+const foundColumns = `r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls) AS remaining, p.n IS NOT NULL AS pulled,
+	r.expires > $7 AND coalesce(p.remaining, 1) > 0 AS live`
+
+// What one sender has for a reader comes in order out of the index; what several have is sorted.
+const (
+	findOfOne = `SELECT t.i, c.n, f.*
+		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[]) WITH ORDINALITY AS t (reader, sender, after, most, i)
+		LEFT JOIN LATERAL (
+		  SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= $5 THEN r.envelope END AS envelope
+		  FROM records r LEFT JOIN pulls p ON p.n = r.n
+		  WHERE r.receiver = t.reader AND r.sender = t.sender AND r.n > t.after AND r.state = 0
+		  ORDER BY r.n LIMIT t.most) f ON true`
+	findOfSeveral = `SELECT t.i, c.n, f.*
+		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[], $5::integer[], $8::integer[])
+		  WITH ORDINALITY AS t (reader, senders, after, most, inline, each, i)
 		LEFT JOIN LATERAL (
 		  SELECT r.* FROM generate_series(1, octet_length(t.senders) - 31, 32) AS k CROSS JOIN LATERAL (
-		    SELECT r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, p.remaining, r.expires > $8 AND coalesce(p.remaining, 1) > 0 AS live,
-		      CASE WHEN r.n < $7 AND r.bytes <= t.inline THEN r.envelope END AS envelope
+		    SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= t.inline THEN r.envelope END AS envelope
 		    FROM records r LEFT JOIN pulls p ON p.n = r.n
 		    WHERE r.receiver = t.reader AND r.sender = substring(t.senders FROM k FOR 32) AND r.n > t.after AND r.state = 0
 		    ORDER BY r.n LIMIT t.each) r
-		  ORDER BY r.n LIMIT t.most) f ON true`,
-		readers, senders, afters, limits, each, inline, s.recent.oldest(), int64(s.now())).Query(func(rows pgx.Rows) error { return readFound(rows, group) })
+		  ORDER BY r.n LIMIT t.most) f ON true`
+)
+
+// lookups are pulls whose records are looked for by one statement.
+type lookups struct {
+	pulls                []*pull
+	readers, senders     [][]byte // all senders of a pull, one after the other
+	afters               []int64
+	limits, each, inline []int32
 }
 
-func readFound(rows pgx.Rows, group []*pull) error {
-	var i int
-	var head int64
-	var n *int64
-	var id *string
-	var sender, hash, envelope []byte
-	var size, most, remaining *int32
-	var live *bool
-	_, err := pgx.ForEachRow(rows, []any{&i, &head, &n, &sender, &id, &hash, &size, &most, &remaining, &live, &envelope}, func() error {
-		p := group[i-1]
-		p.sel.head = head
-		if n == nil {
-			return nil
+func (l *lookups) add(p *pull) {
+	r := &p.request
+	l.pulls = append(l.pulls, p)
+	l.readers, l.afters, l.limits = append(l.readers, r.Reader[:]), append(l.afters, p.after), append(l.limits, int32(r.Limit+1))
+	senders := r.Senders[0][:]
+	if len(r.Senders) > 1 {
+		senders = make([]byte, 0, 32*len(r.Senders))
+		for k := range r.Senders {
+			senders = append(senders, r.Senders[k][:]...)
 		}
-		if !*live {
-			p.ended = append(p.ended, protocol.PublicKey(sender))
-			return nil
+	}
+	inline := int32(0)
+	if len(r.Senders) <= inlineSenders {
+		inline = maxInline
+	}
+	l.senders, l.inline = append(l.senders, senders), append(l.inline, inline)
+	l.each = append(l.each, int32(lookFor(r.Limit+1, len(r.Senders))))
+}
+
+// read reads the rows as they came: there may be thousands, and converting each column by itself costs more than what
+// is done with it.
+func (l *lookups) read(rows pgx.Rows) error {
+	for rows.Next() {
+		row := rawRow{columns: rows.RawValues()}
+		p := l.pulls[row.bigint(0)-1]
+		p.sel.head = row.bigint(1)
+		if row.columns[2] == nil {
+			continue
 		}
-		r := picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id), hash: protocol.Hash(hash),
-			bytes: *size, remaining: *most, envelope: envelope}
-		if remaining != nil {
-			r.remaining, r.pulled = *remaining, true
+		sender := protocol.PublicKey(row.columns[3])
+		if !row.boolean(9) {
+			p.ended = append(p.ended, sender)
+			continue
+		}
+		r := picked{n: row.bigint(2), sender: sender, id: protocol.RecordID(row.columns[4]), hash: protocol.Hash(row.columns[5]),
+			bytes: row.integer(6), remaining: row.integer(7), pulled: row.boolean(8)}
+		// One more than the limit only tells that there is more.
+		if envelope := row.columns[10]; envelope != nil && int64(len(p.sel.records)) < p.request.Limit {
+			r.envelope = append([]byte(nil), envelope...)
+		}
+		if p.sel.records == nil {
+			p.sel.records = make([]picked, 0, min(p.request.Limit+1, keptRows))
 		}
 		p.sel.records = append(p.sel.records, r)
-		envelope = nil
-		return nil
-	})
-	return err
+	}
+	return rows.Err()
 }
+
+// keptRows is how many records of a pull there is room for at first.
+const keptRows = 128
+
+// rawRow is a row in PostgreSQL's binary format, in which pgx asks for all types that it knows.
+type rawRow struct{ columns [][]byte }
+
+func (r *rawRow) bigint(i int) int64  { return int64(binary.BigEndian.Uint64(r.columns[i])) }
+func (r *rawRow) integer(i int) int32 { return int32(binary.BigEndian.Uint32(r.columns[i])) }
+func (r *rawRow) boolean(i int) bool  { return r.columns[i][0] != 0 }
 
 // complete tells whether the page may be made of what was found: nothing was left out because one sender has many, or
 // because records that have ended were found in its place.

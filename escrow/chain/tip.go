@@ -1,12 +1,14 @@
 package chain
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math"
+	"strconv"
 	"time"
-
-	"bytes"
 
 	"github.com/btcsuite/btcd/btcjson"
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -132,14 +134,28 @@ func (c *Client) Header(ctx context.Context, hash chainhash.Hash) (Header, error
 	if err != nil {
 		return Header{}, err
 	}
-	var raw string
-	if err := c.call(ctx, "getblockheader", &raw, hash.String(), false); err != nil {
-		return Header{}, err
-	}
-	header := Header{Height: uint32(verbose.Height)}
-	bytes80, err := hex.DecodeString(raw)
-	if err != nil || verbose.Height < 0 || header.Deserialize(bytes.NewReader(bytes80)) != nil || header.BlockHash() != hash {
+	header, err := readHeader(verbose)
+	if err != nil || header.BlockHash() != hash {
 		return Header{}, fmt.Errorf("%w: the header of block %v cannot be read", ErrUnreachable, hash)
 	}
 	return header, nil
+}
+
+// readHeader puts a header together from its parts; whoever calls it compares the hash.
+func readHeader(v btcjson.GetBlockHeaderVerboseResult) (Header, error) {
+	h := Header{Height: uint32(v.Height)}
+	bits, err := strconv.ParseUint(v.Bits, 16, 32)
+	if err != nil || v.Height < 0 || v.Nonce > math.MaxUint32 {
+		return h, errors.New("out of range")
+	}
+	if v.PreviousHash != "" { // the first block's is missing
+		if err := chainhash.Decode(&h.PrevBlock, v.PreviousHash); err != nil {
+			return h, err
+		}
+	}
+	if err := chainhash.Decode(&h.MerkleRoot, v.MerkleRoot); err != nil {
+		return h, err
+	}
+	h.Version, h.Bits, h.Nonce, h.Timestamp = v.Version, uint32(bits), uint32(v.Nonce), time.Unix(v.Time, 0)
+	return h, nil
 }

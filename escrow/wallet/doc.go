@@ -7,7 +7,9 @@
 // All keys come from the Bitcoin branch of the owner's seed (m/29293'/2', see package client/keyfile), so the words
 // restore them:
 //
-//	network' / 0'            root of the wallet, below it BIP84 (P2WPKH) and BIP86 (P2TR), account 0
+//	network' / 0'            root of the wallet, below it 84'/0'/0' (P2WPKH) and 86'/0'/0' (P2TR), as btcwallet derives:
+//	                         coin 0 on every network, and, for one key in 256, not by BIP32 (hdkeychain's
+//	                         DeriveNonStandard). Restore with this program or btcwallet.
 //	network' / 1' / a' / b'  the key of a contract, see [Wallet.ContractKey]
 //
 // network' is 0 mainnet, 1 testnet4, 2 signet, 3 regtest. A wallet made anew from the same branch finds its coins by

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/btcsuite/btcwallet/walletdb"
@@ -110,11 +109,4 @@ func (all leases) prune(tx walletdb.ReadWriteTx, now time.Time) error {
 		delete(all, key)
 	}
 	return nil
-}
-
-func (l lease) total() (sum btcutil.Amount) {
-	for _, c := range l.Coins {
-		sum += btcutil.Amount(c.Value)
-	}
-	return sum
 }

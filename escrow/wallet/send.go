@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/btcsuite/btcwallet/waddrmgr"
 	"github.com/btcsuite/btcwallet/walletdb"
 	"github.com/btcsuite/btcwallet/wtxmgr"
 
@@ -135,8 +136,41 @@ func (w *Wallet) writeSent(key string, tx *wire.MsgTx) error {
 		return err
 	}
 	return walletdb.Update(w.db, func(db walletdb.ReadWriteTx) error {
-		return db.ReadWriteBucket(bucketSends).Put([]byte(key), raw.Bytes())
+		if err := db.ReadWriteBucket(bucketSends).Put([]byte(key), raw.Bytes()); err != nil {
+			return err
+		}
+		return w.note(db, tx)
 	})
+}
+
+// note makes btcwallet know a transaction that is in no block yet, as its PublishTransaction would: the inputs are spent,
+// what it pays to the wallet is the wallet's.
+func (w *Wallet) note(db walletdb.ReadWriteTx, tx *wire.MsgTx) error {
+	record, err := wtxmgr.NewTxRecordFromMsgTx(tx, w.cfg.Clock())
+	if err != nil {
+		return err
+	}
+	transactions, addresses := db.ReadWriteBucket(bucketTransactions), db.ReadWriteBucket(bucketAddresses)
+	if err := w.btc.TxStore.InsertTx(transactions, record, nil); err != nil {
+		return err
+	}
+	for i, out := range tx.TxOut {
+		_, addrs, _, err := txscript.ExtractPkScriptAddrs(out.PkScript, w.params)
+		if err != nil || len(addrs) != 1 {
+			continue
+		}
+		own, err := w.btc.AddrManager().Address(addresses, addrs[0])
+		if waddrmgr.IsError(err, waddrmgr.ErrAddressNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := w.btc.TxStore.AddCredit(transactions, record, nil, uint32(i), own.Internal()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Publish notes a transaction that concerns the wallet, whoever made it, and hands it to the node: from then on its inputs

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -17,12 +18,14 @@ import (
 // are. It signs everything the transaction does (SIGHASH_ALL, for P2TR SIGHASH_DEFAULT): the caller has checked what that
 // is. All inputs need their WITNESS_UTXO. Signing again gives another signature of the same.
 //
+// It may be repeated after the funding was published: a coin that this very transaction spends counts as there.
+//
 // Errors: ErrNotLeased when the request has no lease, or the transaction spends a coin of the wallet that is not in it, and
 // then nothing is signed; ErrSpent when a leased coin is gone; ErrRequest when a WITNESS_UTXO is not the coin's.
 func (w *Wallet) SignFunding(_ context.Context, key string, packet *psbt.Packet) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	leased, err := w.leasedNow(key)
+	leased, err := w.leasedNow(key, packet.UnsignedTx.TxHash())
 	if err != nil {
 		return err
 	}
@@ -58,9 +61,9 @@ func (w *Wallet) SignFunding(_ context.Context, key string, packet *psbt.Packet)
 	return nil
 }
 
-// leasedNow are the coins of a request, all of which still have to be there. The lease may have expired: if nobody took
+// leasedNow are the coins of a request, all of which still have to be there, or be spent by this transaction. The lease may have expired: if nobody took
 // the coins since, nothing is lost by going on.
-func (w *Wallet) leasedNow(key string) (map[wire.OutPoint]*wire.TxOut, error) {
+func (w *Wallet) leasedNow(key string, spender chainhash.Hash) (map[wire.OutPoint]*wire.TxOut, error) {
 	found := make(map[wire.OutPoint]*wire.TxOut)
 	err := walletdb.View(w.db, func(tx walletdb.ReadTx) error {
 		all, err := readLeases(tx)
@@ -79,12 +82,16 @@ func (w *Wallet) leasedNow(key string) (map[wire.OutPoint]*wire.TxOut, error) {
 		for _, c := range coins {
 			unspent[c.OutPoint] = true
 		}
+		published, err := w.btc.TxStore.TxDetails(tx.ReadBucket(bucketTransactions), &spender)
+		if err != nil {
+			return err
+		}
 		held := all.held(key, w.cfg.Clock())
 		for _, c := range l.Coins {
 			if h, taken := held[c.outpoint()]; taken && !(h.shared && l.Shared) {
 				return fmt.Errorf("%w: %v went to another request when the lease had ended", ErrNotLeased, c.outpoint())
 			}
-			if !unspent[c.outpoint()] {
+			if !unspent[c.outpoint()] && published == nil {
 				return fmt.Errorf("%w: %v", ErrSpent, c.outpoint())
 			}
 			found[c.outpoint()] = wire.NewTxOut(c.Value, c.Script)

@@ -28,10 +28,11 @@ import (
 const (
 	// DefaultPoll is how often the chain is looked at, unless [Config] says otherwise.
 	DefaultPoll = 2 * time.Second
-	// recoveryWindow is how many unused addresses ahead of the last used one are looked for.
-	recoveryWindow = 100
+	// DefaultLookahead is how many unused addresses ahead of the last used one are looked for, unless [Config] says
+	// otherwise: a relay gives one to each contract that is asked for, and most come to nothing.
+	DefaultLookahead = 100
 	// openPatience is how long another process may hold the file until Open gives up.
-	openPatience = 3 * time.Second
+	openPatience = time.Second
 	// syncRetry is how long btcwallet waits before it tries again to synchronize with a node that was down.
 	syncRetry = time.Second
 
@@ -64,6 +65,9 @@ type Config struct {
 	Log   *slog.Logger
 	// Poll is how often the chain is looked at; 0: DefaultPoll.
 	Poll time.Duration
+	// Lookahead is how many unused addresses ahead of the last used one are looked for in blocks that are new since the wallet
+	// was last open; 0: DefaultLookahead, half a second of work. Fewer find fewer coins after a restore.
+	Lookahead uint32
 	// ScryptN is scrypt's cost for a new file; 0: btcwallet's 2^18, half a second to a second for each of two
 	// derivations at every Open. Less is for tests: [FastScryptN].
 	ScryptN int
@@ -108,6 +112,9 @@ func Open(cfg Config, node *chain.Client) (*Wallet, error) {
 	}
 	if cfg.Birthday.IsZero() {
 		cfg.Birthday = params.GenesisBlock.Header.Timestamp
+	}
+	if cfg.Lookahead == 0 {
+		cfg.Lookahead = DefaultLookahead
 	}
 	logTo(cfg.Log)
 	root, err := escrow.DeriveWallet(cfg.Branch, cfg.Network)
@@ -184,7 +191,7 @@ func syncFolder(path string) error {
 }
 
 func (w *Wallet) open(root *hdkeychain.ExtendedKey) error {
-	w.loader = btcwallet.NewLoader(w.params, w.cfg.Dir, noFreelist, openPatience, recoveryWindow, btcwallet.WithWalletSyncRetryInterval(syncRetry))
+	w.loader = btcwallet.NewLoader(w.params, w.cfg.Dir, noFreelist, openPatience, w.cfg.Lookahead, btcwallet.WithWalletSyncRetryInterval(syncRetry))
 	var err error
 	w.btc, err = w.loader.OpenExistingWallet(w.cfg.Passphrase, false)
 	if err != nil {
@@ -215,7 +222,7 @@ func (w *Wallet) unlock(root *hdkeychain.ExtendedKey) error {
 	if err != nil {
 		return err
 	}
-	want, err := accountKey(root, w.params)
+	want, err := accountKey(root)
 	if err != nil {
 		return err
 	}
@@ -233,12 +240,14 @@ func (w *Wallet) unlock(root *hdkeychain.ExtendedKey) error {
 	return nil
 }
 
-// accountKey is the public key of BIP84's account 0.
-func accountKey(root *hdkeychain.ExtendedKey, params *chaincfg.Params) (*btcec.PublicKey, error) {
+// accountKey is the public key of BIP84's account 0, derived as btcwallet does, which differs from BIP32 for a key in 256.
+func accountKey(root *hdkeychain.ExtendedKey) (*btcec.PublicKey, error) {
 	const hardened = hdkeychain.HardenedKeyStart
+	scope := waddrmgr.KeyScopeBIP0084
 	key := root
-	for _, step := range []uint32{hardened + 84, hardened + params.HDCoinType, hardened} {
-		next, err := key.Derive(step)
+	for _, step := range []uint32{hardened + scope.Purpose, hardened + scope.Coin, hardened} {
+		//lint:ignore SA1019 the wallet has no other way
+		next, err := key.DeriveNonStandard(step)
 		if key != root {
 			key.Zero()
 		}

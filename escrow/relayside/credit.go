@@ -1,0 +1,134 @@
+package relayside
+
+import (
+	"context"
+	"errors"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/escrow"
+	"relaymarket/ledger"
+	"relaymarket/ledger/books"
+	"relaymarket/protocol"
+)
+
+// grantCredit tells the account how much may be owed: the credit limit and what was paid for usage, as far as the funding
+// is deep enough, less what is carried from contracts before. It does nothing while the account is another contract's, as a
+// pending one's is.
+func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
+	f, err := readFacts(ctx, tx, c)
+	if err != nil {
+		return err
+	}
+	secured := protocol.Msat(0)
+	if c.terms.Renews != nil {
+		old, err := read(ctx, tx, *c.terms.Renews)
+		if err != nil {
+			return err
+		}
+		if secured, err = ledger.MsatOf(old.held.Amount - *c.renewsPaid); err != nil {
+			return err
+		}
+	}
+	credit, err := c.credit(f.confirmations(f.fundingHeight), secured)
+	if err != nil {
+		return err
+	}
+	err = m.books.SetCredit(ctx, tx, c.terms.User, c.terms.ID, credit)
+	if errors.Is(err, books.ErrNotInForce) {
+		return nil
+	}
+	return err
+}
+
+// credit is what the cost of the account's own counters may come to.
+//
+// Up to six confirmations a funding can be undone by whoever has much work, and then all that was paid under it is gone. So
+// meanwhile payments do not raise what may be owed above the limit: the relay's loss stays the limit's. A renewal that is
+// undone gives the old escrow back, of which the relay holds a state that is worth secured more than what the renewal paid:
+// so much of the payments counts at once, and the limit is full from the start.
+func (c *record) credit(confirmations int64, secured protocol.Msat) (protocol.Msat, error) {
+	limit, err := ledger.MsatOf(c.terms.CreditLimit)
+	if err != nil {
+		return 0, err
+	}
+	paid, err := ledger.MsatOf(c.held.Amount - c.terms.OpeningPrice)
+	if err != nil {
+		return 0, err
+	}
+	switch {
+	case confirmations >= escrow.FullCredit:
+		return limit + paid - c.carried, nil
+	case c.terms.Renews != nil:
+		return limit + min(paid, secured) - c.carried, nil
+	case confirmations == 0:
+		return min(-c.carried, 0), nil
+	}
+	early, err := ledger.MsatOf(c.terms.Credit(confirmations))
+	return min(early+paid, limit) - c.carried, err
+}
+
+// usage is what was used under the contract and has to be paid by it, in msat: the account's, and what is carried.
+func (m *Manager) usage(ctx context.Context, q books.Querier, c *record) (protocol.Msat, error) {
+	if c.finalOwed != nil {
+		return *c.finalOwed, nil
+	}
+	use, err := m.books.Owed(ctx, q, c.terms.User, c.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return max(c.carried, 0), nil // pending: nothing is used under it yet
+	}
+	return use.Cost + c.carried, err
+}
+
+// stop ends usage for good: what is owed is final, and the account is free for another contract. Repeated, it changes
+// nothing.
+func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
+	if c.finalOwed != nil {
+		return nil
+	}
+	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
+	if err != nil && !errors.Is(err, books.ErrNotInForce) {
+		return err
+	}
+	owed, err := m.usage(ctx, tx, c)
+	if err != nil {
+		return err
+	}
+	if err := m.setFinal(ctx, tx, c, &owed); err != nil {
+		return err
+	}
+	err = m.books.CloseContract(ctx, tx, c.terms.User, c.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return nil
+	}
+	return err
+}
+
+func (m *Manager) setFinal(ctx context.Context, tx pgx.Tx, c *record, owed *protocol.Msat) error {
+	c.finalOwed = owed
+	_, err := tx.Exec(ctx, `UPDATE contracts SET final_owed = $2 WHERE id = $1`, c.terms.ID[:], (*int64)(owed))
+	return err
+}
+
+// takeOver hands the account from one contract to the other, which owes from now on what was used before and not paid.
+// taken is what of from's payments the funding of the successor took with it; going back, what it would have taken.
+func (m *Manager) takeOver(ctx context.Context, tx pgx.Tx, from, to *record, taken protocol.Msat) error {
+	owed, err := m.usage(ctx, tx, from)
+	if err != nil {
+		return err
+	}
+	if err := m.setFinal(ctx, tx, from, &owed); err != nil {
+		return err
+	}
+	a := account(&to.terms)
+	a.Renews = &from.terms.ID
+	if err := m.books.OpenContract(ctx, tx, a); err != nil {
+		return err
+	}
+	to.carried = owed - taken
+	if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2, final_owed = NULL WHERE id = $1`, to.terms.ID[:], int64(to.carried)); err != nil {
+		return err
+	}
+	to.finalOwed = nil
+	return m.grantCredit(ctx, tx, to)
+}

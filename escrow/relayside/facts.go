@@ -1,0 +1,88 @@
+package relayside
+
+import (
+	"context"
+	"errors"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/escrow"
+	"relaymarket/protocol"
+)
+
+// facts are what the best chain, as far as it was followed, says about a contract.
+type facts struct {
+	tip           uint32
+	fundingHeight *int32 // nil: in no block
+	spent         *spend // of the escrow
+	cancelled     *spend // of an input of the funding, by anything else
+}
+
+// spend is a transaction in a block that spends what is watched.
+type spend struct {
+	kind   string
+	txid   chainhash.Hash
+	height int32
+	amount btcutil.Amount // A of a settlement
+}
+
+// confirmations of a block at a height, itself included; 0 for none.
+func (f *facts) confirmations(height *int32) int64 {
+	if height == nil {
+		return 0
+	}
+	return max(int64(f.tip)-int64(*height)+1, 0)
+}
+
+// depth is [facts.confirmations] of a spend, 0 for none.
+func (f *facts) depth(s *spend) int64 {
+	if s == nil {
+		return 0
+	}
+	return f.confirmations(&s.height)
+}
+
+func readFacts(ctx context.Context, q querier, r *record) (f facts, err error) {
+	if f.tip, err = tip(ctx, q); err != nil {
+		return f, err
+	}
+	err = q.QueryRow(ctx, `SELECT height FROM contract_transactions WHERE txid = $1`, r.funding[:]).Scan(&f.fundingHeight)
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return f, err
+	}
+	rows, err := q.Query(ctx, `SELECT s.txid, s.height, s.tx, w.escrow FROM contract_spends s
+		JOIN contract_watches w ON w.outpoint = s.outpoint AND w.contract = s.contract WHERE s.contract = $1`, r.terms.ID[:])
+	if err != nil {
+		return f, err
+	}
+	var id, raw []byte
+	var height int32
+	var ofEscrow bool
+	_, err = pgx.ForEachRow(rows, []any{&id, &height, &raw, &ofEscrow}, func() error {
+		s := &spend{kind: protocol.TxCancel, txid: chainhash.Hash(id), height: height}
+		switch {
+		case s.txid == r.funding: // its own inputs; also tells when the relay did not have the whole transaction
+			f.fundingHeight = &s.height
+		case ofEscrow:
+			f.spent = s
+			return s.identify(r, raw)
+		case f.cancelled == nil || f.cancelled.height > height:
+			f.cancelled = s
+		}
+		return nil
+	})
+	return f, err
+}
+
+// identify tells what a transaction does with the escrow.
+func (s *spend) identify(r *record, raw []byte) error {
+	t, err := readTx(raw)
+	if err != nil {
+		return err
+	}
+	what, _ := escrow.Identify(&r.terms, r.outpoint(), t)
+	s.kind, s.amount = what.Kind, what.Amount
+	return nil
+}

@@ -1,0 +1,189 @@
+package relayside
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/escrow/chain"
+)
+
+// keptBlocks is how many of the newest blocks are remembered: what chain.Next can follow back, and some.
+const keptBlocks = chain.Depth + 20
+
+// follow brings what is known up to the node's tip, a block a transaction. Whatever the node's trouble is, what is
+// known stays.
+func (m *Manager) follow(ctx context.Context) error {
+	recent, err := m.recentBlocks(ctx)
+	if err != nil {
+		return err
+	}
+	if len(recent) == 0 {
+		// Contracts watch what is spent after they are opened, so a new relay begins at the tip.
+		tip, err := m.chain.Tip(ctx)
+		if err != nil {
+			return err
+		}
+		recent = []chain.BlockID{tip.BlockID}
+		if err := m.workTx(ctx, func(tx pgx.Tx) error { return addBlock(ctx, tx, tip.BlockID) }); err != nil {
+			return wrap(err, "begin to follow the chain")
+		}
+	}
+	for ctx.Err() == nil {
+		event, err := m.chain.Next(ctx, recent)
+		if errors.Is(err, chain.ErrUpToDate) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := m.workTx(ctx, func(tx pgx.Tx) error { return m.applyBlock(ctx, tx, event) }); err != nil {
+			return wrap(err, "follow the chain at %v", event.Block)
+		}
+		if event.Kind == chain.Disconnect {
+			recent = recent[:len(recent)-1]
+			m.log.Warn("a block left the best chain", "block", event.Block)
+		} else {
+			recent = append(recent, event.Block)
+			recent = recent[max(len(recent)-keptBlocks, 0):]
+		}
+		if err := m.reached("block"); err != nil {
+			return err
+		}
+		// A lease that runs out while there are many blocks would let another process begin beside this one.
+		if err := m.lease(ctx); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+func (m *Manager) recentBlocks(ctx context.Context) ([]chain.BlockID, error) {
+	rows, err := m.db.Pool().Query(ctx, `SELECT height, hash FROM contract_blocks ORDER BY height DESC LIMIT $1`, keptBlocks)
+	if err != nil {
+		return nil, wrap(err, "read known blocks")
+	}
+	recent, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (chain.BlockID, error) {
+		var height int32
+		var hash []byte
+		err := row.Scan(&height, &hash)
+		return chain.BlockID{Height: uint32(height), Hash: chainhash.Hash(hash)}, err
+	})
+	slices.Reverse(recent)
+	return recent, wrap(err, "read known blocks")
+}
+
+// tip is the height that everything is judged at: that of the newest block whose effects are stored. 0: none yet.
+func tip(ctx context.Context, q queryRower) (height uint32, err error) {
+	var h int32
+	err = q.QueryRow(ctx, `SELECT coalesce((SELECT height FROM contract_blocks ORDER BY height DESC LIMIT 1), 0)`).Scan(&h)
+	return uint32(h), err
+}
+
+func addBlock(ctx context.Context, tx pgx.Tx, b chain.BlockID) error {
+	if _, err := tx.Exec(ctx, `INSERT INTO contract_blocks (height, hash) VALUES ($1, $2)`, int32(b.Height), b.Hash[:]); err != nil {
+		return err
+	}
+	_, err := tx.Exec(ctx, `DELETE FROM contract_blocks WHERE height <= $1`, int32(b.Height)-keptBlocks)
+	return err
+}
+
+// applyBlock stores one step of the chain, and has every contract that it touches looked at.
+func (m *Manager) applyBlock(ctx context.Context, tx pgx.Tx, e chain.Event) error {
+	if e.Kind == chain.Disconnect {
+		return dropBlock(ctx, tx, e.Block)
+	}
+	if err := addBlock(ctx, tx, e.Block); err != nil {
+		return err
+	}
+	spent := make(map[string]*wire.MsgTx)
+	var outpoints, txids [][]byte
+	for _, t := range e.Msg.Transactions {
+		id := t.TxHash()
+		txids = append(txids, id[:])
+		for _, in := range t.TxIn {
+			key := outpointKey(in.PreviousOutPoint)
+			spent[string(key)] = t
+			outpoints = append(outpoints, key)
+		}
+	}
+	_, err := tx.Exec(ctx, `UPDATE contract_transactions SET height = $1 WHERE txid = ANY($2)`, int32(e.Block.Height), txids)
+	if err != nil {
+		return err
+	}
+	if err := recordSpends(ctx, tx, e.Block.Height, outpoints, spent); err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE contracts SET look_at = 0 WHERE id IN (
+		SELECT contract FROM contract_transactions WHERE height = $1 UNION SELECT contract FROM contract_spends WHERE height = $1)`, int32(e.Block.Height))
+	return err
+}
+
+// recordSpends stores which watched outpoints a block spends.
+func recordSpends(ctx context.Context, tx pgx.Tx, height uint32, outpoints [][]byte, spent map[string]*wire.MsgTx) error {
+	rows, err := tx.Query(ctx, `SELECT outpoint, contract FROM contract_watches WHERE outpoint = ANY($1)`, outpoints)
+	if err != nil {
+		return err
+	}
+	type watched struct{ Outpoint, Contract []byte }
+	hits, err := pgx.CollectRows(rows, pgx.RowToStructByPos[watched])
+	if err != nil {
+		return err
+	}
+	for _, hit := range hits {
+		t := spent[string(hit.Outpoint)]
+		id := t.TxHash()
+		_, err := tx.Exec(ctx, `INSERT INTO contract_spends (outpoint, contract, txid, tx, height) VALUES ($1, $2, $3, $4, $5)`,
+			hit.Outpoint, hit.Contract, id[:], txBytes(t), int32(height))
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropBlock takes back a block that left the best chain. All that have something less to count on are looked at, and those
+// who only waited for depth too.
+func dropBlock(ctx context.Context, tx pgx.Tx, b chain.BlockID) error {
+	for _, sql := range []string{
+		`UPDATE contracts SET look_at = 0 WHERE look_at IS NOT NULL AND id IN (
+			SELECT contract FROM contract_transactions WHERE height = $1 UNION SELECT contract FROM contract_spends WHERE height = $1)`,
+		`UPDATE contract_transactions SET height = NULL WHERE height = $1`,
+		`DELETE FROM contract_spends WHERE height = $1`,
+		`DELETE FROM contract_blocks WHERE height = $1`,
+	} {
+		if _, err := tx.Exec(ctx, sql, int32(b.Height)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// outpointKey is an outpoint as the tables know it: txid in internal byte order, index as uint32be.
+func outpointKey(o wire.OutPoint) []byte {
+	return binary.BigEndian.AppendUint32(bytes.Clone(o.Hash[:]), o.Index)
+}
+
+func outpointOf(key []byte) (o wire.OutPoint) {
+	copy(o.Hash[:], key)
+	o.Index = binary.BigEndian.Uint32(key[len(o.Hash):])
+	return o
+}
+
+func txBytes(t *wire.MsgTx) []byte {
+	var b bytes.Buffer
+	_ = t.Serialize(&b) // a bytes.Buffer takes everything
+	return b.Bytes()
+}
+
+func readTx(raw []byte) (*wire.MsgTx, error) {
+	var t wire.MsgTx
+	err := t.Deserialize(bytes.NewReader(raw))
+	return &t, err
+}

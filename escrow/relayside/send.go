@@ -1,0 +1,144 @@
+package relayside
+
+import (
+	"context"
+	"errors"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
+	"relaymarket/protocol"
+)
+
+// sendBatch is how many transactions are sent in one round.
+const sendBatch = 500
+
+type outgoing struct {
+	TxID     []byte
+	Contract []byte
+	Tx       []byte
+}
+
+// sendAll sends what is wanted and in no block: what was never tried, and again what was tried a while ago, for nodes forget
+// their mempools. A transaction that the node refuses is tried again as well, the reason beside it: what it depends on may
+// come back with the next reorganization. Only a node that cannot be asked ends the round.
+func (m *Manager) sendAll(ctx context.Context) error {
+	for {
+		n, err := m.send(ctx, `sent < $1`, m.now().Add(-m.limits.Resend))
+		if err != nil || n < sendBatch {
+			return err
+		}
+	}
+}
+
+// sendStored sends what was just stored of one contract. That the node does not take it is no error: the work goes on
+// sending.
+func (m *Manager) sendStored(ctx context.Context, id escrow.ID) error {
+	_, err := m.send(ctx, `sent = 0 AND contract = $1`, id[:])
+	if errors.Is(err, errCrash) {
+		return err
+	}
+	if err != nil {
+		m.log.Warn("a transaction is not sent yet", "contract", id.Short(), "err", err)
+	}
+	return nil
+}
+
+func (m *Manager) send(ctx context.Context, which string, arg any) (int, error) {
+	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx FROM contract_transactions
+		WHERE wanted AND height IS NULL AND `+which+` ORDER BY sent, made LIMIT $2`, arg, sendBatch)
+	if err != nil {
+		return 0, wrap(err, "read what is to be sent")
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[outgoing])
+	if err != nil {
+		return 0, wrap(err, "read what is to be sent")
+	}
+	for _, o := range all {
+		if err := m.sendOne(ctx, o); err != nil {
+			return 0, err
+		}
+	}
+	return len(all), nil
+}
+
+func (m *Manager) sendOne(ctx context.Context, o outgoing) error {
+	t, err := readTx(o.Tx)
+	if err != nil {
+		return wrap(err, "read transaction %v", chainhash.Hash(o.TxID))
+	}
+	told := ""
+	switch err := m.chain.Broadcast(ctx, t); {
+	case err == nil:
+	case errors.Is(err, chain.ErrUnreachable) || ctx.Err() != nil:
+		return err
+	default:
+		told = err.Error()
+		m.log.Warn("the Bitcoin node does not take a transaction", "contract", escrow.ID(o.Contract).Short(), "txid", t.TxHash(), "err", err)
+	}
+	if err := m.reached("sent"); err != nil {
+		return err
+	}
+	_, err = m.db.Pool().Exec(ctx, `UPDATE contract_transactions SET sent = $2, told = $3 WHERE txid = $1`, o.TxID, max(m.now(), 1), told)
+	return wrap(err, "note that a transaction was sent")
+}
+
+// signFundings has the wallet sign the fundings that spend its coins. State 0 is on disk since the contract is.
+func (m *Manager) signFundings(ctx context.Context) error {
+	rows, err := m.db.Pool().Query(ctx, `SELECT c.id, c.request, c.psbt FROM contracts c
+		WHERE c.look_at IS NOT NULL AND c.state = $1 AND NOT EXISTS (SELECT 1 FROM contract_transactions t WHERE t.txid = c.funding)`, string(escrow.FundingSent))
+	if err != nil {
+		return wrap(err, "look for fundings to sign")
+	}
+	type unsigned struct {
+		ID, Request []byte
+		PSBT        string
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[unsigned])
+	if err != nil {
+		return wrap(err, "look for fundings to sign")
+	}
+	for _, u := range all {
+		if err := m.signFunding(ctx, escrow.ID(u.ID), u.Request, protocol.PSBT(u.PSBT)); err != nil {
+			return wrap(err, "sign the funding of contract %s", escrow.ID(u.ID).Short())
+		}
+	}
+	return nil
+}
+
+func (m *Manager) signFunding(ctx context.Context, id escrow.ID, request []byte, signed protocol.PSBT) error {
+	r, err := read(ctx, m.db.Pool(), id)
+	if err != nil {
+		return err
+	}
+	o := &opening{terms: r.terms, psbt: signed, renewsPaid: r.renewsPaid}
+	if err := m.rebuild(ctx, m.db.Pool(), o, request); err != nil {
+		return err
+	}
+	packet, err := escrow.DecodePSBT(signed)
+	if err != nil {
+		return err
+	}
+	key := id.String()
+	if err := m.keepCoins(ctx); err != nil {
+		return err
+	}
+	if err := m.cfg.Wallet.SignFunding(ctx, key, packet); err != nil {
+		return err
+	}
+	if err := m.workTx(ctx, func(tx pgx.Tx) error { return m.finishFunding(ctx, tx, r, o.funding, packet) }); err != nil {
+		return err
+	}
+	return m.reached("funded")
+}
+
+// renewalKey is the relay's key of the contract that a funding renews; nil if it renews none.
+func (m *Manager) renewalKey(f *escrow.Funding) (*btcec.PrivateKey, error) {
+	if f.Renewal == nil {
+		return nil, nil
+	}
+	return m.cfg.Key(f.Renewal.Contract.ID)
+}

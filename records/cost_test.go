@@ -1,0 +1,95 @@
+package records_test
+
+import (
+	"crypto/rand"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/records"
+)
+
+// BenchmarkPulls is what a pull costs in processor time, Postgres' and this process's by themselves: unlike what a
+// clock tells, that is nearly the same beside other programs. Each group is one transaction of so many readers, who
+// acknowledge their page before and get new records of 1,300 bytes.
+func BenchmarkPulls(b *testing.B) {
+	for _, c := range []struct{ readers, limit int }{{1, 1}, {16, 1}, {32, 1}, {64, 1}, {8, 100}, {16, 100}} {
+		b.Run(fmt.Sprintf("%d readers of %d", c.readers, c.limit), func(b *testing.B) { benchmarkPulls(b, c.readers, int64(c.limit)) })
+	}
+}
+
+func benchmarkPulls(b *testing.B, people int, limit int64) {
+	h := newHouse(b)
+	alice := h.account()
+	readers := make([]*reader, people)
+	keys := make([][]byte, people)
+	for i := range readers {
+		readers[i] = &reader{h: h, key: key(b)}
+		keys[i] = bytesOf(readers[i].key)
+	}
+	envelope := make([]byte, 1300)
+	_, _ = rand.Read(envelope)
+	if _, err := h.db.Pool().Exec(b.Context(), `WITH c AS (UPDATE relay_cursor SET n = n + $3 * cardinality($2::bytea[]))
+		INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope)
+		SELECT (i - 1) * cardinality($2::bytea[]) + r, $1, k, 'a-name-of-36-bytes-like-a-uuid-' || i, $1, length($5::bytea), 0, $4, 0, 8, sha256(i::text::bytea), sha256(i::text::bytea), $5
+		FROM generate_series(1, $3::bigint) i, unnest($2::bytea[]) WITH ORDINALITY AS t (k, r)`,
+		bytesOf(alice), keys, limit*int64(b.N), int64(h.now().Add(time.Hour)), envelope); err != nil {
+		b.Fatal(err)
+	}
+	if _, err := h.db.Pool().Exec(b.Context(), `VACUUM ANALYZE records`); err != nil {
+		b.Fatal(err)
+	}
+	groups := make([][]records.PullRequest, b.N)
+	var postgres, self time.Duration
+	for n := range groups {
+		requests := make([]records.PullRequest, people)
+		for i, r := range readers {
+			requests[i] = r.request(limit, alice.Public())
+		}
+		p0, s0 := h.postgresTime(), selfTime()
+		pages, errs, alone := h.store.PullTogether(b.Context(), requests...)
+		self += selfTime() - s0
+		postgres += h.postgresTime() - p0
+		for i, r := range readers {
+			if errs[i] != nil || len(pages[i].Lines) != int(limit) || alone > 0 {
+				b.Fatal(n, alone, errs[i], pages[i])
+			}
+			r.open, r.after = &pages[i].Header, &pages[i].Header.Cursor
+		}
+	}
+	each := float64(b.N*people) * float64(limit) * 1000
+	b.ReportMetric(float64(postgres)/each, "postgres-µs/record")
+	b.ReportMetric(float64(self)/each, "self-µs/record")
+}
+
+func selfTime() time.Duration {
+	var u syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// postgresTime is what the connections of the house have used.
+func (h *house) postgresTime() (all time.Duration) {
+	if h.backends == nil {
+		rows, err := h.db.Pool().Query(h.t.Context(), `SELECT pid FROM pg_stat_activity WHERE datname = current_database()`)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		if h.backends, err = pgx.CollectRows(rows, pgx.RowTo[int]); err != nil {
+			h.t.Fatal(err)
+		}
+	}
+	for _, pid := range h.backends {
+		text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/schedstat", pid))
+		ran, _, _ := strings.Cut(string(text), " ")
+		n, _ := strconv.ParseInt(ran, 10, 64)
+		all += time.Duration(n)
+	}
+	return all
+}
