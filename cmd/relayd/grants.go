@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"relaymarket/internal/relaynode"
 	"relaymarket/ledger/books"
@@ -162,9 +163,13 @@ func (p program) revokeCommand() *cobra.Command {
 
 func (p program) booksFlags(cmd *cobra.Command, s *settings) {
 	s.flags(cmd.Flags(), "dir", "database-url", "postgres-bin", "log-format", "log-level")
-	// A command that a person waits for tells its result, not how its database started.
+	s.quiet(cmd.Flags())
+}
+
+// quiet is for a command that a person waits for: it tells its result, not how what it needs started.
+func (s *settings) quiet(flags *pflag.FlagSet) {
 	s.logLevel = slog.LevelWarn
-	cmd.Flags().Lookup("log-level").DefValue = formatLevel(s.logLevel)
+	flags.Lookup("log-level").DefValue = formatLevel(s.logLevel)
 }
 
 // withBooks runs an administrative command on the relay's accounts, whether or not the relay runs.

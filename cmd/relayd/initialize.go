@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -155,7 +156,7 @@ func (s *setting) literal() string {
 		return "[]"
 	case isList(s.value):
 		return `["` + strings.ReplaceAll(text, ",", `", "`) + `"]`
-	case s.value.Type() == "number":
+	case slices.Contains([]string{"number", "msat", "satoshi", "percent"}, s.value.Type()):
 		return text
 	}
 	return `"` + text + `"`

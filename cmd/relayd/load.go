@@ -105,6 +105,8 @@ func setFromFile(value pflag.Value, raw any) error {
 		return value.Set(v)
 	case int64:
 		return value.Set(strconv.FormatInt(v, 10))
+	case bool:
+		return value.Set(strconv.FormatBool(v))
 	case []any:
 		items := make([]string, len(v))
 		for i, item := range v {
@@ -140,7 +142,7 @@ func (s *settings) checkTogether() error {
 	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:
 		return usagef("header-timeout is %s and body-timeout %s: each is at least a second, which is how they are announced", s.headerTimeout, s.bodyTimeout)
 	}
-	return s.checkNATS()
+	return errors.Join(s.checkNATS(), s.checkBitcoin())
 }
 
 func (s *settings) checkNATS() error {

@@ -65,6 +65,7 @@ func (p program) root(began *bool) *cobra.Command {
 
   relayd init                     a key and a commented configuration file
   relayd grant KEY --stored 1GB   space for one person's key
+  relayd wallet                   where its Bitcoin is, for contracts
   relayd serve                    run it
 
 Settings come from flags, then the environment (RELAYD_LISTEN for --listen), then
@@ -76,6 +77,6 @@ relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.AddCommand(p.initCommand(), p.serveCommand(), p.grantCommand(), p.grantsCommand(), p.revokeCommand(),
-		p.restoredCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
+		p.walletCommand(), p.restoredCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
 	return root
 }

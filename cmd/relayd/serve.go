@@ -54,6 +54,9 @@ func (p program) serve(ctx context.Context, s *settings, asJSON bool) error {
 	}
 	cfg := s.node(p.logger(s))
 	cfg.Key = key
+	if cfg.Bitcoin, err = s.bitcoinConfig(); err != nil {
+		return err
+	}
 	var said error
 	cfg.Ready = func(r relaynode.Ready) { said = p.sayReady(r, asJSON) }
 	if err := relaynode.Run(ctx, cfg); err != nil {

@@ -71,6 +71,7 @@ type settings struct {
 	headerTimeout   time.Duration
 	bodyTimeout     time.Duration
 	shutdownTimeout time.Duration
+	bitcoin         bitcoinSettings
 	logFormat       string
 	logLevel        slog.Level
 
@@ -100,10 +101,11 @@ func newSettings(environ []string) *settings {
 		headerTimeout:   bounds.HeaderTimeout,
 		bodyTimeout:     bounds.BodyTimeout,
 		shutdownTimeout: 30 * time.Second,
+		bitcoin:         defaultBitcoin(),
 		logFormat:       "text",
 		logLevel:        slog.LevelInfo,
 	}
-	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bounds(), s.logs())
+	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.bounds(), s.logs())
 	return s
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"relaymarket/protocol"
 )
 
@@ -163,6 +165,24 @@ func formatPeriod(d time.Duration) string {
 		return strconv.FormatInt(int64(d/day), 10) + "d"
 	}
 	return d.String()
+}
+
+// yesNo reads yes or no.
+func yesNo(target *bool) pflag.Value {
+	return one[bool]{target, "yes|no", func(s string) (bool, error) {
+		switch s {
+		case "yes", "true":
+			return true, nil
+		case "no", "false":
+			return false, nil
+		}
+		return false, fmt.Errorf("%q is neither yes nor no", s)
+	}, func(b bool) string {
+		if b {
+			return "yes"
+		}
+		return "no"
+	}}
 }
 
 // count reads an integer from least up to most.

@@ -77,3 +77,15 @@ func (w *Wallet) newAddressLocked(kind Kind, change bool) (address.Address, erro
 	a := made[0].Address()
 	return a, w.chain.NotifyReceived([]address.Address{a})
 }
+
+// ReceiveAddress is where to pay the wallet: the newest address, until something was paid to it. Asking often does not
+// use addresses up, of which a restored wallet looks only so far ahead.
+func (w *Wallet) ReceiveAddress(_ context.Context) (address.Address, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	a, err := w.btc.CurrentAddress(waddrmgr.DefaultAccountNum, waddrmgr.KeyScopeBIP0084)
+	if err != nil {
+		return nil, fmt.Errorf("read the address to pay to: %w", err)
+	}
+	return a, w.chain.NotifyReceived([]address.Address{a})
+}

@@ -120,7 +120,7 @@ func (s *store) exited() <-chan struct{} {
 // WithBooks runs an administrative command on the relay's accounts. It may be called while a relay serves
 // from the same database, private or not, and while none does.
 func WithBooks(ctx context.Context, d Database, do func(context.Context, *books.Store) error) error {
-	return d.with(ctx, localpg.Open, func(s *store) error {
+	return d.withShared(ctx, func(s *store) error {
 		return do(ctx, books.New(books.Config{DB: s.db, Clock: time.Now}))
 	})
 }
@@ -130,6 +130,10 @@ func WithBooks(ctx context.Context, d Database, do func(context.Context, *books.
 // a private cluster that is made sure of.
 func Restored(ctx context.Context, d Database) error {
 	return d.with(ctx, localpg.Start, func(s *store) error { return records.NewEpoch(ctx, s.db) })
+}
+
+func (d Database) withShared(ctx context.Context, do func(*store) error) error {
+	return d.with(ctx, localpg.Open, do)
 }
 
 func (d Database) with(ctx context.Context, start starter, do func(*store) error) error {

@@ -1,5 +1,5 @@
-// Package relaynode is a whole relay in one process: database, records, accounts, NATS, the public and the operator's
-// HTTP servers, wired together and run as one.
+// Package relaynode is a whole relay in one process: database, records, accounts, contracts and their wallet, NATS, the
+// public and the operator's HTTP servers, wired together and run as one.
 //
 // # Start and end
 //
@@ -15,7 +15,8 @@
 //
 // A private Postgres that ends by itself ends Run with an error, since nothing would bring it back. An external
 // database that goes away does not: requests are answered 503 and /readyz is red until it is back. NATS that goes away, or
-// was never there, ends nothing and turns nothing red: listeners hear a moment later of what other processes store.
+// was never there, ends nothing and turns nothing red: listeners hear a moment later of what other processes store. Nor does
+// a Bitcoin node that is away: what is open is served, and new contracts are refused until it is back.
 //
 // cmd/relayd calls it, and testnode for tests.
 package relaynode
@@ -47,6 +48,7 @@ type Config struct {
 	Key             *protocol.PrivateKey
 	Database        Database
 	NATS            NATS
+	Bitcoin         Bitcoin
 	Listen          string // host:port of the public interface; port 0 takes a free one
 	OperatorListen  string // host:port of /livez, /readyz and /metrics
 	Addresses       []string
@@ -76,6 +78,7 @@ type node struct {
 	nats      *natsnode.Node
 	store     *store
 	room      *diskspace.Watch // nil with an external database
+	bitcoin   *bitcoin         // nil: no contracts
 	records   *records.Store
 	api       *api.Server
 	public    *http.Server
@@ -102,6 +105,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return n.unlessEnded(ctx, err)
 	}
 	defer func() { err = errors.Join(err, n.store.close(context.WithoutCancel(ctx))) }()
+	if cfg.Bitcoin.Node.Host != "" {
+		if n.bitcoin, err = cfg.Bitcoin.open(cfg.Logger, cfg.Clock); err != nil {
+			return n.unlessEnded(ctx, err)
+		}
+		defer func() { err = errors.Join(err, n.bitcoin.close()) }()
+	}
 	if err := n.wire(ctx); err != nil {
 		return n.unlessEnded(ctx, err)
 	}
@@ -138,16 +147,22 @@ func (n *node) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	n.api, err = api.New(api.Config{
+	public := api.Config{
 		Key: cfg.Key, Records: n.records, Books: accounts, Clock: cfg.Clock, Logger: cfg.Logger, Registry: registry,
 		Limits: cfg.Limits, Addresses: cfg.Addresses, Contact: cfg.Contact,
 		Rates: cfg.Rates, TrustProxy: cfg.TrustedProxies, Bounds: cfg.Bounds,
-	})
-	if err != nil {
+	}
+	if n.bitcoin != nil {
+		if err := n.bitcoin.manage(cfg, n.store, accounts); err != nil {
+			return err
+		}
+		public.Contracts, public.Network, public.Offer = n.bitcoin.manager, cfg.Bitcoin.Node.Network, cfg.Bitcoin.Offer
+	}
+	if n.api, err = api.New(public); err != nil {
 		return err
 	}
 	n.public = n.server(n.api.Handler())
-	n.operator = n.server(n.api.Operator())
+	n.operator = n.server(n.operatorHandler())
 	return nil
 }
 
@@ -168,6 +183,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}
+	n.bitcoin.run(ctx, group)
 	group.Go(func() error { return serve(n.public, n.listeners[0]) })
 	group.Go(func() error { return serve(n.operator, n.listeners[1]) })
 	group.Go(func() error {
