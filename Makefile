@@ -47,8 +47,9 @@ generate: ## the server's routes and the Go client, from openapi.yaml
 	scripts/generate.sh
 
 .PHONY: vectors
-vectors: ## the test vectors, from the code
+vectors: setup ## the test vectors, from the code, and out/transactions.jsonl: every way a contract can go, mined
 	go run ./internal/vectors
+	go run ./internal/paths
 
 .PHONY: bench
 bench: setup build ## speed of the relay beside the limits of this machine, some 20 minutes (BENCH='-seconds 3 -repeats 1': quicker)
