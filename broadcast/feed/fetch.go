@@ -30,6 +30,9 @@ const (
 // ErrNoHub: the server answers, and keeps no book of this network.
 var ErrNoHub = errors.New("there is no hub of this network")
 
+// errAway: there is no connection.
+var errAway = errors.New("the hub cannot be reached")
+
 // Message is an announcement as a hub keeps it, not checked.
 type Message struct {
 	Subject string
@@ -54,8 +57,8 @@ type request struct {
 	Bytes int    `json:"max_bytes"`
 }
 
-// Fetch gets the announcements from a place of the stream on, at most limit; from 0 is the beginning. It waits for the connection to be
-// made. It is safe to repeat.
+// Fetch gets the announcements from a place of the stream on, at most limit; from 0 is the beginning. It waits some seconds for the
+// connection to be made. It is safe to repeat.
 func Fetch(ctx context.Context, conn *nats.Conn, n protocol.Network, from uint64, limit int) (*Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, pagePatience)
 	defer cancel()
@@ -87,8 +90,10 @@ func Fetch(ctx context.Context, conn *nats.Conn, n protocol.Network, from uint64
 	}
 }
 
-// publish waits until there is a connection.
+// publish waits a while until there is a connection.
 func publish(ctx context.Context, conn *nats.Conn, subject, reply string, body []byte) error {
+	ctx, cancel := context.WithTimeout(ctx, connectPatience)
+	defer cancel()
 	for {
 		err := conn.PublishRequest(subject, reply, body)
 		if !errors.Is(err, nats.ErrReconnectBufExceeded) && !conn.IsReconnecting() {
@@ -96,7 +101,7 @@ func publish(ctx context.Context, conn *nats.Conn, subject, reply string, body [
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the hub does not answer: %w", ctx.Err())
+			return errors.Join(errAway, conn.LastError())
 		case <-time.After(firstPause):
 		}
 	}
