@@ -1,11 +1,14 @@
 package api
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -95,4 +98,103 @@ func TestContractAccount(t *testing.T) {
 		}
 	}
 	g.refused(g.put(recordPath(bob, payer, "three"), g.write(bob, payer, "three")), protocol.CodeNoAccount)
+}
+
+// forgetful keeps announcements until it does not: the database is away. Nothing else of it is asked.
+type forgetful struct {
+	Contracts
+	away atomic.Bool
+	kept map[protocol.Hash]bool
+}
+
+func (f *forgetful) Announce(_ context.Context, e *protocol.Envelope, _ *protocol.Announcement) error {
+	if f.away.Load() {
+		return protocol.Errorf(protocol.CodeOverloaded, "the database is away")
+	}
+	f.kept[e.Hash()] = true
+	return nil
+}
+
+// TestAnnouncedIsKept: nobody is told of terms that the relay may forget. While it cannot keep new ones it tells the old ones, as
+// long as they have an hour to go.
+func TestAnnouncedIsKept(t *testing.T) {
+	contracts := &forgetful{kept: map[protocol.Hash]bool{}}
+	offer := &protocol.ContractOffer{StorageMsatPerGBDay: 1, BandwidthMsatPerGB: 2, OpeningPrice: 3, CreditLimit: 4, BondPercent: 5, MinPrepay: 6}
+	g := newRig(t, func(c *Config) { c.Contracts, c.Network, c.Offer = contracts, protocol.Regtest, offer })
+	told := func() (answer, protocol.Hash) {
+		a := g.send("GET", "/.well-known/relaymarket", "", "")
+		e, said, err := protocol.ParseAnnouncement(a.body, g.now())
+		if err != nil {
+			return a, protocol.Hash{}
+		}
+		if said.Network != protocol.Regtest || *said.Contracts != *offer || said.Terms[0].Type != "contract" || !said.Terms[0].Payment {
+			t.Errorf("%s", a.body)
+		}
+		if !contracts.kept[e.Hash()] {
+			t.Error("what is told was not kept")
+		}
+		return a, e.Hash()
+	}
+	_, first := told()
+	contracts.away.Store(true)
+	g.offset.Store(int64(22 * time.Hour))
+	if _, still := told(); still != first {
+		t.Error("the one before is not told while the database is away")
+	}
+	g.offset.Store(int64(23 * time.Hour))
+	a, _ := told()
+	g.refused(a, protocol.CodeOverloaded)
+	contracts.away.Store(false)
+	if _, next := told(); next == first || next == (protocol.Hash{}) {
+		t.Error("with the database back there is no new one")
+	}
+}
+
+// TestContractStepShape: a step is checked like any other request before anybody who runs contracts is asked.
+func TestContractStepShape(t *testing.T) {
+	g := newRig(t, func(c *Config) { c.Contracts = &forgetful{} }) // which would panic
+	payer, id := newKey(t), protocol.ContractID{1}
+	refund := &protocol.ContractRefund{Contract: id, Amount: 1, Fee: 1, Signature: make(protocol.ContractSignature, 70)}
+	post := func(path string, e *protocol.Envelope) answer {
+		return g.send("POST", path, mediaEnvelope, string(e.Bytes()))
+	}
+	at := "/contracts/" + id.String() + "/refund"
+	g.refused(post("/contracts/"+protocol.ContractID{2}.String()+"/refund", g.sign(payer, g.key.Public(), refund)), protocol.CodeMismatch)
+	g.refused(post(at, g.sign(payer, payer.Public(), refund)), protocol.CodeWrongAudience)
+	g.refused(post("/contracts/"+id.String()+"/payments", g.sign(payer, g.key.Public(), refund)), protocol.CodeWrongType)
+	g.refused(g.send("POST", at, mediaLines, "{}"), protocol.CodeContentType)
+	g.refused(g.send("POST", at, mediaEnvelope, "{}"), protocol.CodeMalformed)
+	g.refused(g.send("POST", at+"?x=1", mediaEnvelope, "{}"), protocol.CodeBadQuery)
+	stale, err := protocol.Sign(payer, g.key.Public(), g.now().Add(-time.Hour), refund)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.refused(post(at, stale), protocol.CodeStale)
+	forged := strings.Replace(string(g.sign(payer, g.key.Public(), refund).Bytes()), `"amount":1`, `"amount":2`, 1)
+	g.refused(g.send("POST", at, mediaEnvelope, forged), protocol.CodeBadSignature)
+	g.refused(g.signed(payer, "GET", "/contracts", protocol.TypeAccount), protocol.CodeWrongType)
+	g.refused(g.send("GET", "/contracts", "", ""), protocol.CodeUnauthorized)
+}
+
+// TestOpeningsAreDear: an opening counts for many requests in the rates.
+func TestOpeningsAreDear(t *testing.T) {
+	g := newRig(t, func(c *Config) {
+		c.Contracts = &forgetful{}
+		c.Rates = Rates{Address: Rate{PerSecond: 0.001, Burst: openCost + 5}}
+	})
+	payer := newKey(t)
+	open := &protocol.ContractOpen{Contract: protocol.ContractID{1}, Deposit: 1, Expiry: 1, Feerate: 1000, UserKey: protocol.ContractKey(append([]byte{2}, contractPoint(t)...)),
+		UserScript: append(protocol.Script{0, 20}, make([]byte, 20)...), PSBT: "cHNidP8=", Writers: []protocol.ContractWriter{}}
+	forged := strings.Replace(string(g.sign(payer, g.key.Public(), open).Bytes()), `"deposit":1`, `"deposit":2`, 1)
+	g.refused(g.send("POST", "/contracts", mediaEnvelope, forged), protocol.CodeBadSignature)
+	for range 5 {
+		g.refused(g.signed(payer, "GET", "/account", protocol.TypeAccount), protocol.CodeNoAccount)
+	}
+	g.refused(g.signed(payer, "GET", "/account", protocol.TypeAccount), protocol.CodeRateAddress)
+}
+
+// contractPoint is the x coordinate of a point on the curve.
+func contractPoint(t *testing.T) []byte {
+	k := newKey(t).Public()
+	return k[:]
 }

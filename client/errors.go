@@ -69,6 +69,8 @@ type RelayError struct {
 func (e *RelayError) Error() string {
 	at := "relay " + e.Address
 	switch {
+	case e.Code == protocol.CodeNoAccount && e.Offer != nil && e.Offer.Contracts != nil:
+		return at + " wants to be paid for this: you have no contract with it"
 	case e.Code == protocol.CodeNoAccount:
 		text := fmt.Sprintf("%s does not know your key; send it to its operator%s: %s", at, e.contact(), e.User.Bech32())
 		return text

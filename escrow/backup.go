@@ -1,6 +1,7 @@
 package escrow
 
 import (
+	"bytes"
 	"errors"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -86,12 +87,18 @@ func ParseBackup(data []byte) (*Backup, error) {
 	if err := protocol.CheckCanonical(data); err != nil {
 		return nil, err
 	}
-	var d backupDocument
-	if err := json.Unmarshal(data, &d); err != nil {
+	var version struct {
+		Version int64 `json:"version"`
+	}
+	if err := json.Unmarshal(data, &version); err != nil {
 		return nil, backupFault(err)
 	}
-	if d.Version != BackupVersion {
-		return nil, protocol.Errorf(protocol.CodeMalformed, "this is a contract backup of version %d, this program reads %d: take a newer program", d.Version, BackupVersion)
+	if version.Version != BackupVersion {
+		return nil, protocol.Errorf(protocol.CodeMalformed, "this is no contract backup of version %d but of %d: take a newer program", BackupVersion, version.Version)
+	}
+	var d backupDocument
+	if err := json.Unmarshal(data, &d, json.RejectUnknownMembers(true)); err != nil {
+		return nil, backupFault(err)
 	}
 	if d.Expiry < 1 || d.Expiry > maxHeight {
 		return nil, protocol.Errorf(protocol.CodeContractExpiry, "the expiry %d is no block height", d.Expiry)
@@ -109,6 +116,9 @@ func ParseBackup(data []byte) (*Backup, error) {
 	}
 	if d.Descriptor != b.Contract.Descriptor() {
 		return nil, protocol.Errorf(protocol.CodeWrongScript, "the backup's descriptor is not that of its keys and expiry")
+	}
+	if again, err := b.Encode(); err != nil || !bytes.Equal(again, data) {
+		return nil, protocol.Errorf(protocol.CodeMalformed, "the contract backup lacks a member")
 	}
 	return b, nil
 }

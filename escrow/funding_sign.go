@@ -2,7 +2,6 @@ package escrow
 
 import (
 	"bytes"
-	"encoding/binary"
 
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
@@ -161,7 +160,7 @@ func decodeWitness(raw []byte) (wire.TxWitness, error) {
 	if len(raw) == 0 {
 		return nil, nil
 	}
-	r := psbtReader{rest: raw}
+	r := byteReader{rest: raw}
 	n := r.size()
 	if n > 4 {
 		return nil, badPSBT("a witness has %d elements", n)
@@ -238,12 +237,4 @@ func EncodeWitness(witness wire.TxWitness) []byte {
 		out = append(appendSize(out, len(element)), element...)
 	}
 	return out
-}
-
-// appendSize appends a compact size below 65,536.
-func appendSize(out []byte, n int) []byte {
-	if n < 0xfd {
-		return append(out, byte(n))
-	}
-	return binary.LittleEndian.AppendUint16(append(out, 0xfd), uint16(n))
 }

@@ -128,7 +128,7 @@ func TestStateSignatureIsGoodForNothingElse(t *testing.T) {
 		"another script":        func(tx *wire.MsgTx) { tx.TxOut[0].PkScript = d.contract.RelayScript },
 		"locktime":              func(tx *wire.MsgTx) { tx.LockTime = d.contract.Expiry },
 		"version":               func(tx *wire.MsgTx) { tx.Version = 1 },
-		"sequence":              func(tx *wire.MsgTx) { tx.TxIn[0].Sequence = sequenceLocktime },
+		"sequence":              func(tx *wire.MsgTx) { tx.TxIn[0].Sequence = wire.MaxTxInSequenceNum - 1 },
 	} {
 		tx, err := Settle([]Unsettled{u}, nil, d.contract.RelayScript, testFeerate)
 		if err != nil {

@@ -3,7 +3,6 @@ package escrow
 import (
 	"bytes"
 	"encoding/base64"
-	"encoding/binary"
 
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/wire/v2"
@@ -80,7 +79,7 @@ func cleanPSBT(raw []byte) ([]byte, error) {
 	if !bytes.HasPrefix(raw, []byte(magic)) {
 		return nil, badPSBT("it does not start like one of version 0")
 	}
-	r := psbtReader{rest: raw[len(magic):], out: make([]byte, 0, len(raw))}
+	r := psbtReader{byteReader{rest: raw[len(magic):]}, make([]byte, 0, len(raw))}
 	r.out = append(r.out, magic...)
 	var inputs, outputs int
 	hasTx := false
@@ -110,18 +109,10 @@ func cleanPSBT(raw []byte) ([]byte, error) {
 	return r.out, r.err
 }
 
-// psbtReader walks the bytes of a PSBT; the first failure sticks.
+// psbtReader walks the bytes of a PSBT and copies what is kept of it.
 type psbtReader struct {
-	rest []byte
-	out  []byte
-	err  error
-}
-
-func (r *psbtReader) fail(format string, args ...any) {
-	if r.err == nil {
-		r.err = badPSBT(format, args...)
-	}
-	r.rest = nil
+	byteReader
+	out []byte
 }
 
 // readMap reads one map to its separator and writes the pairs that keep agrees to.
@@ -174,9 +165,13 @@ func (r *psbtReader) keepsInput(key, value []byte) bool {
 
 // countTx walks an unsigned transaction in the old serialization and returns its counts.
 func (r *psbtReader) countTx(raw []byte) (inputs, outputs int) {
-	t := psbtReader{rest: raw}
+	t := byteReader{rest: raw}
 	t.take(4)
-	inputs = t.count(maxPSBTInputs)
+	inputs = t.count()
+	if inputs > maxPSBTInputs {
+		t.fail("its transaction has %d inputs, %d are allowed", inputs, maxPSBTInputs)
+		inputs = 0
+	}
 	for range inputs {
 		t.take(36)
 		if len(t.bytes()) > 0 {
@@ -184,7 +179,11 @@ func (r *psbtReader) countTx(raw []byte) (inputs, outputs int) {
 		}
 		t.take(4)
 	}
-	outputs = t.count(maxPSBTOutputs)
+	outputs = t.count()
+	if outputs > maxPSBTOutputs {
+		t.fail("its transaction has %d outputs, %d are allowed", outputs, maxPSBTOutputs)
+		outputs = 0
+	}
 	for range outputs {
 		t.take(8)
 		t.bytes()
@@ -198,63 +197,6 @@ func (r *psbtReader) countTx(raw []byte) (inputs, outputs int) {
 		return 0, 0
 	}
 	return inputs, outputs
-}
-
-func (r *psbtReader) count(most int) int {
-	n := r.size()
-	if n > uint64(most) {
-		r.fail("its transaction has more than %d inputs or %d outputs", maxPSBTInputs, maxPSBTOutputs)
-		return 0
-	}
-	return int(n)
-}
-
-func (r *psbtReader) bytes() []byte {
-	n := r.size()
-	if n > uint64(len(r.rest)) {
-		r.fail("it ends within a value")
-		return nil
-	}
-	return r.take(int(n))
-}
-
-func (r *psbtReader) take(n int) []byte {
-	if n > len(r.rest) {
-		r.fail("it ends within a value")
-		return nil
-	}
-	b := r.rest[:n]
-	r.rest = r.rest[n:]
-	return b
-}
-
-// size reads a compact size in its shortest form.
-func (r *psbtReader) size() uint64 {
-	first := r.take(1)
-	if r.err != nil {
-		return 0
-	}
-	var n, least uint64
-	switch first[0] {
-	case 0xfd:
-		if b := r.take(2); b != nil {
-			n, least = uint64(binary.LittleEndian.Uint16(b)), 0xfd
-		}
-	case 0xfe:
-		if b := r.take(4); b != nil {
-			n, least = uint64(binary.LittleEndian.Uint32(b)), 1<<16
-		}
-	case 0xff:
-		if b := r.take(8); b != nil {
-			n, least = binary.LittleEndian.Uint64(b), 1<<32
-		}
-	default:
-		return uint64(first[0])
-	}
-	if n < least {
-		r.fail("a size is not in its shortest form")
-	}
-	return n
 }
 
 // packetCoins are the inputs of a packet with their previous outputs.

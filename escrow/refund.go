@@ -14,7 +14,8 @@ import (
 // The transaction has locktime T and one output, and is signed. Nodes take it once their tip is T,
 // see [Contract.RefundDue].
 func Refund(c *Contract, funding wire.OutPoint, payTo protocol.Script, feerate Feerate, key *btcec.PrivateKey) (*Tx, error) {
-	t, err := c.spendEscrow(funding, sequenceLocktime, c.Expiry)
+	// Every sequence but the last one leaves the locktime in force; this one also lets a dearer refund replace it (BIP125).
+	t, err := c.spendEscrow(funding, sequenceReplaceable, c.Expiry)
 	if err != nil {
 		return nil, err
 	}

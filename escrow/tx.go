@@ -14,7 +14,6 @@ import (
 // Sequences of inputs. All of them opt into replacement (BIP125) and leave the locktime in force.
 const (
 	sequenceReplaceable uint32 = wire.MaxTxInSequenceNum - 2 // fffffffd
-	sequenceLocktime    uint32 = wire.MaxTxInSequenceNum - 1 // fffffffe, the refund
 	sequenceOneBlock    uint32 = 1                           // BIP68: one block after the previous output
 )
 
@@ -100,15 +99,45 @@ func DecodeTx(raw protocol.RawTx) (*wire.MsgTx, error) {
 	if len(raw) > protocol.MaxContractTx {
 		return nil, protocol.Errorf(protocol.CodeTooLarge, "a transaction has at most %d bytes", protocol.MaxContractTx)
 	}
+	if !walkTx(raw) {
+		return nil, protocol.Errorf(protocol.CodeMalformed, "not a transaction: it ends early or late, or a count in it cannot be")
+	}
 	var tx wire.MsgTx
-	r := bytes.NewReader(raw)
-	if err := tx.Deserialize(r); err != nil {
+	if err := tx.Deserialize(bytes.NewReader(raw)); err != nil {
 		return nil, protocol.Errorf(protocol.CodeMalformed, "not a transaction: %v", err)
 	}
-	if r.Len() > 0 {
-		return nil, protocol.Errorf(protocol.CodeMalformed, "%d bytes after the transaction", r.Len())
-	}
 	return &tx, nil
+}
+
+// walkTx tells whether the counts of a serialized transaction (BIP144) are true of its bytes. The
+// library makes room for as many inputs as a transaction claims before it looks for them.
+func walkTx(raw []byte) bool {
+	r := byteReader{rest: raw}
+	r.take(4)
+	witness := len(r.rest) > 1 && r.rest[0] == 0 && r.rest[1] == 1
+	if witness {
+		r.take(2)
+	}
+	inputs := r.count()
+	for range inputs {
+		r.take(36)
+		r.bytes()
+		r.take(4)
+	}
+	for range r.count() {
+		r.take(8)
+		r.bytes()
+	}
+	for range inputs {
+		if !witness {
+			break
+		}
+		for range r.count() {
+			r.bytes()
+		}
+	}
+	r.take(4)
+	return r.err == nil && len(r.rest) == 0
 }
 
 // spend starts a transaction whose first input spends an output.

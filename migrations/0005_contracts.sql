@@ -5,11 +5,17 @@
 CREATE TABLE contract_work (
     only_row     boolean PRIMARY KEY DEFAULT true CHECK (only_row),
     holder       bytea,                     -- drawn by a process when it starts
-    until        bigint NOT NULL DEFAULT 0, -- ms; anybody may take it afterwards
-    payout       bytea,                     -- script of the wallet that the next contract pays the relay to
-    payout_used  boolean NOT NULL DEFAULT false -- a contract was signed with it: time for another
+    until        bigint NOT NULL DEFAULT 0  -- ms; anybody may take it afterwards
 ) WITH (fillfactor = 10); -- one hot row
 INSERT INTO contract_work DEFAULT VALUES;
+
+-- The script of the wallet that the next contract pays the relay to: the same for all who ask, until one has signed. Apart from the
+-- lease, which is locked before contracts, and this after them.
+CREATE TABLE contract_payout (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    script   bytea   NOT NULL,
+    used     boolean NOT NULL -- time for another
+);
 
 -- The newest blocks of the chain that contracts were brought up to, without gaps. A reorganization is followed back
 -- as far as they go.
@@ -153,4 +159,4 @@ CREATE INDEX contract_transactions_height ON contract_transactions (height) WHER
 
 -- +goose Down
 DROP TABLE contract_transactions, contract_spends, contract_watches, contract_coins, contract_payments, contracts,
-    contract_openings, contract_announcements, contract_blocks, contract_work;
+    contract_openings, contract_announcements, contract_blocks, contract_payout, contract_work;

@@ -35,7 +35,7 @@ func (s *Seed) Sealing(n uint32) (SealingSeed, error) {
 }
 
 // Bitcoin derives the extended private key of the branch that belongs to the
-// wallet, m/29293'/2'. It carries mainnet's version bytes (xprv); a wallet for
+// wallet and the contracts, m/29293'/2'. It carries mainnet's version bytes (xprv); a wallet for
 // another network calls its SetNet and derives a hardened child of its own for
 // each network, so that no two networks share keys. The caller calls its Zero.
 func (s *Seed) Bitcoin() (*hdkeychain.ExtendedKey, error) {

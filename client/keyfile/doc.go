@@ -12,7 +12,11 @@
 //
 //	m/29293'/0'/0'   identity: the 32-byte secp256k1 scalar (BIP340 signing)
 //	m/29293'/1'/n'   sealing key n: its 32-byte private key is the X-Wing seed
-//	m/29293'/2'      bitcoin: the extended private key, for the wallet
+//	m/29293'/2'      bitcoin: the extended private key, for wallet and contracts
+//
+// Below the bitcoin branch each network has a branch of its own, 0' mainnet, 1' testnet4, 2' signet, 3' regtest, and in it
+// 0' is the root of the wallet and 1'/a'/b' the key of a contract, a and b from the contract's id: package escrow derives
+// them (DeriveWallet, DeriveKey), so that the words and a contract's id restore its key. A relay's seed is used alike.
 //
 // Every step is hardened, so no public key and no leaked child tells anything
 // about a sibling or a parent. Derivation is the standard one of BIP32, with

@@ -2,10 +2,14 @@ package main
 
 import (
 	"errors"
+	"fmt"
 
 	"relaymarket/client"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
+	"relaymarket/escrow/chain"
+	"relaymarket/escrow/userside"
+	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -29,6 +33,16 @@ func adviceTable() []struct {
 		{keyfile.ErrTruncated, "Restore from the 24 words: relay --dir NEW-FOLDER init --restore"},
 		{keyagent.ErrUnsupported, "Use --passphrase-file or RELAY_PASSPHRASE instead."},
 		{client.ErrNoRelays, "Run: relay relays add ADDRESS"},
+		{userside.ErrNoNode, "Run: relay wallet connect URL   (see relay wallet connect --help)"},
+		{userside.ErrNone, "You have no contract. Run: relay contract open ADDRESS --deposit SATOSHI"},
+		{userside.ErrNoContract, "See: relay contract list --all"},
+		{userside.ErrCushion, "Check the usage; then say with --accept SATOSHI what is right, or raise the --cushion."},
+		{userside.ErrOwner, "The contracts in this folder or file are another key's: choose another folder with --dir."},
+		{wallet.ErrFunds, "See: relay wallet balance   and pay to: relay wallet address"},
+		{wallet.ErrInUse, "Another relay command has the wallet open: wait until it is done."},
+		{chain.ErrUnreachable, "Is the Bitcoin node running? Its settings: relay wallet connect --help"},
+		{chain.ErrNetwork, "Connect to the right one: relay wallet connect --help"},
+		{protocol.CodePaymentDue, "See what the relay asks for: relay contract list   and pay it: relay contract pay CONTRACT"},
 		{protocol.CodeNoAccount, "When the operator has granted your key, run this again."},
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},
@@ -44,6 +58,9 @@ func adviceTable() []struct {
 }
 
 func advice(err error) string {
+	if next := offered(err); next != "" {
+		return next
+	}
 	for _, row := range adviceTable() {
 		if errors.Is(err, row.is) {
 			return row.next
@@ -51,3 +68,16 @@ func advice(err error) string {
 	}
 	return ""
 }
+
+// offered is how to open a contract with a relay that refused for want of one.
+func offered(err error) string {
+	var refusal *client.RelayError
+	if !errors.As(err, &refusal) || refusal.Code != protocol.CodeNoAccount || refusal.Offer == nil || refusal.Offer.Contracts == nil {
+		return ""
+	}
+	least := max(refusal.Offer.Contracts.MinPrepay, suggestedDeposit)
+	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", refusal.Address, int64(least))
+}
+
+// suggestedDeposit is a deposit beside which the fees of a contract are small.
+const suggestedDeposit = 100_000

@@ -91,15 +91,19 @@ func (p *program) inbox(ctx context.Context, offline, all bool, limit int) error
 	if limit < 0 {
 		return usagef("--limit is 0 or more")
 	}
-	openClient := p.openKeys
+	openClient := p.openWatching
 	if offline {
-		openClient = p.open
+		openClient = func(ctx context.Context) (*client.Client, *money, error) {
+			c, err := p.open(ctx)
+			return c, nil, err
+		}
 	}
-	c, err := openClient(ctx)
+	c, contracts, err := openClient(ctx)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer endWatching(c, contracts)
+	defer p.glance(ctx, contracts)
 	result := &client.SyncResult{}
 	if !offline {
 		limited, cancel := context.WithTimeout(ctx, 10*time.Minute)

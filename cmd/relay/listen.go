@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"relaymarket/client"
 )
@@ -16,11 +17,11 @@ func (p *program) listenCommand() *cobra.Command {
 {"message": …}, and so is each change of a relay's state, {"relay": …}. End it with Ctrl-C.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
-			c, err := p.openKeys(ctx)
+			c, m, err := p.openWatching(ctx)
 			if err != nil {
 				return err
 			}
-			defer c.Close()
+			defer endWatching(c, m)
 			friends, err := c.Friends(ctx)
 			if err != nil {
 				return err
@@ -28,13 +29,23 @@ func (p *program) listenCommand() *cobra.Command {
 			if len(friends) == 0 && !p.json {
 				p.complain("You have no friends here yet; those you add now are listened to at once.\n")
 			}
-			err = c.Listen(ctx, func(e client.Event) error { return p.showEvent(ctx, c, e) })
+			err = p.listen(ctx, c, m)
 			if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 				return nil // ended by the user
 			}
 			return err
 		},
 	}
+}
+
+// listen shows messages, and looks after contracts on the side.
+func (p *program) listen(ctx context.Context, c *client.Client, m *money) error {
+	group, work := errgroup.WithContext(ctx)
+	group.Go(func() error { return c.Listen(work, func(e client.Event) error { return p.showEvent(work, c, e) }) })
+	if m != nil {
+		group.Go(func() error { return p.watch(work, m.manager) })
+	}
+	return group.Wait()
 }
 
 func (p *program) showEvent(ctx context.Context, c *client.Client, e client.Event) error {

@@ -95,11 +95,12 @@ func (p *program) send(ctx context.Context, friend, text string, o client.SendOp
 	if err != nil {
 		return err
 	}
-	c, err := p.openKeys(ctx)
+	c, contracts, err := p.openWatching(ctx)
 	if err != nil {
 		return err
 	}
-	defer c.Close()
+	defer endWatching(c, contracts)
+	defer p.glance(ctx, contracts)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	done := p.busy("sending")

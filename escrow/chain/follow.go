@@ -35,8 +35,8 @@ type Event struct {
 // its last one, in the same database transaction as what follows from it; then it asks again. So a follower can die at
 // any instant and go on.
 //
-// Errors: ErrUpToDate at the tip; ErrBehind while the node has fewer blocks than known, as after its data were lost
-// (a chain is replaced by a longer one, so nothing is taken back before that is there); ErrTooDeep when the only known
+// Errors: ErrUpToDate at the tip; ErrBehind while the node has fewer blocks than known, as after its data were lost,
+// and with btcd for a moment in the middle of a reorganization (a chain is replaced by a longer one, so nothing is taken back before that is there); ErrTooDeep when the only known
 // block is off the chain; ErrUnreachable. A follower that begins anew takes [Client.Tip] or [Client.BlockAt] as its first
 // known block.
 func (c *Client) Next(ctx context.Context, recent []BlockID) (Event, error) {

@@ -15,6 +15,8 @@ type follower struct {
 	c      *chain.Client
 	recent []chain.BlockID
 	back   int // blocks disconnected
+	// patient asks again while the node is in the middle of a reorganization.
+	patient bool
 }
 
 // catchUp follows to the tip and checks every step.
@@ -24,6 +26,9 @@ func (f *follower) catchUp() {
 		event, err := f.c.Next(f.t.Context(), f.recent)
 		if errors.Is(err, chain.ErrUpToDate) {
 			return
+		}
+		if f.patient && errors.Is(err, chain.ErrBehind) {
+			continue
 		}
 		if err != nil {
 			f.t.Fatal(err)
@@ -131,5 +136,37 @@ func TestFollowThroughRestart(t *testing.T) {
 	f.check()
 	if f.back != 3 {
 		t.Errorf("%d blocks taken back", f.back)
+	}
+}
+
+// The chain changes while it is followed.
+func TestFollowWhileItChanges(t *testing.T) {
+	n := regtest.Start(t, regtest.Plain)
+	f := follow(t, client(t, n), 10)
+	f.patient = true
+	done := make(chan error, 1)
+	go func() {
+		for i := range 60 {
+			if _, err := n.Node.Reorg(1 + i%4); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	for changing := true; changing; {
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			changing = false
+		default:
+		}
+		f.catchUp()
+	}
+	f.check()
+	if f.back == 0 {
+		t.Error("no reorganization was seen: nothing was tested")
 	}
 }

@@ -115,8 +115,7 @@ func (c *Client) Broadcast(ctx context.Context, tx *wire.MsgTx) error {
 		return err
 	}
 	// It may be refused because it is there already, in words that differ by node and by where it is.
-	_, known := c.Transaction(ctx, tx.TxHash())
-	if known == nil || !errors.Is(known, ErrNotFound) {
+	if _, known := c.Transaction(ctx, tx.TxHash()); !errors.Is(known, ErrNotFound) {
 		return known
 	}
 	return fmt.Errorf("transaction %v: %w: %w", tx.TxHash(), c.classify(ctx, tx, refusal), err)

@@ -9,6 +9,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/ledger"
+	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -18,18 +19,21 @@ const batch = 200
 // advanceAll looks at every contract for which something is due at this height, each in a transaction of its own.
 func (m *Manager) advanceAll(ctx context.Context, height uint32) error {
 	rates := &rates{m: m}
+	var faults []error
 	for after := []byte(nil); ; {
 		ids, err := m.due(ctx, height, after)
 		if err != nil || len(ids) == 0 {
-			return err
+			return errors.Join(append(faults, err)...)
 		}
 		for _, id := range ids {
-			if err := m.advance(ctx, id, rates); err != nil {
+			if err := m.advance(ctx, id, rates); fatal(ctx, err) {
 				return err
+			} else if err != nil {
+				faults = append(faults, err) // one contract's trouble is not the others'
 			}
 		}
 		if len(ids) < batch {
-			return nil
+			return errors.Join(faults...)
 		}
 		last := ids[len(ids)-1]
 		after = last[:]
@@ -92,6 +96,9 @@ type advancing struct {
 
 // run takes the events that follow from facts and decisions, one after the other, until none follows.
 func (a *advancing) run() error {
+	if err := a.learn(); err != nil {
+		return err
+	}
 	for {
 		event, ok := a.next()
 		if !ok {
@@ -114,6 +121,18 @@ func (a *advancing) run() error {
 		return err
 	}
 	return a.want()
+}
+
+// learn takes the state of a settlement on the chain if it is higher than the one held: this relay made it before its
+// database was set back to an older copy.
+func (a *advancing) learn() error {
+	r, s := a.r, a.f.spent
+	if s == nil || s.state == nil || s.amount <= r.held.Amount || escrow.VerifyState(&r.terms, r.outpoint(), s.amount, s.state) != nil {
+		return nil
+	}
+	a.m.log.Warn("the chain has a higher state than this database: it was set back", "contract", r.terms.ID.Short(), "held", r.held.Amount, "settled", s.amount)
+	r.held.Amount, r.held.Signature = s.amount, s.state
+	return r.saveHeld(a.ctx, a.tx)
 }
 
 // next is the event that is due, if there is one.
@@ -232,8 +251,8 @@ func (a *advancing) takeOver() error {
 	if err != nil {
 		return err
 	}
-	if old.finalOwed != nil {
-		return nil // it took over before, and the block came again
+	if has, err := a.hasAccount(a.r); has || err != nil {
+		return err // it took over before, and the block came again
 	}
 	taken, err := ledger.MsatOf(*a.r.renewsPaid - old.terms.OpeningPrice)
 	if err != nil {
@@ -256,19 +275,8 @@ func (a *advancing) abandon() error {
 	if err != nil {
 		return err
 	}
-	if old.finalOwed != nil && (old.state == escrow.Renewing || old.state == escrow.Settling) && !old.settle {
-		taken, err := ledger.MsatOf(*r.renewsPaid - old.terms.OpeningPrice)
-		if err != nil {
-			return err
-		}
-		if err := a.m.takeOver(a.ctx, a.tx, r, old, -taken); err != nil {
-			return err
-		}
-	}
-	if old.state == escrow.Settling {
-		if err := a.m.move(a.ctx, a.tx, old, escrow.RenewalReorged); err != nil {
-			return err
-		}
+	if err := a.giveBack(old); err != nil {
+		return err
 	}
 	if old.state == escrow.Renewing {
 		if err := a.m.move(a.ctx, a.tx, old, escrow.RenewalEnded); err != nil {
@@ -283,6 +291,37 @@ func (a *advancing) abandon() error {
 		return a.m.setFinal(a.ctx, a.tx, r, &zero)
 	}
 	return nil
+}
+
+// giveBack returns the account to the contract that this one was to renew, if it had it.
+func (a *advancing) giveBack(old *record) error {
+	r := a.r
+	if has, err := a.hasAccount(r); !has || err != nil {
+		return err
+	}
+	taken, err := ledger.MsatOf(*r.renewsPaid - old.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	if err := a.m.takeOver(a.ctx, a.tx, r, old, -taken); err != nil {
+		return err
+	}
+	if old.settle || old.terms.SettlementDue(a.f.tip) {
+		return a.m.stop(a.ctx, a.tx, old) // it is settled by itself
+	}
+	if old.state == escrow.Settling {
+		return a.m.move(a.ctx, a.tx, old, escrow.RenewalReorged)
+	}
+	return nil
+}
+
+// hasAccount tells whether the payer's account is under this contract.
+func (a *advancing) hasAccount(r *record) (bool, error) {
+	_, err := a.m.books.Owed(a.ctx, a.tx, r.terms.User, r.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 func (a *advancing) touch(id escrow.ID) error {

@@ -18,13 +18,11 @@ import (
 // half-opened ones use up nothing.
 func (m *Manager) payout(ctx context.Context) (protocol.Script, error) {
 	var script []byte
-	if err := m.db.Pool().QueryRow(ctx, `SELECT payout FROM contract_work`).Scan(&script); err != nil {
-		return nil, wrap(err, "read the payout script")
-	}
-	if script == nil {
+	err := m.db.Pool().QueryRow(ctx, `SELECT script FROM contract_payout`).Scan(&script)
+	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, protocol.Errorf(protocol.CodeNoCoins, "this relay's wallet is not ready: try again in a minute")
 	}
-	return script, nil
+	return script, wrap(err, "read the payout script")
 }
 
 // addRelayPart gives the funding the relay's coin, if it needs one, and its output, and answers the coin's key. A coin is
@@ -120,8 +118,10 @@ const keptFor = 24 * time.Hour
 
 // keepCoins has the wallet spend for nothing else what contracts were given, and gives back what they cannot use any more.
 func (m *Manager) keepCoins(ctx context.Context) error {
-	rows, err := m.db.Pool().Query(ctx, `SELECT k.contract, array_agg(k.outpoint), c.state FROM contract_coins k
-		JOIN contracts c ON c.id = k.contract GROUP BY k.contract, c.state`)
+	// Once the funding is in a block there is nothing to keep.
+	rows, err := m.db.Pool().Query(ctx, `SELECT k.contract, array_agg(k.outpoint), c.state FROM contract_coins k JOIN contracts c ON c.id = k.contract
+		WHERE NOT EXISTS (SELECT 1 FROM contract_transactions t WHERE t.txid = c.funding AND t.height IS NOT NULL) OR c.state = $1
+		GROUP BY k.contract, c.state`, string(escrow.Archived))
 	if err != nil {
 		return wrap(err, "read the coins of contracts")
 	}
@@ -167,9 +167,9 @@ func (m *Manager) releaseCoins(ctx context.Context, id escrow.ID) error {
 
 // freshPayout replaces the payout script when a contract was signed with it.
 func (m *Manager) freshPayout(ctx context.Context) error {
-	var wanted bool
-	err := m.db.Pool().QueryRow(ctx, `SELECT payout IS NULL OR payout_used FROM contract_work`).Scan(&wanted)
-	if err != nil || !wanted {
+	var fits bool
+	err := m.db.Pool().QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM contract_payout WHERE NOT used)`).Scan(&fits)
+	if err != nil || fits {
 		return wrap(err, "read the payout script")
 	}
 	script, err := m.cfg.Wallet.NewScript(ctx, wallet.P2TR)
@@ -177,7 +177,7 @@ func (m *Manager) freshPayout(ctx context.Context) error {
 		return wrap(err, "draw a payout script")
 	}
 	return wrap(m.workTx(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `UPDATE contract_work SET payout = $1, payout_used = false`, []byte(script))
+		_, err := tx.Exec(ctx, `INSERT INTO contract_payout (script, used) VALUES ($1, false) ON CONFLICT (only_row) DO UPDATE SET script = $1, used = false`, []byte(script))
 		return err
 	}), "store the payout script")
 }

@@ -25,7 +25,8 @@ type spend struct {
 	kind   string
 	txid   chainhash.Hash
 	height int32
-	amount btcutil.Amount // A of a settlement
+	amount btcutil.Amount             // A of a settlement
+	state  protocol.ContractSignature // the user's signature of it
 }
 
 // confirmations of a block at a height, itself included; 0 for none.
@@ -84,5 +85,8 @@ func (s *spend) identify(r *record, raw []byte) error {
 	}
 	what, _ := escrow.Identify(&r.terms, r.outpoint(), t)
 	s.kind, s.amount = what.Kind, what.Amount
+	if witness := t.TxIn[what.Input].Witness; s.kind == protocol.TxSettlement && len(witness) == 3 {
+		s.state = witness[1]
+	}
 	return nil
 }

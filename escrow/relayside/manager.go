@@ -99,6 +99,7 @@ type Limits struct {
 	Lease           time.Duration // how long a silent worker keeps the work from others: 15 s
 	Resend          time.Duration // how often a transaction that is in no block is sent again: 60 s
 	BidBlocks       int           // target of the first bid of a settlement: 6 blocks
+	Wallet          time.Duration // how often the wallet's coins are read when there is no new block: 10 s
 }
 
 func (l Limits) withDefaults() Limits {
@@ -111,6 +112,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Lease, 15*time.Second)
 	fill(&l.Resend, time.Minute)
 	fill(&l.BidBlocks, 6)
+	fill(&l.Wallet, 10*time.Second)
 	return l
 }
 

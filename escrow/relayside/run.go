@@ -6,9 +6,6 @@ import (
 	"time"
 )
 
-// walletEvery is how often the wallet's coins are read when nothing happens.
-const walletEvery = 10 * time.Second
-
 // Run does the work that nobody asks for until ctx is done: it follows the chain, moves contracts on, signs fundings, sends
 // and bids, and sweeps. Several processes may run it; one works at a time, and another takes over when it falls silent.
 // A Bitcoin node or database that is away is waited for. Without a wallet it only waits for the end.
@@ -55,7 +52,7 @@ func (w *work) once(ctx context.Context) error {
 		return err
 	}
 	followed := m.follow(ctx)
-	if errors.Is(followed, errNotMine) || errors.Is(followed, errCrash) {
+	if fatal(ctx, followed) {
 		return followed
 	}
 	height, err := tip(ctx, m.db.Pool())
@@ -63,19 +60,30 @@ func (w *work) once(ctx context.Context) error {
 		return err
 	}
 	read := w.readWallet(ctx, height)
-	if err := m.advanceAll(ctx, height); err != nil {
-		return err
+	faults := []error{followed, read}
+	for _, step := range []func() error{
+		func() error { return m.advanceAll(ctx, height) },
+		func() error { return m.signFundings(ctx, height) },
+		func() error { return m.sendAll(ctx) },
+		func() error { return m.sweep(ctx) },
+	} {
+		err := step()
+		if fatal(ctx, err) {
+			return err
+		}
+		faults = append(faults, err)
 	}
-	if err := m.signFundings(ctx); err != nil {
-		return err
-	}
-	sent := m.sendAll(ctx)
-	return errors.Join(followed, read, sent, m.sweep(ctx))
+	return errors.Join(faults...)
+}
+
+// fatal tells of an error whether the round is over: the work is another's, or this process ends.
+func fatal(ctx context.Context, err error) bool {
+	return err != nil && (errors.Is(err, errNotMine) || errors.Is(err, errCrash) || ctx.Err() != nil)
 }
 
 // readWallet looks at the wallet after each block, and now and then.
 func (w *work) readWallet(ctx context.Context, height uint32) error {
-	if now := w.m.clock(); height == w.height && now.Sub(w.walleted).Abs() < walletEvery {
+	if now := w.m.clock(); height == w.height && now.Sub(w.walleted).Abs() < w.m.limits.Wallet {
 		return w.m.freshPayout(ctx)
 	} else if err := w.m.tellWallet(ctx); err != nil {
 		return err

@@ -6,10 +6,12 @@ import (
 
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
+	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -20,6 +22,7 @@ type outgoing struct {
 	TxID     []byte
 	Contract []byte
 	Tx       []byte
+	Told     string
 }
 
 // sendAll sends what is wanted and in no block: what was never tried, and again what was tried a while ago, for nodes forget
@@ -48,7 +51,7 @@ func (m *Manager) sendStored(ctx context.Context, id escrow.ID) error {
 }
 
 func (m *Manager) send(ctx context.Context, which string, arg any) (int, error) {
-	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx FROM contract_transactions
+	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx, told FROM contract_transactions
 		WHERE wanted AND height IS NULL AND `+which+` ORDER BY sent, made LIMIT $2`, arg, sendBatch)
 	if err != nil {
 		return 0, wrap(err, "read what is to be sent")
@@ -76,7 +79,9 @@ func (m *Manager) sendOne(ctx context.Context, o outgoing) error {
 	case errors.Is(err, chain.ErrUnreachable) || ctx.Err() != nil:
 		return err
 	default:
-		told = err.Error()
+		if told = err.Error(); told == o.Told {
+			break
+		}
 		m.log.Warn("the Bitcoin node does not take a transaction", "contract", escrow.ID(o.Contract).Short(), "txid", t.TxHash(), "err", err)
 	}
 	if err := m.reached("sent"); err != nil {
@@ -87,7 +92,7 @@ func (m *Manager) sendOne(ctx context.Context, o outgoing) error {
 }
 
 // signFundings has the wallet sign the fundings that spend its coins. State 0 is on disk since the contract is.
-func (m *Manager) signFundings(ctx context.Context) error {
+func (m *Manager) signFundings(ctx context.Context, height uint32) error {
 	rows, err := m.db.Pool().Query(ctx, `SELECT c.id, c.request, c.psbt FROM contracts c
 		WHERE c.look_at IS NOT NULL AND c.state = $1 AND NOT EXISTS (SELECT 1 FROM contract_transactions t WHERE t.txid = c.funding)`, string(escrow.FundingSent))
 	if err != nil {
@@ -101,17 +106,49 @@ func (m *Manager) signFundings(ctx context.Context) error {
 	if err != nil {
 		return wrap(err, "look for fundings to sign")
 	}
+	var faults []error
 	for _, u := range all {
-		if err := m.signFunding(ctx, escrow.ID(u.ID), u.Request, protocol.PSBT(u.PSBT)); err != nil {
-			return wrap(err, "sign the funding of contract %s", escrow.ID(u.ID).Short())
+		id := escrow.ID(u.ID)
+		err := m.signFunding(ctx, id, height, u.Request, protocol.PSBT(u.PSBT))
+		switch {
+		case fatal(ctx, err):
+			return err
+		case errors.Is(err, wallet.ErrSpent), errors.Is(err, protocol.CodeContractExpiry):
+			m.log.Warn("a contract is given up before its funding was signed", "contract", id.Short(), "err", err)
+			err = m.giveUp(ctx, id)
 		}
+		faults = append(faults, wrap(err, "sign the funding of contract %s", id.Short()))
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
-func (m *Manager) signFunding(ctx context.Context, id escrow.ID, request []byte, signed protocol.PSBT) error {
+// giveUp ends a contract whose funding the relay has not signed and never will: without that the funding cannot happen, as if
+// an input were spent.
+func (m *Manager) giveUp(ctx context.Context, id escrow.ID) error {
+	return m.workTx(ctx, func(tx pgx.Tx) error {
+		r, err := lock(ctx, tx, id)
+		if err != nil {
+			return err
+		}
+		f, err := readFacts(ctx, tx, r)
+		if err != nil {
+			return err
+		}
+		if err := m.move(ctx, tx, r, escrow.InputSpent); err != nil {
+			return err
+		}
+		a := &advancing{m: m, ctx: ctx, tx: tx, r: r, f: f}
+		return a.abandon()
+	})
+}
+
+func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, request []byte, signed protocol.PSBT) error {
 	r, err := read(ctx, m.db.Pool(), id)
 	if err != nil {
+		return err
+	}
+	// The work may have been away for long since the user signed.
+	if err := escrow.CheckExpiry(r.terms.Expiry, height); err != nil {
 		return err
 	}
 	o := &opening{terms: r.terms, psbt: signed, renewsPaid: r.renewsPaid}
@@ -123,7 +160,11 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, request []byte,
 		return err
 	}
 	key := id.String()
-	if err := m.keepCoins(ctx); err != nil {
+	coins := make([]wire.OutPoint, 0, len(o.funding.Relay.Coins))
+	for _, coin := range o.funding.Relay.Coins {
+		coins = append(coins, coin.OutPoint)
+	}
+	if err := m.cfg.Wallet.Keep(ctx, key, coins, keptFor); err != nil {
 		return err
 	}
 	if err := m.cfg.Wallet.SignFunding(ctx, key, packet); err != nil {

@@ -171,7 +171,7 @@ func (m *Manager) insertContract(ctx context.Context, tx pgx.Tx, n *newContract)
 	if _, err := tx.Exec(ctx, `DELETE FROM contract_openings WHERE id = $1`, n.terms.ID[:]); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(ctx, `UPDATE contract_work SET payout_used = true WHERE payout = $1`, []byte(n.terms.RelayScript)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE contract_payout SET used = true WHERE script = $1`, []byte(n.terms.RelayScript)); err != nil {
 		return err
 	}
 	if len(n.funding.Relay.Coins) > 0 {
@@ -221,7 +221,7 @@ func (n *newContract) watch(ctx context.Context, tx pgx.Tx) error {
 		inputs = append(inputs, outpointKey(r.Funding))
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO contract_watches (outpoint, contract, escrow)
-		SELECT o, $2, false FROM unnest($1::bytea[]) AS t (o) UNION ALL SELECT $3, $2, true`,
+		SELECT o, $2::bytea, false FROM unnest($1::bytea[]) AS t (o) UNION ALL SELECT $3::bytea, $2::bytea, true`,
 		inputs, n.terms.ID[:], outpointKey(n.record.outpoint()))
 	return err
 }

@@ -31,6 +31,9 @@ func (w *Wallet) Keep(_ context.Context, key string, coins []wire.OutPoint, dura
 			return err
 		}
 		now := w.cfg.Clock()
+		if err := all.prune(tx, now); err != nil {
+			return err
+		}
 		held := all.held(key, now)
 		var kept []escrow.Coin
 		for _, at := range coins {

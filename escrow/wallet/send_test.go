@@ -16,6 +16,8 @@ func TestSend(t *testing.T) {
 	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
+	twin := open(t, n, func(c *wallet.Config) { c.Lookahead = wallet.DefaultLookahead }) // on another machine, from the same words
+	twin.wants(6*bitcoin, 0)
 	q := open(t, n, func(c *wallet.Config) { c.Branch = branchOf(2) })
 	to := q.address(wallet.P2TR)
 	pay := wallet.SendRequest{Key: "rent", To: to, Amount: 2*bitcoin + bitcoin/2, Feerate: 3_000}
@@ -23,6 +25,11 @@ func TestSend(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if b := p.balance(); b.Confirmed != 3*bitcoin || b.Unconfirmed == 0 {
+		t.Errorf("%+v", b)
+	}
+	_, err = p.Fund(t.Context(), request("change", p.balance().Confirmed))
+	want(t, err, wallet.ErrFunds) // change that is in no block funds nothing
 	again, err := p.Send(t.Context(), pay)
 	if err != nil || again.TxHash() != tx.TxHash() {
 		t.Errorf("sent twice: %v", err)
@@ -58,6 +65,7 @@ func TestSend(t *testing.T) {
 	}
 	n.Mine(1)
 	p.wants(0, 0)
+	twin.wants(0, 0)
 	q.wants(pay.Amount+btcutil.Amount(all.TxOut[0].Value), 0)
 }
 

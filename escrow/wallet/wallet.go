@@ -68,12 +68,12 @@ type Config struct {
 	// Lookahead is how many unused addresses ahead of the last used one are looked for in blocks that are new since the wallet
 	// was last open; 0: DefaultLookahead, half a second of work. Fewer find fewer coins after a restore.
 	Lookahead uint32
-	// ScryptN is scrypt's cost for a new file; 0: btcwallet's 2^18, half a second to a second for each of two
-	// derivations at every Open. Less is for tests: [FastScryptN].
+	// ScryptN is scrypt's cost for a new file; 0: btcwallet's 2^18, half a second to a second for each of two derivations at
+	// every Open. A passphrase of 256 random bits needs none: [FastScryptN].
 	ScryptN int
 }
 
-// FastScryptN makes a file in no time and protects nothing. It is for tests.
+// FastScryptN derives in no time. It adds nothing to a passphrase: it is for those that nobody can guess, and for tests.
 const FastScryptN = 16
 
 // Wallet is an open wallet. It is safe for concurrent use.

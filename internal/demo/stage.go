@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"relaymarket/internal/regtest"
 )
 
 // stopPatience bounds how long a relay may take to finish what it accepted.
@@ -25,6 +27,7 @@ type stage struct {
 	relays   []*relay
 	people   []*person
 	liar     *liar
+	node     *regtest.Node // nil until money matters
 }
 
 func newStage(bin string) (*stage, error) {
@@ -47,6 +50,7 @@ func (s *stage) close() {
 		s.liar.close()
 	}
 	_ = s.stopRelays()
+	_ = s.endNode()
 	_ = os.RemoveAll(s.dir)
 }
 
@@ -70,25 +74,41 @@ func (s *stage) showLogs() {
 type relay struct {
 	stage     *stage
 	name, dir string
+	settings  []string // flags of relayd serve, with their values
 	url, key  string
+	operator  string // host:port, while it runs
 	cmd       *exec.Cmd
 	exited    chan error
 	log       bytes.Buffer
 }
 
+// newRelay makes a relay and starts it.
 func (s *stage) newRelay(ctx context.Context, name string) (*relay, error) {
+	r, err := s.addRelay(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.start(ctx, "127.0.0.1:0")
+}
+
+// addRelay makes a relay that does not run yet.
+func (s *stage) addRelay(ctx context.Context, name string) (*relay, error) {
 	r := &relay{stage: s, name: name, dir: filepath.Join(s.dir, name)}
 	if err := r.admin(ctx, "init"); err != nil {
 		return nil, err
 	}
 	s.relays = append(s.relays, r)
-	return r, r.start(ctx, "127.0.0.1:0")
+	return r, nil
+}
+
+// command is one of the operator's commands.
+func (r *relay) command(ctx context.Context, args ...string) *exec.Cmd {
+	return exec.CommandContext(ctx, filepath.Join(r.stage.bin, "relayd"), append(args, "--dir", r.dir)...)
 }
 
 // admin runs one of the operator's commands.
 func (r *relay) admin(ctx context.Context, args ...string) error {
-	cmd := exec.CommandContext(ctx, filepath.Join(r.stage.bin, "relayd"), append(args, "--dir", r.dir)...)
-	out, err := cmd.CombinedOutput()
+	out, err := r.command(ctx, args...).CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("relayd %s: %w\n%s", strings.Join(args, " "), err, out)
 	}
@@ -97,8 +117,8 @@ func (r *relay) admin(ctx context.Context, args ...string) error {
 
 // start runs relayd serve and waits for its line.
 func (r *relay) start(ctx context.Context, listen string) error {
-	cmd := exec.Command(filepath.Join(r.stage.bin, "relayd"), "serve", "--dir", r.dir,
-		"--listen", listen, "--operator-listen", "127.0.0.1:0", "--json")
+	args := append([]string{"serve", "--dir", r.dir, "--listen", listen, "--operator-listen", "127.0.0.1:0", "--json"}, r.settings...)
+	cmd := exec.Command(filepath.Join(r.stage.bin, "relayd"), args...)
 	cmd.Stderr = &r.log
 	// A demo that is interrupted ends its relays itself, in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -115,14 +135,14 @@ func (r *relay) start(ctx context.Context, listen string) error {
 	ready := make(chan error, 1)
 	go func() {
 		line, err := bufio.NewReader(out).ReadBytes('\n')
-		var said struct{ URL, Relay string }
+		var said struct{ URL, Relay, Operator string }
 		if err == nil {
 			err = json.Unmarshal(line, &said)
 		}
 		if err != nil {
 			err = fmt.Errorf("the relay %s did not start: %w", r.name, err)
 		} else {
-			r.url, r.key = said.URL, said.Relay
+			r.url, r.key, r.operator = said.URL, said.Relay, strings.TrimPrefix(said.Operator, "http://")
 		}
 		ready <- err
 		_, _ = io.Copy(io.Discard, out)

@@ -32,12 +32,14 @@ func tell(format string, args ...any) { fmt.Printf("   "+format+"\n", args...) }
 type cast struct {
 	north, south *relay
 	alice, bob   *person
+	money        money
 }
 
 func story(ctx context.Context, s *stage) error {
 	c := &cast{}
 	for _, step := range []func(context.Context, *stage, *cast) error{
 		relaysStart, peopleMeet, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aStranger, aLiar, theDeadReturn,
+		aPaidRelay, aPurse, aContract, paysAndCloses, theInnVanishes, theBooks,
 	} {
 		if err := step(ctx, s, c); err != nil {
 			return err

@@ -6,12 +6,9 @@ import (
 	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
-	"go.uber.org/goleak"
 
 	"relaymarket/internal/regtest"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func someAddress(t *testing.T, b byte) address.Address {
 	t.Helper()

@@ -142,19 +142,17 @@ func WithWallet(ctx context.Context, b Bitcoin, log *slog.Logger, do func(contex
 
 // WithContracts runs an administrative command on the relay's contracts, while the relay serves or not. What it asks
 // for is done by the relay that keeps the wallet.
-func WithContracts(ctx context.Context, d Database, relay protocol.PublicKey, b Bitcoin, log *slog.Logger, do func(context.Context, *relayside.Manager) error) error {
+func WithContracts(ctx context.Context, d Database, relay *protocol.PrivateKey, b Bitcoin, log *slog.Logger, do func(context.Context, *relayside.Manager) error) error {
 	b.Wallet = ""
 	return d.withShared(ctx, func(s *store) error {
 		opened, err := b.open(log, time.Now)
 		if err != nil {
 			return err
 		}
-		c := relayside.Config{DB: s.db, Books: books.New(books.Config{DB: s.db, Clock: time.Now}), Chain: opened.chain, Relay: relay,
-			Network: b.Node.Network, Clock: time.Now, Logger: log}
-		m, err := relayside.New(c)
-		if err != nil {
+		accounts := books.New(books.Config{DB: s.db, Clock: time.Now})
+		if err := opened.manage(Config{Key: relay, Bitcoin: b, Clock: time.Now, Logger: log}, s, accounts); err != nil {
 			return err
 		}
-		return do(ctx, m)
+		return do(ctx, opened.manager)
 	})
 }

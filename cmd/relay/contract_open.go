@@ -1,0 +1,399 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/btcsuite/btcd/address/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/spf13/cobra"
+
+	"relaymarket/escrow"
+	"relaymarket/escrow/userside"
+	"relaymarket/protocol"
+)
+
+// openOptions are what is typed to open or renew a contract.
+type openOptions struct {
+	deposit, feerate, cushion string
+	days                      int
+	writers                   []string
+	id, payout                string
+	psbtIn, psbtOut           string
+	yes, fileOnly             bool
+	wait                      int64
+}
+
+func (o *openOptions) flags(cmd *cobra.Command) {
+	f := cmd.Flags()
+	f.StringVar(&o.deposit, "deposit", "", "satoshi to lock")
+	f.IntVar(&o.days, "days", 30, "for how many days, 6 to 182")
+	f.StringVar(&o.feerate, "feerate", "", "satoshi per vB of the funding; else as your node estimates")
+	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the relay's credit limit")
+	f.StringVar(&o.payout, "payout", "", "address that your money goes to in the end; else a new one of the wallet")
+	f.StringVar(&o.psbtIn, "psbt-in", "", "PSBT of your own wallet with the coins to lock; the funding is then signed there")
+	f.StringVar(&o.psbtOut, "psbt-out", "", "file for the funding, to be signed by your own wallet")
+	f.BoolVar(&o.fileOnly, "backup-file-only", false, "do not leave a sealed backup on another relay")
+	f.Int64Var(&o.wait, "wait", 1, "confirmations to wait for; 0 does not wait")
+	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	cmd.MarkFlagsRequiredTogether("psbt-in", "psbt-out")
+}
+
+func (p *program) contractOpenCommand() *cobra.Command {
+	var o openOptions
+	cmd := &cobra.Command{
+		Use: "open ADDRESS", Short: "Lock a deposit with a relay, and use it", Args: oneArg("the relay's address"),
+		Long: `Tells what a contract with the relay costs, what it locks until when, and what you can lose; asks; and then opens it.
+When the funding has a confirmation, the relay takes what you write, and is added to your relays. Ctrl-C is safe at any time:
+relay contract resume goes on.
+
+With --psbt-in the coins are those of your own wallet. Have it make a PSBT, unsigned, with native SegWit inputs and an output
+that goes back to it; what that output gets is set right here. The whole funding is written to --psbt-out: sign it there, and give it
+back with relay contract resume CONTRACT --psbt-in FILE.`,
+		Example: "  relay contract open relay.example --deposit 100000\n  relay contract open relay.example --deposit 250000 --days 90 --cushion 2000 --yes",
+		RunE:    func(cmd *cobra.Command, args []string) error { return p.openContract(cmd.Context(), args[0], nil, o) },
+	}
+	o.flags(cmd)
+	cmd.Flags().StringVar(&o.id, "id", "", "the contract's id, if writers have consented to it: 64 hex digits")
+	cmd.Flags().StringArrayVar(&o.writers, "writer", nil, "file with another key's consent that the contract pays for it (relay contract consent)")
+	_ = cmd.MarkFlagRequired("deposit")
+	return cmd
+}
+
+// openContract opens a contract, or one that renews another.
+func (p *program) openContract(ctx context.Context, typed string, renews *userside.Record, o openOptions) error {
+	w, err := o.wish()
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	m, err := p.openMoney(ctx, !o.fileOnly)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	var e *protocol.Envelope
+	if w.Address, e, _, err = m.client.Offer(ctx, typed); err != nil {
+		return err
+	}
+	w.Announcement = e
+	if renews != nil {
+		w.Renews = &renews.ID
+	}
+	var given string
+	if given, err = o.foreign(&w, m.settings.Network); err != nil {
+		return err
+	}
+	if len(w.Coins) == 0 || w.Payout == nil {
+		if err = m.openWallet(ctx); err != nil {
+			return err
+		}
+	}
+	err = p.draftAndOpen(ctx, m, w, o, given)
+	return err
+}
+
+// wish reads what can be read without a relay.
+func (o *openOptions) wish() (w userside.Wish, err error) {
+	if w.Deposit, err = parseSatoshi(o.deposit); err != nil {
+		return w, fmt.Errorf("--deposit: %w", err)
+	}
+	if w.Feerate, err = parseFeerate(o.feerate); err != nil {
+		return w, err
+	}
+	const blocksPerDay = 144
+	if o.days < 1 || o.days > int(escrow.MaxLifetime/blocksPerDay) {
+		return w, fmt.Errorf("--days is 6 to %d", escrow.MaxLifetime/blocksPerDay)
+	}
+	w.Lifetime = uint32(o.days) * blocksPerDay
+	if o.cushion != "" {
+		cushion, err := parseSatoshi(o.cushion)
+		if err != nil {
+			return w, fmt.Errorf("--cushion: %w", err)
+		}
+		w.Cushion = &cushion
+	}
+	if o.id != "" {
+		if err := w.ID.UnmarshalText([]byte(o.id)); err != nil {
+			return w, fmt.Errorf("--id: %w", err)
+		}
+	}
+	if o.wait < 0 {
+		return w, errors.New("--wait is 0 or more")
+	}
+	for _, file := range o.writers {
+		writer, err := readConsent(file)
+		if err != nil {
+			return w, err
+		}
+		w.Writers = append(w.Writers, writer)
+	}
+	return w, nil
+}
+
+func readConsent(file string) (w protocol.ContractWriter, err error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return w, err
+	}
+	e, err := protocol.ParseEnvelope(trimNewline(data))
+	if err != nil {
+		return w, fmt.Errorf("%s is not a consent: %w", file, err)
+	}
+	return protocol.ContractWriter{Key: e.From, Consent: e.Bytes()}, nil
+}
+
+// foreign takes coins, change and payout that are not our wallet's. It answers the PSBT as it was given.
+func (o *openOptions) foreign(w *userside.Wish, network protocol.Network) (given string, err error) {
+	if o.payout != "" {
+		if w.Payout, err = payoutScript(o.payout, network); err != nil {
+			return "", exitError{exitUsage, err}
+		}
+	}
+	if o.psbtIn == "" {
+		return "", nil
+	}
+	if given, err = readPSBT(o.psbtIn); err != nil {
+		return "", err
+	}
+	if w.Coins, w.Change, err = userside.ReadCoins(protocol.PSBT(given), w.Payout); err != nil {
+		return "", fmt.Errorf("%s: %w", o.psbtIn, err)
+	}
+	return given, nil
+}
+
+func payoutScript(typed string, network protocol.Network) (protocol.Script, error) {
+	params, err := escrow.Params(network)
+	if err != nil {
+		return nil, err
+	}
+	a, err := address.DecodeAddress(typed, params)
+	if err != nil || !a.IsForNet(params) {
+		return nil, fmt.Errorf("--payout %q is no address on %s", typed, network)
+	}
+	script, err := txscript.PayToAddrScript(a)
+	if err != nil {
+		return nil, err
+	}
+	return script, protocol.Script(script).Validate()
+}
+
+// readPSBT reads a PSBT, in base64 or binary.
+func readPSBT(file string) (string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, 4*protocol.MaxPSBTSize))
+	if err != nil {
+		return "", err
+	}
+	return asBase64(data), nil
+}
+
+// draftAndOpen tells what the contract means, asks, and brings it about.
+func (p *program) draftAndOpen(ctx context.Context, m *money, w userside.Wish, o openOptions, given string) error {
+	d, err := m.manager.Draft(ctx, w, m.purse())
+	if err != nil {
+		return err
+	}
+	if !p.json {
+		p.complain("%s", quoteText(d))
+	}
+	if err := p.confirm(o.yes, "Open this contract?"); err != nil {
+		return errors.Join(err, m.manager.Discard(ctx, d, m.purse()))
+	}
+	r, err := m.manager.Open(ctx, d)
+	if err != nil {
+		return errors.Join(err, m.manager.Discard(ctx, d, m.purse()))
+	}
+	return p.bringAbout(ctx, m, r, o, given)
+}
+
+// purse is the wallet as the manager wants it: an untyped nil if it is not open.
+func (m *money) purse() userside.Wallet {
+	if m.wallet == nil {
+		return nil
+	}
+	return m.wallet
+}
+
+// bringAbout advances a contract until it waits for the chain, for another wallet, or for nothing.
+func (p *program) bringAbout(ctx context.Context, m *money, r *userside.Record, o openOptions, given string) (err error) {
+	for r.Opening() {
+		p.progress(r)
+		if r.Foreign && r.Step == userside.StepKept {
+			return p.writeFunding(r, o.psbtOut, given)
+		}
+		id := r.ID
+		if r, err = m.manager.Advance(ctx, id, m.purse()); err != nil {
+			p.tell(ctx, m.store)
+			if r != nil && !r.Opening() {
+				return err
+			}
+			return fmt.Errorf("%w\nIt is not lost. Go on with: relay contract resume %s   or give it up: relay contract close %s", err, id.Short(), id.Short())
+		}
+	}
+	if r.Step != userside.StepTaken {
+		return fmt.Errorf("contract %s came to nothing: %s", r.ID.Short(), r.Fault)
+	}
+	if o.wait > 0 {
+		if r, err = p.awaitFunding(ctx, m, r, o.wait); err != nil {
+			return err
+		}
+	}
+	return p.opened(ctx, m, r)
+}
+
+// progress tells which step comes next.
+func (p *program) progress(r *userside.Record) {
+	if p.json {
+		return
+	}
+	switch r.Step {
+	case userside.StepDrawn:
+		p.complain("Contract %s: asking the relay …\n", r.ID.Short())
+	case userside.StepAnswered:
+		p.complain("Backing up what a refund needs …\n")
+	case userside.StepKept:
+		p.complain("Signing the funding …\n")
+	case userside.StepSigned:
+		p.complain("Giving the relay the signatures …\n")
+	}
+}
+
+// awaitFunding watches until the funding has so many confirmations.
+func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record, confirmations int64) (*userside.Record, error) {
+	if !p.json {
+		p.complain("Waiting for the next block, which takes ten minutes or so. Ctrl-C is safe.\n")
+	}
+	for {
+		if err := m.manager.Step(ctx); err != nil && ctx.Err() == nil {
+			p.complain("relay: %s (it is tried again)\n", escape(err.Error()))
+		}
+		if ctx.Err() != nil {
+			return r, exitError{exitFailed, fmt.Errorf("not waiting any longer. See how it goes on: relay contract show %s", r.ID.Short())}
+		}
+		var err error
+		if r, err = m.store.Contract(ctx, r.ID); err != nil {
+			return r, err
+		}
+		tip, err := m.node.Tip(ctx)
+		if err == nil {
+			if t := r.Confirmed(protocol.TxFunding); t != nil && int64(tip.Height)-int64(*t.Height)+1 >= confirmations {
+				return r, nil
+			}
+		}
+		if r.State != escrow.FundingSent && r.State != escrow.Active {
+			return r, fmt.Errorf("contract %s is %s: %s", r.ID.Short(), r.State, r.Fault)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(m.manager.Poll):
+		}
+	}
+}
+
+// opened adds the relay to the user's own, once it takes what he writes, and tells what there is.
+func (p *program) opened(ctx context.Context, m *money, r *userside.Record) error {
+	p.tell(ctx, m.store)
+	added := false
+	if r.State == escrow.Active {
+		_, _, err := m.client.AddRelay(ctx, r.Address)
+		if added = err == nil; err != nil {
+			p.complain("relay: %s\n", escape(err.Error()))
+		}
+	}
+	if p.json {
+		return p.printJSON(contractJSON(r))
+	}
+	switch {
+	case added:
+		return p.say("Contract %s is open, and %s is one of your relays: relay send goes there from now on.\n", r.ID.Short(), r.Address)
+	case r.State == escrow.Active:
+		return p.say("Contract %s is open. Use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
+	}
+	return p.say("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
+}
+
+// quoteText says what a contract means, before anything is signed.
+func quoteText(d *userside.Draft) string {
+	q := &d.Quote
+	var b strings.Builder
+	line := func(head, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-16s %s\n", head, fmt.Sprintf(format, args...))
+	}
+	fmt.Fprintf(&b, "A contract with %s, %s, on %s:\n\n", d.Record.Address, d.Record.Relay.Short(), d.Record.Network)
+	line("You lock", "%s until block %d at the latest, %s", sat(q.Deposit), q.Expiry, inBlocks(q.Expiry, q.Tip))
+	line("You pay at once", "%s opening price, and %s fee for the funding (%s sat/vB)", sat(q.Offer.OpeningPrice), sat(q.FundingFee), perVByte(q.Feerate))
+	if q.Renewed != nil {
+		line("The old one", "is paid out with it: the relay gets the %s it has a claim on, the rest goes into the new one", sat(*q.Renewed))
+	}
+	line("You pay for use", "%s for a GB stored for a day, %s for a GB moved", msat(q.Offer.StorageMsatPerGBDay), msat(q.Offer.BandwidthMsatPerGB))
+	line("To get it back", "about %s fee, agreed with the relay, or alone from block %d on", sat(max(q.Later.Closing, q.Later.Refund)), q.Expiry)
+	line("You can lose", "%s at most to a relay that cheats: opening price, cushion of %s, fees", sat(q.Bounds.User), sat(q.Cushion))
+	line("The relay risks", "%s of unpaid use, and a bond of %s", sat(q.Offer.CreditLimit), sat(q.Bond))
+	line("It takes writes", "from the first confirmation until block %d, %s", q.LastUsage, inBlocks(q.LastUsage, q.Tip))
+	b.WriteString("\n  If this disk is lost, your 24 words and the backup of the contract get the money back.\n  From block ")
+	fmt.Fprintf(&b, "%d on run relay once: what is locked does not come back by itself.\n\n", q.Expiry)
+	return b.String()
+}
+
+// msat shows a price in millisatoshi.
+func msat(n int64) string {
+	whole, rest := n/1000, n%1000
+	if rest == 0 {
+		return sat(btcutil.Amount(whole))
+	}
+	digits := strings.TrimRight(fmt.Sprintf("%03d", rest), "0")
+	return strings.Replace(sat(btcutil.Amount(whole)), " sat", "."+digits+" sat", 1)
+}
+
+func (p *program) contractConsentCommand() *cobra.Command {
+	var payer, contract string
+	cmd := &cobra.Command{
+		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"),
+		Long: `Signs your consent that the contract of another key, with this relay, pays for what you write there. Its owner gives the
+file to relay contract open --id CONTRACT --writer FILE. Without --contract a fresh id is drawn and shown, for both of you.`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.consent(cmd.Context(), args[0], payer, contract)
+		},
+	}
+	cmd.Flags().StringVar(&payer, "payer", "", "key that pays: relay1… or 64 hex digits")
+	cmd.Flags().StringVar(&contract, "contract", "", "the contract's id")
+	_ = cmd.MarkFlagRequired("payer")
+	return cmd
+}
+
+func (p *program) consent(ctx context.Context, typed, payer, contract string) error {
+	key, err := protocol.ParsePublicKey(payer)
+	if err != nil {
+		return exitError{exitUsage, fmt.Errorf("--payer: %w", err)}
+	}
+	id, err := contractID(contract)
+	if err != nil {
+		return exitError{exitUsage, err}
+	}
+	c, err := p.openKeys(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, e, _, err := c.Offer(ctx, typed)
+	if err != nil {
+		return err
+	}
+	consent, err := c.Consent(e.From, id, key)
+	if err != nil {
+		return err
+	}
+	p.complain("Contract id: %s\n", hex.EncodeToString(id[:]))
+	return p.say("%s\n", consent.Bytes())
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"relaymarket/client"
+	"relaymarket/escrow/userside"
+)
+
+const (
+	// glanceEvery is how often a command that has other things to do looks after the contracts, at most.
+	glanceEvery = time.Minute
+	// glanceTime is how long it may take for that.
+	glanceTime = 10 * time.Second
+)
+
+func (p *program) contractWatchCommand() *cobra.Command {
+	once := false
+	cmd := &cobra.Command{
+		Use: "watch", Short: "Look after your contracts until you end it", Args: cobra.NoArgs,
+		Long: `Follows the chain, refunds what is due, sends again what is not confirmed, pays what is due and allowed, and says what it did.
+relay listen does the same on the side; inbox and send look once a minute at most. With --once it looks once and ends, for a
+timer of the system's.`,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			ctx := cmd.Context()
+			return p.withMoney(ctx, func(m *money) error {
+				if once {
+					err := m.manager.Step(ctx)
+					p.tell(ctx, m.store)
+					return err
+				}
+				return p.watch(ctx, m.manager)
+			})
+		},
+	}
+	cmd.Flags().BoolVar(&once, "once", false, "look once and end")
+	return cmd
+}
+
+// watch looks after contracts and tells what was done, until ctx ends.
+func (p *program) watch(ctx context.Context, m *userside.Manager) error {
+	fault := ""
+	for {
+		err := m.Step(ctx)
+		if ctx.Err() != nil {
+			return nil // ended by the user
+		}
+		p.tell(ctx, m.Store)
+		switch {
+		case err == nil:
+			fault = ""
+		case err.Error() != fault: // the same thing is said once
+			fault = err.Error()
+			p.complain("relay: %s (it is tried again)\n", escape(fault))
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(m.Poll):
+		}
+	}
+}
+
+// openWatching opens the state with the keys, like openKeys, and the contracts beside it if there are any and a node to ask
+// about them. The contracts are a matter on the side: what is wrong with them is said, and no more.
+func (p *program) openWatching(ctx context.Context) (*client.Client, *money, error) {
+	dir, err := p.folder()
+	if err != nil {
+		return nil, nil, err
+	}
+	seed, err := p.seed(ctx, dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer seed.Wipe()
+	c, err := p.openWith(ctx, dir, seed)
+	if err != nil {
+		return nil, nil, err
+	}
+	store, err := p.contractStore(ctx, nil)
+	if errors.Is(err, userside.ErrNone) {
+		return c, nil, nil
+	}
+	if err == nil {
+		err = store.Close()
+	}
+	var m *money
+	if err == nil {
+		m, err = p.moneyOf(ctx, dir, seed, c, true)
+	}
+	if err != nil && !errors.Is(err, userside.ErrNoNode) {
+		p.complain("relay: contracts: %s\n", escape(err.Error()))
+	}
+	return c, m, nil
+}
+
+// endWatching closes what openWatching opened.
+func endWatching(c *client.Client, m *money) error {
+	if m != nil {
+		return m.close()
+	}
+	return c.Close()
+}
+
+// glance looks after the contracts, if there are any and nobody did in the last minute, and tells what was done.
+func (p *program) glance(ctx context.Context, m *money) {
+	if m == nil {
+		return
+	}
+	open, err := m.store.Unfinished(ctx)
+	due := false
+	if err == nil && open > 0 {
+		due, err = m.store.Glance(ctx, glanceEvery)
+	}
+	if due {
+		limited, cancel := context.WithTimeout(ctx, glanceTime)
+		defer cancel()
+		err = m.manager.Step(limited)
+	}
+	if err != nil {
+		p.complain("relay: contracts: %s\n", escape(err.Error()))
+	}
+	p.tell(ctx, m.store)
+}

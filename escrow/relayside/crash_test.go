@@ -1,0 +1,143 @@
+package relayside_test
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
+	"relaymarket/protocol"
+)
+
+// careful is a node that takes only what is on disk.
+type careful struct {
+	*chain.Client
+	h *house
+}
+
+// Broadcast implements relayside.Node.
+func (c *careful) Broadcast(ctx context.Context, tx *wire.MsgTx) error {
+	id := tx.TxHash()
+	if c.h.count(`SELECT count(*) FROM contract_transactions t JOIN contracts c ON c.id = t.contract WHERE t.txid = $1 AND length(c.signature) > 8`, id[:]) != 1 {
+		c.h.t.Errorf("%v is sent, and not on disk", id)
+	}
+	return c.Client.Broadcast(ctx, tx)
+}
+
+// tale is a contract's life, told with faults.
+type tale struct {
+	h    *house
+	name string
+	end  func(*testing.T, *deal)
+}
+
+// tell goes through the life; whatever ends on the way is started again from what is on disk.
+func (s tale) tell(t *testing.T) {
+	h := s.h
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1500, coin)
+	d.offer(nil)
+	h.retry(func() error { return d.open(nil) })
+	d.witness(nil)
+	h.retry(func() error { _, err := d.send(); return err })
+	h.inMempool(d.out.Hash)
+	h.mine(6)
+	d.reaches(escrow.Active)
+	if err := h.use(u.key.Public(), 3_000_000); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.pay(8_000, nil); err != nil {
+		h.revive()
+		h.retry(func() error { _, err := d.repay(); return err })
+		d.seq, d.amount = 1, 8_000
+	}
+	if s := d.status(); s.Seq != 1 || s.Amount != 8_000 || s.Owed != 8_000 {
+		t.Fatalf("paid: %+v", s)
+	}
+	s.end(t, d)
+	h.mine(6)
+	d.reaches(escrow.Closed)
+	got := paid(h.spender(d.out), d.terms.RelayScript)
+	if got > 18_000 || got < 17_000 { // A and the bond, less a fee
+		t.Errorf("the relay got %d", got)
+	}
+	key := u.key.Public()
+	if n := h.count(`SELECT count(*) FROM accounts WHERE key = $1 AND contract IS NOT NULL`, key[:]); n != 0 {
+		t.Error("the account of a closed contract is in force")
+	}
+}
+
+// At every durable step the process ends, and another one goes on with what is on disk.
+func TestCrashAtEveryStep(t *testing.T) {
+	h := newHouse(t, bondOffer())
+	for range 8 {
+		h.fundWallet(200_000)
+	}
+	h.crash()
+	h.contractChain = &careful{Client: h.chain, h: h}
+	h.start()
+	tales := []tale{
+		{h, "refund", func(t *testing.T, d *deal) {
+			r := d.refundRequest(8_000, 500)
+			h.retry(func() error { _, err := h.manager.Refund(t.Context(), d.u.envelope(r), r); return err })
+			h.inMempool(h.latest(d.id, protocol.TxClosing).TxHash())
+		}},
+		{h, "settlement", func(t *testing.T, d *deal) {
+			h.retry(func() error { return h.manager.Settle(t.Context(), d.id) })
+			d.reaches(escrow.Settling)
+			h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
+		}},
+		{h, "request", func(t *testing.T, d *deal) {
+			h.retry(func() error { return h.manager.RequestPayment(t.Context(), d.id) })
+			c := d.reaches(escrow.PaymentRequested).Closing
+			closing := escrow.Closing{Amount: c.Amount, Fee: c.Fee, Asked: escrow.Relay}
+			sig, err := escrow.SignClosing(&d.terms, d.out, closing, d.key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			tx, err := escrow.FinishClosing(&d.terms, d.out, closing, sig, c.Signature)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.node.Send(tx.MsgTx)
+		}},
+	}
+	for _, s := range tales {
+		h.faults.mu.Lock()
+		h.faults.hits = make(map[string]int)
+		h.faults.mu.Unlock()
+		s.tell(t)
+		h.faults.mu.Lock()
+		passed := maps.Clone(h.faults.hits)
+		h.faults.mu.Unlock()
+		if passed["signed"] != 1 || passed["funded"] != 1 || passed["paid"] != 1 || passed["sent"] < 1 || passed["advanced"] < 2 || passed["block"] < 10 {
+			t.Fatalf("the %s passed %v", s.name, passed)
+		}
+		for step, times := range passed {
+			for _, skip := range slices.Compact([]int{0, times / 2, times - 1}) {
+				if skip == times-1 && step == "block" {
+					continue // how many there are depends on how they are waited for
+				}
+				t.Run(fmt.Sprintf("%s, %s %d", s.name, step, skip), func(t *testing.T) {
+					h.faults.arm(step, skip)
+					s.tell(t)
+					if h.faults.armed() {
+						t.Errorf("the process did not end at %s", step)
+					}
+					if n := h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`); n < 2 {
+						h.fundWallet(200_000)
+					}
+				})
+				if t.Failed() {
+					return
+				}
+			}
+		}
+	}
+}

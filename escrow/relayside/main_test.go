@@ -1,0 +1,341 @@
+package relayside_test
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
+	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
+	"relaymarket/escrow/relayside"
+	"relaymarket/escrow/wallet"
+	"relaymarket/internal/db"
+	"relaymarket/internal/regtest"
+	"relaymarket/internal/testpg"
+	"relaymarket/ledger/books"
+	"relaymarket/migrations"
+	"relaymarket/protocol"
+)
+
+func TestMain(m *testing.M) { testpg.Main(m) }
+
+// house is a relay's contracts on a database, a wallet and a Bitcoin node of its own.
+type house struct {
+	t      testing.TB
+	node   *regtest.Test
+	chain  *chain.Client
+	url    string
+	db     *db.DB
+	books  *books.Store
+	wallet *wallet.Wallet
+	branch *hdkeychain.ExtendedKey
+	key    *protocol.PrivateKey
+	offset atomic.Int64 // of the clock, in ms
+	offer  protocol.ContractOffer
+	said   *protocol.Envelope // the announcement
+	limits relayside.Limits
+	faults faults
+
+	contractChain relayside.Chain // what the manager asks; nil: chain
+
+	manager *relayside.Manager
+	stop    func() error
+}
+
+// faults ends the work at a step, once.
+type faults struct {
+	mu    sync.Mutex
+	at    string // the step
+	skip  int    // so many times it is passed first
+	hits  map[string]int
+	fired bool
+}
+
+// armed tells whether a fault is still to come.
+func (f *faults) armed() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	armed := f.at != ""
+	f.at = ""
+	return armed
+}
+
+// seen tells, once, whether a fault ended something.
+func (f *faults) seen() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	fired := f.fired
+	f.fired = false
+	return fired
+}
+
+var errFault = errors.New("the power is cut")
+
+func (f *faults) reach(step string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.hits == nil {
+		f.hits = make(map[string]int)
+	}
+	f.hits[step]++
+	if f.at != step {
+		return nil
+	}
+	if f.skip > 0 {
+		f.skip--
+		return nil
+	}
+	f.at = ""
+	f.fired = true
+	return errFault
+}
+
+func (f *faults) arm(step string, skip int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.at, f.skip = step, skip
+}
+
+// standardOffer is what most tests' relay announces: a byte moved costs a millisatoshi.
+var standardOffer = protocol.ContractOffer{BandwidthMsatPerGB: 1_000_000_000, OpeningPrice: 5_000, CreditLimit: 5_000, MinPrepay: 20_000}
+
+func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
+	t.Helper()
+	h := &house{t: t, node: regtest.Start(t, regtest.Plain), url: testpg.New(t), key: identity(t), offer: offer,
+		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
+	if err := migrations.Up(t.Context(), h.url); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if h.db, err = db.Open(t.Context(), h.url, 12); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.db.Close)
+	h.chain, err = chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true}, h.clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.books = books.New(books.Config{DB: h.db, Clock: h.clock})
+	h.branch = branch(t)
+	h.openWallet()
+	h.start()
+	t.Cleanup(func() { h.crash() })
+	h.announce()
+	h.eventually("the wallet's script", func() bool { return h.count(`SELECT count(*) FROM contract_payout`) == 1 })
+	return h
+}
+
+// branch is a Bitcoin branch of some seed.
+func branch(t testing.TB) *hdkeychain.ExtendedKey {
+	t.Helper()
+	seed := make([]byte, 32)
+	_, _ = rand.Read(seed) // it never fails
+	key, err := hdkeychain.NewMaster(seed, &chaincfg.RegressionNetParams)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func (h *house) openWallet() {
+	h.t.Helper()
+	w, err := wallet.Open(wallet.Config{Dir: h.t.TempDir(), Network: protocol.Regtest, Branch: h.branch, Passphrase: []byte("open"),
+		Clock: h.clock, Log: slog.New(slog.DiscardHandler), Poll: 50 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 10}, h.chain)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	h.t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			h.t.Errorf("wallet: %v", err)
+		}
+		if err := w.Close(); err != nil {
+			h.t.Errorf("wallet: %v", err)
+		}
+	})
+	h.wallet = w
+}
+
+func (h *house) clock() time.Time {
+	return time.Now().Add(time.Duration(h.offset.Load()) * time.Millisecond)
+}
+
+func (h *house) now() protocol.Timestamp { return protocol.TimestampOf(h.clock()) }
+
+func (h *house) advance(d time.Duration) { h.offset.Add(d.Milliseconds()) }
+
+// contractKey is what the relay derives for a contract.
+func (h *house) contractKey(id protocol.ContractID) (*btcec.PrivateKey, error) {
+	return escrow.DeriveKey(h.branch, protocol.Regtest, id)
+}
+
+// config is what a manager on this house is made of.
+func (h *house) config() relayside.Config {
+	handler := slog.Handler(slog.DiscardHandler)
+	if os.Getenv("RELAYSIDE_LOG") != "" {
+		handler = slog.NewTextHandler(h.t.Output(), nil)
+	}
+	node := relayside.Chain(h.chain)
+	if h.contractChain != nil {
+		node = h.contractChain
+	}
+	return relayside.Config{DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
+		Wallet: h.wallet, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
+}
+
+// start runs a manager that knows nothing but the database.
+func (h *house) start() {
+	h.t.Helper()
+	m, err := relayside.New(h.config())
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	h.manager = m
+	h.stop = sync.OnceValue(func() error { cancel(); return <-done })
+}
+
+// crash ends the manager, wherever it is.
+func (h *house) crash() {
+	h.t.Helper()
+	if err := h.stop(); err != nil && !errors.Is(err, errFault) {
+		h.t.Errorf("the work ended: %v", err)
+	}
+}
+
+// restart is a crash and a start.
+func (h *house) restart() {
+	h.t.Helper()
+	h.crash()
+	h.start()
+}
+
+// revive starts a manager anew if a fault ended the work.
+func (h *house) revive() {
+	h.t.Helper()
+	if h.faults.seen() {
+		h.restart()
+	}
+}
+
+// retry does what a client does until it is answered.
+func (h *house) retry(do func() error) {
+	h.t.Helper()
+	for range 3 {
+		err := do()
+		h.revive()
+		if err == nil {
+			return
+		}
+		if !errors.Is(err, errFault) {
+			h.t.Fatal(err)
+		}
+	}
+	h.t.Fatal("it was never answered")
+}
+
+// announce says what the relay offers.
+func (h *house) announce() {
+	h.t.Helper()
+	offer := h.offer
+	said := &protocol.Announcement{Addresses: []string{}, Terms: []protocol.Terms{}, Seq: 1, ValidUntil: h.now().Add(24 * time.Hour),
+		Network: protocol.Regtest, Contracts: &offer}
+	e, err := protocol.Sign(h.key, h.key.Public(), h.now(), said)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if err := h.manager.Announce(h.t.Context(), e, said); err != nil {
+		h.t.Fatal(err)
+	}
+	h.said = e
+}
+
+// eventually waits for something that the work does by itself.
+func (h *house) eventually(what string, done func() bool) {
+	h.t.Helper()
+	for deadline := time.Now().Add(40 * time.Second); !done(); time.Sleep(15 * time.Millisecond) {
+		h.revive()
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s did not come about", what)
+		}
+	}
+}
+
+// synced waits until the work has seen the node's newest block, and what follows from it.
+func (h *house) synced() {
+	h.t.Helper()
+	height := h.node.Height()
+	h.eventually("the newest block", func() bool {
+		var known int
+		err := h.db.Pool().QueryRow(h.t.Context(), `SELECT coalesce(max(height), 0) FROM contract_blocks`).Scan(&known)
+		return err == nil && known == height && h.count(`SELECT count(*) FROM contracts WHERE look_at <= $1`, height) == 0
+	})
+}
+
+func (h *house) mine(n int) {
+	h.t.Helper()
+	h.node.Mine(n)
+	h.synced()
+}
+
+func (h *house) count(sql string, args ...any) (n int) {
+	h.t.Helper()
+	if err := h.db.Pool().QueryRow(h.t.Context(), sql, args...).Scan(&n); err != nil {
+		h.t.Fatal(err)
+	}
+	return n
+}
+
+// use has the account of a payer use so many msat, as a write would.
+func (h *house) use(payer protocol.PublicKey, msat int64) error {
+	h.t.Helper()
+	return h.db.Tx(h.t.Context(), func(tx pgx.Tx) error {
+		charge := books.Charge{Owner: payer, Writer: payer, Bytes: msat, Expires: h.now().Add(time.Hour)}
+		b, err := h.books.Lock(h.t.Context(), tx, []books.Charge{charge})
+		if err != nil {
+			return err
+		}
+		if err := b.Charge(charge); err != nil {
+			return err
+		}
+		return b.Save(h.t.Context(), tx)
+	})
+}
+
+func identity(t testing.TB) *protocol.PrivateKey {
+	t.Helper()
+	k, err := protocol.GeneratePrivateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// fundWallet gives the relay's wallet a coin and waits until it may be offered.
+func (h *house) fundWallet(amount btcutil.Amount) {
+	h.t.Helper()
+	to, err := h.wallet.NewAddress(h.t.Context(), wallet.P2TR)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.node.Fund(to, amount)
+	before := h.count(`SELECT count(*) FROM contract_coins`)
+	h.eventually("the wallet's coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins`) > before })
+}

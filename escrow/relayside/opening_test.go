@@ -1,0 +1,335 @@
+package relayside_test
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"relaymarket/escrow"
+	"relaymarket/protocol"
+)
+
+// bondOffer is that of a relay which puts a tenth of the deposit beside it.
+func bondOffer() protocol.ContractOffer {
+	offer := standardOffer
+	offer.BondPercent = 10
+	return offer
+}
+
+// The relay's coin is offered to all who ask and held for none: the first to sign has it, the next is offered another.
+func TestFirstSignatureTakesTheCoin(t *testing.T) {
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	first, second := h.user(), h.user()
+	coin1, _ := first.coin(150_000)
+	coin2, _ := second.coin(150_000)
+	d1, d2 := first.plan(100_000, 1500, coin1), second.plan(100_000, 1500, coin2)
+	for _, d := range []*deal{d1, d2} {
+		d.offer(nil)
+		if err := d.open(nil); err != nil {
+			t.Fatal(err)
+		}
+		d.witness(nil)
+	}
+	if d1.funding.Relay.Coins[0].OutPoint != d2.funding.Relay.Coins[0].OutPoint {
+		t.Fatal("the relay has one coin and offered two")
+	}
+	if _, err := d2.send(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := d1.send()
+	wantCode(t, err, protocol.CodeFundingEnded)
+	h.inMempool(d2.out.Hash)
+	again := first.plan(100_000, 1500, coin1)
+	again.offer(nil)
+	wantCode(t, again.open(nil), protocol.CodeNoCoins)
+	h.fundWallet(300_000) // and a block: the funding is confirmed
+	if err := again.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	again.witness(nil)
+	if _, err := again.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(again.out.Hash)
+	h.mine(6)
+	d2.reaches(escrow.Active)
+	again.reaches(escrow.Active)
+	if s, err := d2.refund(5_000, 500); err != nil || s.State != escrow.RefundRequested {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	h.mine(1)
+	if got := paid(h.spender(d2.out), d2.terms.RelayScript); got != 15_000 { // c₀ and the bond
+		t.Errorf("the relay got %d", got)
+	}
+}
+
+// Asked often about one coin, the relay shows one of its own.
+func TestSameInputSameCoin(t *testing.T) {
+	h := newHouse(t, bondOffer())
+	for range 3 {
+		h.fundWallet(200_000)
+	}
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	other, _ := u.coin(150_000)
+	seen := make(map[wire.OutPoint]bool)
+	for range 5 {
+		d := u.plan(100_000, 1500, coin)
+		d.offer(nil)
+		if err := d.open(nil); err != nil {
+			t.Fatal(err)
+		}
+		seen[d.funding.Relay.Coins[0].OutPoint] = true
+	}
+	if len(seen) != 1 {
+		t.Fatalf("one input was shown %d coins", len(seen))
+	}
+	d := u.plan(100_000, 1500, other)
+	d.offer(nil)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	if seen[d.funding.Relay.Coins[0].OutPoint] {
+		t.Error("another input was offered the coin that is offered most")
+	}
+}
+
+// Each step again has the same answer; other content under its name is a conflict.
+func TestStepsAreIdempotent(t *testing.T) {
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1500, coin)
+	d.offer(nil)
+	for range 2 {
+		if err := d.open(nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := *d.asked
+	other.Feerate++
+	_, err := h.manager.Open(t.Context(), u.envelope(&other), &other)
+	wantCode(t, err, protocol.CodeConflict)
+	d.witness(nil)
+	for range 2 {
+		if s, err := d.send(); err != nil || s.Seq != 0 {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	changed := *d.signed
+	changed.Amount++
+	_, err = h.manager.Signed(t.Context(), u.envelope(&changed), &changed)
+	wantCode(t, err, protocol.CodeConflict)
+	before := d.out
+	if err := d.open(nil); err != nil || d.out != before { // the signed one's offer is still told
+		t.Fatalf("opened again: %v", err)
+	}
+	h.mine(6)
+	d.reaches(escrow.Active)
+	for i := range 40 {
+		if _, err := d.pay(6_000, nil); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	if s, err := d.repay(); err != nil || s.Seq != 40 {
+		t.Fatalf("paid again: %+v, %v", s, err)
+	}
+	if n := h.count(`SELECT count(*) FROM contract_payments`); n > 33 {
+		t.Errorf("%d payments are remembered", n)
+	}
+	d.seq--
+	_, err = d.pay(7_000, nil)
+	wantCode(t, err, protocol.CodeConflict)
+	d.seq = 2 // long forgotten
+	_, err = d.pay(7_000, nil)
+	wantCode(t, err, protocol.CodeStateOrder)
+	d.seq = 40
+	_, err = d.pay(5_999, nil)
+	wantCode(t, err, protocol.CodeWrongAmount)
+	d.seq, d.amount = 40, 6_000
+	r := d.refundRequest(6_000, 400)
+	for range 2 {
+		if s, err := h.manager.Refund(t.Context(), u.envelope(r), r); err != nil || s.State != escrow.RefundRequested {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	if s, err := d.refund(6_000, 900); err != nil || s.State != escrow.RefundRequested { // a higher fee
+		t.Fatalf("%+v, %v", s, err)
+	}
+	stranger := h.user()
+	_, err = h.manager.Status(t.Context(), stranger.key.Public(), d.id)
+	wantCode(t, err, protocol.CodeNotFound)
+	if list, err := h.manager.List(t.Context(), u.key.Public()); err != nil || len(list.Contracts) != 1 || list.Validate() != nil {
+		t.Fatalf("%+v, %v", list, err)
+	}
+}
+
+// What is not as the chain or the announcement says is refused with its code, and holds nothing.
+func TestOpenRefuses(t *testing.T) {
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	spent, _ := u.coin(150_000)
+	h.node.Send(u.elsewhere(spent, 1_000))
+	h.mine(1)
+	at, _ := h.node.PayScript(p2wpkh(u.coins), 150_000)
+	fresh := escrow.Coin{OutPoint: at, Value: 150_000, PkScript: p2wpkh(u.coins)}
+	rich := coin
+	rich.Value += 1_000
+	for name, c := range map[string]struct {
+		code  protocol.Code
+		coin  escrow.Coin
+		spoil func(*deal)
+	}{
+		"spent":           {protocol.CodeInputSpent, spent, nil},
+		"never was":       {protocol.CodeInputSpent, escrow.Coin{OutPoint: wire.OutPoint{Hash: chainhash.Hash{9}}, Value: 150_000, PkScript: p2wpkh(u.coins)}, nil},
+		"unconfirmed":     {protocol.CodeInputUnconfirmed, fresh, nil},
+		"other amount":    {protocol.CodeInputAmount, rich, nil},
+		"announcement":    {protocol.CodeTerms, coin, func(d *deal) { d.asked.Announcement[0] ^= 1 }},
+		"too near":        {protocol.CodeContractExpiry, coin, func(d *deal) { d.asked.Expiry -= 900 }},
+		"too far":         {protocol.CodeContractExpiry, coin, func(d *deal) { d.asked.Expiry += 40_000 }},
+		"too little":      {protocol.CodeWrongAmount, coin, func(d *deal) { d.asked.Deposit = 19_999 }},
+		"not the payer's": {protocol.CodeNotFound, coin, func(d *deal) { id := protocol.ContractID{1}; d.asked.Renews = &id }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := u.plan(100_000, 1500, c.coin)
+			d.offer(nil)
+			if c.spoil != nil {
+				c.spoil(d)
+			}
+			_, err := h.manager.Open(t.Context(), u.envelope(d.asked), d.asked)
+			wantCode(t, err, c.code)
+		})
+	}
+	if n := h.count(`SELECT count(*) FROM contract_openings`); n != 0 {
+		t.Fatalf("%d refused openings are kept", n)
+	}
+	friend := identity(t)
+	d := u.plan(100_000, 1500, coin)
+	consent, err := protocol.Sign(friend, h.key.Public(), h.now(), &protocol.ContractConsent{Contract: d.id, Payer: u.key.Public()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.asked.Writers = []protocol.ContractWriter{{Key: friend.Public(), Consent: consent.Bytes()}}
+	d.offer(nil)
+	d.asked.Contract[0] ^= 1
+	_, err = h.manager.Open(t.Context(), u.envelope(d.asked), d.asked)
+	wantCode(t, err, protocol.CodeConsent)
+	d.asked.Contract[0] ^= 1
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
+	h.mine(6)
+	d.reaches(escrow.Active)
+	if err := h.use(friend.Public(), 1_000_000); err != nil { // on the payer's cost
+		t.Fatal(err)
+	}
+	if s := d.status(); s.Owed != 6_000 {
+		t.Fatalf("with a writer's use %d are owed", s.Owed)
+	}
+	another := u.plan(100_000, 1500, coin)
+	another.offer(nil)
+	_, err = h.manager.Open(t.Context(), u.envelope(another.asked), another.asked)
+	wantCode(t, err, protocol.CodeConflict)
+}
+
+// Half-opened contracts are bounded by payer, by coin and in all, end by themselves and hold nothing.
+func TestHalfOpenedAreBounded(t *testing.T) {
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	h.crash()
+	h.limits.OpeningsByPayer, h.limits.OpeningsByInput, h.limits.Openings = 2, 3, 5
+	h.start()
+	honest, hostile := h.user(), h.user()
+	coin, _ := honest.coin(150_000)
+	stolen, _ := hostile.coin(150_000)
+	open := func(u *user, c escrow.Coin) error {
+		d := u.plan(100_000, 1500, c)
+		d.offer(nil)
+		return d.open(nil)
+	}
+	for range 2 {
+		if err := open(hostile, stolen); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantCode(t, open(hostile, stolen), protocol.CodeContractsFull) // by payer
+	crowd := h.user()
+	crowd.coins = hostile.coins
+	if err := open(crowd, stolen); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, open(crowd, stolen), protocol.CodeContractsFull) // by coin
+	d := honest.plan(100_000, 1500, coin)
+	d.offer(nil)
+	if err := d.open(nil); err != nil { // the coin is offered to all of them
+		t.Fatal(err)
+	}
+	last := h.user()
+	lastCoin, _ := last.coin(150_000)
+	if err := open(last, lastCoin); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, open(last, lastCoin), protocol.CodeContractsFull) // in all
+	d.witness(nil)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.advance(2 * time.Minute)
+	h.eventually("the end of the offers", func() bool { return h.count(`SELECT count(*) FROM contract_openings`) == 0 })
+	h.inMempool(d.out.Hash)
+	h.fundWallet(200_000)
+	if err := open(last, lastCoin); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// While the node is away nothing is opened or signed, the refusal says so, and what is open is paid and served; when it is
+// back, what was to be sent is sent.
+func TestNodeDownAndBack(t *testing.T) {
+	h := newHouse(t, standardOffer)
+	u, v := h.user(), h.user()
+	d := u.active(100_000, 1500)
+	coin, _ := v.coin(150_000)
+	open, signed := v.plan(100_000, 1500, coin), v.plan(100_000, 1500, coin)
+	signed.offer(nil)
+	if err := signed.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	signed.witness(nil)
+	open.offer(nil)
+	h.node.Stop()
+	wantCode(t, open.open(nil), protocol.CodeChainStale)
+	_, err := signed.send()
+	wantCode(t, err, protocol.CodeChainStale)
+	if err := h.use(u.key.Public(), 2_000_000); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := d.pay(9_000, nil); err != nil || s.Amount != 9_000 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	s, err := d.refund(9_000, 400)
+	if err != nil || s.State != escrow.RefundRequested {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	h.restart()
+	h.node.Restart()
+	h.inMempool(h.latest(d.id, protocol.TxClosing).TxHash())
+	h.mine(1)
+	d.reaches(escrow.Settling)
+	var refused *protocol.Error
+	if _, err := signed.send(); errors.As(err, &refused) {
+		t.Fatalf("with the node back: %v", err)
+	}
+	h.inMempool(signed.out.Hash)
+}
