@@ -206,3 +206,6 @@ func (b *Book) write(ctx context.Context, changed []*broadcast.Offer, displaced 
 		return nil
 	})
 }
+
+// Network is the market that this is the book of.
+func (b *Book) Network() protocol.Network { return b.cfg.Network }
