@@ -1,7 +1,6 @@
 package main
 
 import (
-	"crypto/tls"
 	"fmt"
 	"path/filepath"
 
@@ -126,11 +125,11 @@ func (s *settings) marketConfig() (relaynode.Market, error) {
 	cfg.Hub = &relaynode.Hub{Listen: m.listen, Folder: s.hubFolder(), Connections: int(m.connections), NATS: m.nats, Credentials: m.natsCreds,
 		Address: m.address, Peers: m.peers, Relays: int(m.relays), Bits: int(m.hubBits)}
 	if m.certificate != "" {
-		pair, err := tls.LoadX509KeyPair(m.certificate, m.key)
+		secure, err := hubserver.TLS(m.certificate, m.key)
 		if err != nil {
-			return cfg, fmt.Errorf("hub-certificate and hub-key: %w", err)
+			return cfg, err
 		}
-		cfg.Hub.TLS = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		cfg.Hub.TLS = secure
 	}
 	return cfg, nil
 }
