@@ -123,10 +123,10 @@ func (h *Hub) Run(ctx context.Context) error {
 		h.cfg.Logger.Warn("the hub's NATS server went away while it began", "err", err)
 	}
 	h.serving.Store(true)
-	group, ctx := errgroup.WithContext(ctx)
-	group.Go(func() error { return h.sweep(ctx, sub) })
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return h.sweep(running, sub) })
 	for _, peer := range h.cfg.Peers {
-		group.Go(func() error { return h.follow(ctx, peer) })
+		group.Go(func() error { return h.follow(running, peer) })
 	}
 	return group.Wait()
 }
