@@ -53,3 +53,18 @@ func (c *Contract) Credit(confirmations int64) btcutil.Amount {
 	}
 	return c.CreditLimit / btcutil.Amount(FullCredit) * btcutil.Amount(max(confirmations, 0))
 }
+
+// Allowance is how much usage, in satoshi, the relay serves in all while it holds the amount A: the
+// credit and what was paid beyond c₀. Until the funding is [FullCredit] deep the payments do not
+// raise it above Δ: whoever has much work can still undo the funding, and all that was paid under it
+// with it.
+func (c *Contract) Allowance(amount btcutil.Amount, confirmations int64) btcutil.Amount {
+	paid := max(amount-c.OpeningPrice, 0)
+	switch {
+	case confirmations >= FullCredit:
+		return c.CreditLimit + paid
+	case confirmations < 1:
+		return 0
+	}
+	return min(c.Credit(confirmations)+paid, c.CreditLimit)
+}

@@ -17,14 +17,22 @@ import (
 
 // BenchmarkPulls is what a pull costs in processor time, Postgres' and this process's by themselves: unlike what a
 // clock tells, that is nearly the same beside other programs. Each group is one transaction of so many readers, who
-// acknowledge their page before and get new records of 1,300 bytes.
+// acknowledge their page before and get the next records of 1,300 bytes, or after some the first ones again.
 func BenchmarkPulls(b *testing.B) {
-	for _, c := range []struct{ readers, limit int }{{1, 1}, {16, 1}, {32, 1}, {64, 1}, {8, 100}, {16, 100}} {
-		b.Run(fmt.Sprintf("%d readers of %d", c.readers, c.limit), func(b *testing.B) { benchmarkPulls(b, c.readers, int64(c.limit)) })
+	for _, c := range []struct{ readers, limit, again int }{{1, 1, 0}, {16, 1, 0}, {32, 1, 0}, {64, 1, 0}, {8, 100, 0}, {32, 1, 20}, {8, 100, 5}} {
+		name := fmt.Sprintf("%d readers of %d", c.readers, c.limit)
+		if c.again > 0 {
+			name += " again"
+		}
+		b.Run(name, func(b *testing.B) { benchmarkPulls(b, c.readers, int64(c.limit), c.again) })
 	}
 }
 
-func benchmarkPulls(b *testing.B, people int, limit int64) {
+func benchmarkPulls(b *testing.B, people int, limit int64, again int) {
+	pages := b.N
+	if again > 0 {
+		pages = min(pages, again)
+	}
 	h := newHouse(b)
 	alice := h.account()
 	readers := make([]*reader, people)
@@ -37,9 +45,9 @@ func benchmarkPulls(b *testing.B, people int, limit int64) {
 	_, _ = rand.Read(envelope)
 	if _, err := h.db.Pool().Exec(b.Context(), `WITH c AS (UPDATE relay_cursor SET n = n + $3 * cardinality($2::bytea[]))
 		INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope)
-		SELECT (i - 1) * cardinality($2::bytea[]) + r, $1, k, 'a-name-of-36-bytes-like-a-uuid-' || i, $1, length($5::bytea), 0, $4, 0, 8, sha256(i::text::bytea), sha256(i::text::bytea), $5
+		SELECT (i - 1) * cardinality($2::bytea[]) + r, $1, k, 'a-name-of-36-bytes-like-a-uuid-' || i, $1, length($5::bytea), 0, $4, 0, 1000000, sha256(i::text::bytea), sha256(i::text::bytea), $5
 		FROM generate_series(1, $3::bigint) i, unnest($2::bytea[]) WITH ORDINALITY AS t (k, r)`,
-		bytesOf(alice), keys, limit*int64(b.N), int64(h.now().Add(time.Hour)), envelope); err != nil {
+		bytesOf(alice), keys, limit*int64(pages), int64(h.now().Add(time.Hour)), envelope); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := h.db.Pool().Exec(b.Context(), `VACUUM ANALYZE records`); err != nil {
@@ -50,17 +58,20 @@ func benchmarkPulls(b *testing.B, people int, limit int64) {
 	for n := range groups {
 		requests := make([]records.PullRequest, people)
 		for i, r := range readers {
+			if n%pages == 0 {
+				r.after = nil
+			}
 			requests[i] = r.request(limit, alice.Public())
 		}
 		p0, s0 := h.postgresTime(), selfTime()
-		pages, errs, alone := h.store.PullTogether(b.Context(), requests...)
+		served, errs, alone := h.store.PullTogether(b.Context(), requests...)
 		self += selfTime() - s0
 		postgres += h.postgresTime() - p0
 		for i, r := range readers {
-			if errs[i] != nil || len(pages[i].Lines) != int(limit) || alone > 0 {
-				b.Fatal(n, alone, errs[i], pages[i])
+			if errs[i] != nil || len(served[i].Lines) != int(limit) || alone > 0 {
+				b.Fatal(n, alone, errs[i], served[i])
 			}
-			r.open, r.after = &pages[i].Header, &pages[i].Header.Cursor
+			r.open, r.after = &served[i].Header, &served[i].Header.Cursor
 		}
 	}
 	each := float64(b.N*people) * float64(limit) * 1000

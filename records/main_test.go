@@ -2,6 +2,7 @@ package records_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -186,7 +187,7 @@ func (r *reader) ack(h protocol.PageHeader) *records.Acknowledgement {
 func (r *reader) request(limit int64, senders ...protocol.PublicKey) records.PullRequest {
 	r.pages++
 	req := records.PullRequest{Reader: r.key.Public(), Senders: senders, After: r.after, Limit: limit,
-		PageID: protocol.PageID(fmt.Sprintf("page-%d-%d", time.Now().UnixNano(), r.pages))}
+		PageID: protocol.PageID(fmt.Sprintf("page-%s-%d", rand.Text(), r.pages))} // a time may be that of another device's, too
 	if r.open != nil {
 		req.Got = r.ack(*r.open)
 	}

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"relaymarket/protocol"
 	"relaymarket/records"
 )
@@ -161,64 +163,116 @@ func pullTogether(t *testing.T, h, store *house) {
 	}
 }
 
+// heldPulls keeps all pulls from ending, by a lock on the pages.
+type heldPulls struct {
+	h      *house
+	lock   pgx.Tx
+	pulled []chan pulled
+}
+
+type pulled struct {
+	page *records.Page
+	err  error
+}
+
+func holdPulls(h *house) *heldPulls {
+	h.t.Helper()
+	lock, err := h.db.Pool().Begin(h.t.Context())
+	if err == nil {
+		_, err = lock.Exec(h.t.Context(), `LOCK TABLE pages`)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() { _ = lock.Rollback(context.Background()) }) // the database waits for it
+	return &heldPulls{h: h, lock: lock}
+}
+
+// pull begins one. Then so many wait for a server, and so many transactions are held.
+func (p *heldPulls) pull(ctx context.Context, request records.PullRequest, waiting, held int) {
+	p.h.t.Helper()
+	done := make(chan pulled, 1)
+	p.pulled = append(p.pulled, done)
+	go func() {
+		page, err := p.h.store.Pull(ctx, request)
+		done <- pulled{page, err}
+	}()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+		// The sweeper wants another lock, and who measures the tables is not meant.
+		locks := p.h.count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+			WHERE NOT l.granted AND l.relation = 'pages'::regclass AND l.mode = 'AccessShareLock' AND a.query NOT LIKE '%pg_table_size%'`)
+		if p.h.store.WaitingPulls() == waiting && locks == int64(held) {
+			return
+		}
+		if time.Now().After(deadline) {
+			p.h.t.Fatalf("%d pulls wait and %d transactions are held, want %d and %d", p.h.store.WaitingPulls(), locks, waiting, held)
+		}
+	}
+}
+
+func (p *heldPulls) release() {
+	p.h.t.Helper()
+	if err := p.lock.Rollback(p.h.t.Context()); err != nil {
+		p.h.t.Fatal(err)
+	}
+}
+
+// What comes while a small transaction is under way is one more, when that is over; large ones, and others beside
+// them, do not wait.
+func TestSecondTransactionOfPulls(t *testing.T) {
+	h := newHouse(t)
+	held := holdPulls(h)
+	ask := func(limit int64, waiting, transactions int) {
+		t.Helper()
+		held.pull(t.Context(), (&reader{h: h, key: key(t)}).request(limit, key(t).Public()), waiting, transactions)
+	}
+	ask(1, 0, 1)
+	ask(1, 1, 1)
+	ask(1, 2, 1)
+	ask(1000, 0, 2)
+	ask(1000, 1, 2)
+	held.release()
+	for i, done := range held.pulled {
+		if a := <-done; a.err != nil || len(a.page.Lines) != 0 {
+			t.Errorf("%d: %+v %v", i, a.page, a.err)
+		}
+	}
+	held = holdPulls(h)
+	ask(1000, 0, 1)
+	ask(1, 0, 2)
+	held.release()
+	for i, done := range held.pulled {
+		if a := <-done; a.err != nil {
+			t.Errorf("%d: %v", i, a.err)
+		}
+	}
+}
+
 // A pull whose caller went away while it waited makes no page: nobody would have it, and it would be open.
 func TestPullOfACallerWhoHasGone(t *testing.T) {
 	h := newHouse(t)
 	alice, bob := h.account(), &reader{h: h, key: key(t)}
 	h.mustWrite(h.compose(alice, bob.key.Public(), "a"))
-	// While its pages are locked, bob's first pull is being served, and the others wait.
-	lock, err := h.db.Pool().Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lock.Exec(t.Context(), `LOCK TABLE pages`); err != nil {
-		t.Fatal(err)
-	}
-	type answer struct {
-		page *records.Page
-		err  error
-	}
-	pull := func(ctx context.Context, sender protocol.PublicKey) <-chan answer {
-		done := make(chan answer, 1)
-		request := bob.request(10, sender)
-		go func() {
-			page, err := h.store.Pull(ctx, request)
-			done <- answer{page, err}
-		}()
-		return done
-	}
-	waiting := func(n int) {
-		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); h.store.WaitingPulls() != n; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d pulls wait, want %d", h.store.WaitingPulls(), n)
-			}
-		}
-	}
-	first := pull(t.Context(), key(t).Public())
-	for h.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())`) == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	held := holdPulls(h)
 	gone, leave := context.WithCancel(t.Context())
-	second := pull(gone, alice.Public())
-	waiting(1)
-	third := pull(t.Context(), alice.Public())
-	waiting(2)
+	held.pull(t.Context(), bob.request(10, key(t).Public()), 0, 1)
+	held.pull(gone, bob.request(10, alice.Public()), 1, 1)
+	held.pull(t.Context(), bob.request(10, alice.Public()), 2, 1)
 	leave()
-	if a := <-second; !errors.Is(a.err, context.Canceled) {
+	if a := <-held.pulled[1]; !errors.Is(a.err, context.Canceled) {
 		t.Fatal(a)
 	}
-	if err := lock.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if a := <-first; a.err != nil || len(a.page.Lines) != 0 {
+	held.release()
+	if a := <-held.pulled[0]; a.err != nil || len(a.page.Lines) != 0 {
 		t.Fatal(a)
 	}
-	if a := <-third; a.err != nil || len(a.page.Lines) != 1 {
+	if a := <-held.pulled[2]; a.err != nil || len(a.page.Lines) != 1 {
 		t.Fatalf("%+v %v", a.page, a.err)
 	}
 	if n := h.count(`SELECT count(*) FROM pages`); n != 1 {
 		t.Fatalf("%d pages for one pull that was answered", n)
 	}
-	waiting(0)
+	if n := h.store.WaitingPulls(); n != 0 {
+		t.Fatalf("%d pulls wait", n)
+	}
 }

@@ -15,6 +15,7 @@ const (
 	maxQueuedPulls = 4096 // pulls waiting
 	maxGroup       = 64   // pulls in one transaction
 	maxLooks       = 4096 // senders looked at and records wanted in one transaction
+	secondLooks    = 512  // looks waiting and under way that are worth a second transaction
 )
 
 // pull is one pull on its way through a group. It is complete when done is closed.
@@ -46,6 +47,7 @@ type pullQueue struct {
 	pulls  []*pull
 	served map[protocol.PublicKey]struct{} // readers of transactions under way
 	busy   int                             // transactions under way
+	looks  int                             // of pulls that wait or are under way
 	closed bool
 }
 
@@ -53,6 +55,13 @@ func newPullQueue() *pullQueue {
 	q := &pullQueue{served: make(map[protocol.PublicKey]struct{})}
 	q.ready = sync.NewCond(&q.mu)
 	return q
+}
+
+// free tells whether another transaction may begin. A second one beside one of small pulls is not worth it: these are
+// over in a moment, and what comes meanwhile is dearer in two transactions than in one. It is beside large
+// pages, while whose bytes are written others can be read; and so that nobody waits for a long one. The caller holds mu.
+func (q *pullQueue) free() bool {
+	return q.busy == 0 || q.busy < servers && q.looks >= secondLooks
 }
 
 // put queues a pull, or refuses it when the queue is full or closed. When nothing waits and a server
@@ -63,7 +72,8 @@ func (q *pullQueue) put(p *pull) (accepted, lead bool) {
 	if q.closed || len(q.pulls) >= maxQueuedPulls {
 		return false, false
 	}
-	if _, served := q.served[p.request.Reader]; len(q.pulls) == 0 && q.busy < servers && !served {
+	q.looks += p.looks
+	if _, served := q.served[p.request.Reader]; len(q.pulls) == 0 && q.free() && !served {
 		q.busy++
 		q.served[p.request.Reader] = struct{}{}
 		return true, true
@@ -79,6 +89,7 @@ func (q *pullQueue) done(group []*pull) {
 	defer q.mu.Unlock()
 	for _, p := range group {
 		delete(q.served, p.request.Reader)
+		q.looks -= p.looks
 	}
 	q.busy--
 	if len(q.pulls) > 0 || q.closed {
@@ -93,7 +104,7 @@ func (q *pullQueue) take() []*pull {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for !q.closed || len(q.pulls) > 0 {
-		if q.busy < servers {
+		if q.free() {
 			if taken := q.pick(); len(taken) > 0 {
 				q.busy++
 				return taken
@@ -111,6 +122,7 @@ func (q *pullQueue) pick() (taken []*pull) {
 	looks := 0
 	for _, p := range q.pulls {
 		if p.err = p.ctx.Err(); p.err != nil {
+			q.looks -= p.looks
 			close(p.done)
 			continue
 		}

@@ -122,19 +122,23 @@ func (m *money) close() error {
 	return errors.Join(err, m.store.Close(), m.client.Close())
 }
 
-// tagWallet derives the passphrase of the wallet's file.
-const tagWallet = "relaymarket/v1/wallet-file"
+const (
+	// tagWallet makes the passphrase of the wallet's file a value of its own.
+	tagWallet = "relaymarket/v1/wallet-file"
+	// walletScrypt is the cost of the wallet file's key. Its passphrase has 256 bits already: stretching it adds nothing.
+	walletScrypt = 1 << 10
+)
 
 // openWallet opens the wallet and waits until it has seen the newest block.
 func (m *money) openWallet(ctx context.Context) error {
 	if m.wallet != nil {
 		return nil
 	}
-	// The file opens with the seed and with nothing else. A passphrase of 256 random bits needs no scrypt to protect it.
+	// The file opens with the seed and with nothing else.
 	passphrase := protocol.TaggedHash(tagWallet, []byte(m.branch.String()))
 	w, err := wallet.Open(wallet.Config{
 		Dir: filepath.Join(m.dir, walletFolder, string(m.settings.Network)), Network: m.settings.Network, Branch: m.branch,
-		Passphrase: hex.AppendEncode(nil, passphrase[:]), Birthday: m.settings.Since.Time(), ScryptN: wallet.FastScryptN,
+		Passphrase: hex.AppendEncode(nil, passphrase[:]), Birthday: m.settings.Since.Time(), ScryptN: walletScrypt,
 		Log: m.p.logger(), Poll: 200 * time.Millisecond,
 	}, m.node)
 	if err != nil {

@@ -47,7 +47,10 @@ func (m *Manager) addRelayPart(ctx context.Context, tx pgx.Tx, o *opening) (key 
 		return nil, err
 	}
 	f.Relay.Coins = []escrow.Coin{coin}
-	return outpointKey(coin.OutPoint), f.SetChange(escrow.Relay, o.terms.RelayScript)
+	if err := f.SetChange(escrow.Relay, o.terms.RelayScript); err != nil {
+		return nil, err
+	}
+	return outpointKey(coin.OutPoint), f.CheckRelayShare()
 }
 
 // p2wpkhLike has the size and type of a P2WPKH script.

@@ -20,7 +20,8 @@ func (m *Manager) Run(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return m.unlease(context.WithoutCancel(ctx))
+			m.unlease()
+			return nil
 		case <-m.wake:
 		case <-timer.C:
 		}

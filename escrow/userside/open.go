@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
@@ -292,7 +293,35 @@ func (m *Manager) SignedElsewhere(ctx context.Context, id protocol.ContractID, s
 	if err != nil {
 		return r, err
 	}
+	// Signing took its time. Only while the relay still stands by its part may it have the signatures.
+	if err := m.askAgain(ctx, r); err != nil {
+		return r, err
+	}
 	return m.signed(ctx, r, f, signed)
+}
+
+// askAgain asks the relay for its part once more: it has to be the same.
+func (m *Manager) askAgain(ctx context.Context, r *Record) error {
+	relay, err := m.relay(r)
+	if err != nil {
+		return err
+	}
+	open, err := asked(r)
+	if err != nil {
+		return err
+	}
+	e, err := relay.OpenContract(ctx, open)
+	if err != nil {
+		return err
+	}
+	_, answer, err := m.judge(ctx, r, open, e)
+	if err != nil {
+		return err
+	}
+	if answer.PSBT != r.PSBT {
+		return &AnswerError{r.Relay, protocol.Errorf(protocol.CodeConflict, "its part of the funding is another than it was: nothing was given to it, open the contract anew")}
+	}
+	return nil
 }
 
 // signed writes our witnesses and state 0 down, once they are known to be good.
@@ -406,11 +435,15 @@ func (m *Manager) hand(ctx context.Context, r *Record) (*Record, error) {
 	if s.Funding == nil {
 		return r, ErrUnfunded
 	}
-	tx, err := m.wholeFunding(ctx, r, s)
+	f, err := m.funding(ctx, r)
+	if err != nil {
+		return r, err
+	}
+	tx, err := wholeFunding(f, s)
 	if err != nil {
 		return r, wrongAnswer(r, err)
 	}
-	if r, err = m.took(ctx, r, e, tx); err != nil {
+	if r, err = m.took(ctx, r, e, tx, share(f)); err != nil {
 		return r, err
 	}
 	if _, err := m.Store.ExportBackup(ctx, m.BackupFile); err != nil {
@@ -445,11 +478,7 @@ func (m *Manager) pause(ctx context.Context, d time.Duration) error {
 }
 
 // wholeFunding is the funding that the relay says it has sent: ours, and validly signed by both.
-func (m *Manager) wholeFunding(ctx context.Context, r *Record, s *protocol.ContractStatus) (*wire.MsgTx, error) {
-	f, err := m.funding(ctx, r)
-	if err != nil {
-		return nil, err
-	}
+func wholeFunding(f *escrow.Funding, s *protocol.ContractStatus) (*wire.MsgTx, error) {
 	at, err := f.Outpoint()
 	if err != nil {
 		return nil, err
@@ -468,8 +497,23 @@ func (m *Manager) wholeFunding(ctx context.Context, r *Record, s *protocol.Contr
 	return tx, (&escrow.Tx{MsgTx: tx, Prev: template.Prev}).Verify()
 }
 
+// share is what the user pays of the funding's fee: what he brings, less his deposit and his change.
+func share(f *escrow.Funding) btcutil.Amount {
+	fee := -f.Contract.Deposit
+	for _, coin := range f.User.Coins {
+		fee += coin.Value
+	}
+	if f.User.Change != nil {
+		fee -= btcutil.Amount(f.User.Change.Value)
+	}
+	if f.Renewal != nil {
+		fee += f.Renewal.Contract.Deposit - f.Renewal.Amount
+	}
+	return fee
+}
+
 // took notes that the relay has everything, and the whole funding transaction in the backup.
-func (m *Manager) took(ctx context.Context, r *Record, e *protocol.Envelope, tx *wire.MsgTx) (*Record, error) {
+func (m *Manager) took(ctx context.Context, r *Record, e *protocol.Envelope, tx *wire.MsgTx, fee btcutil.Amount) (*Record, error) {
 	return m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {
 		b, err := deal(r)
 		if err != nil {
@@ -489,7 +533,7 @@ func (m *Manager) took(ctx context.Context, r *Record, e *protocol.Envelope, tx 
 		if err := u.note(ctx, r, "The funding transaction %s is sent.", tx.TxHash()); err != nil {
 			return err
 		}
-		funding := Transaction{TxID: escrow.WireTxID(tx.TxHash()), Kind: protocol.TxFunding, Raw: serialize(tx), Ours: true}
+		funding := Transaction{TxID: escrow.WireTxID(tx.TxHash()), Kind: protocol.TxFunding, Raw: serialize(tx), Fee: fee, Ours: true}
 		if known := r.Transaction(funding.TxID); known != nil {
 			funding.Height = known.Height
 		}

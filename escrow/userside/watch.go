@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
+
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
 	"relaymarket/protocol"
@@ -176,9 +178,9 @@ func (m *Manager) bid(ctx context.Context, r *Record, tip uint32, kind string, g
 		return r, err
 	}
 	tx, err := build(rate)
-	if err == nil && last != nil && given == 0 && tx.Fee() < last.Fee+last.Fee/4 {
-		dearer := escrow.Feerate(int64(last.Fee+last.Fee/4) * 1000 / tx.VSize()).Clamp()
-		tx, err = build(dearer)
+	if err == nil && last != nil && given == 0 && tx.Fee() < dearer(last.Fee, tx) {
+		// Fee by size, rounded up: a signature more or less must not bring it below.
+		tx, err = build(escrow.Feerate((int64(dearer(last.Fee, tx))*1000 + tx.VSize() - 1) / tx.VSize()).Clamp())
 	}
 	if err != nil {
 		if last != nil && errors.Is(err, protocol.CodeDust) {
@@ -204,6 +206,13 @@ func (m *Manager) bid(ctx context.Context, r *Record, tip uint32, kind string, g
 		return r, err
 	}
 	return r, m.send(ctx, &next)
+}
+
+// dearer is the fee that replaces one of a transaction as large: a quarter more, and at least what its own relaying
+// costs (BIP125).
+func dearer(fee btcutil.Amount, tx *escrow.Tx) btcutil.Amount {
+	relaying := (btcutil.Amount(tx.VSize())*protocol.MinContractFeerate + 999) / 1000
+	return fee + max(fee/4, relaying)
 }
 
 // send broadcasts a stored transaction. That it is known, or too early by a block, is no error.
@@ -247,6 +256,9 @@ func (m *Manager) sendAgain(ctx context.Context, r *Record) error {
 // converse brings the relay what it does not have yet, asks it now and then, and pays what is due and allowed.
 func (m *Manager) converse(ctx context.Context, r *Record) error {
 	if r.Step == StepSigned {
+		if r.State != escrow.FundingSent || r.has(protocol.TxCancel) {
+			return nil // it is not to happen any more
+		}
 		_, err := m.hand(ctx, r)
 		return err
 	}

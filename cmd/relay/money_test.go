@@ -1,0 +1,157 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/address/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chaincfg/v2"
+
+	"relaymarket/internal/regtest"
+	"relaymarket/internal/testnode"
+)
+
+// market is a Bitcoin node, a relay that makes contracts, and a user whose wallet has money.
+func market(t *testing.T) (*regtest.Test, *testnode.Node, *terminal) {
+	t.Helper()
+	bitcoin := regtest.Start(t, regtest.Plain)
+	node := testnode.Start(t, testnode.Options{Setup: testnode.Contracts(t, bitcoin.Node)})
+	alice := user(t)
+	alice.connects(bitcoin)
+	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	return bitcoin, node, alice
+}
+
+// connects names the Bitcoin node.
+func (s *terminal) connects(bitcoin *regtest.Test) {
+	s.t.Helper()
+	password := filepath.Join(s.t.TempDir(), "rpc")
+	if err := os.WriteFile(password, []byte(regtest.Password+"\n"), 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	s.runs("wallet", "connect", "http://"+bitcoin.Host(), "--network", "regtest", "--rpc-user", regtest.User,
+		"--rpc-password-file", password)
+}
+
+// earns pays to a new address of the wallet.
+func (s *terminal) earns(bitcoin *regtest.Test, amount btcutil.Amount) {
+	s.t.Helper()
+	var got struct{ Address, Link string }
+	s.json(&got, "wallet", "address", "--amount", "5000000")
+	if got.Link != "bitcoin:"+got.Address+"?amount=0.05" {
+		s.t.Errorf("link %s", got.Link)
+	}
+	a, err := address.DecodeAddress(got.Address, &chaincfg.RegressionNetParams)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	bitcoin.Fund(a, amount)
+}
+
+func (s *terminal) balance() btcutil.Amount {
+	s.t.Helper()
+	var b balanceLine
+	s.json(&b, "wallet", "balance")
+	return btcutil.Amount(b.Confirmed)
+}
+
+// contract is a contract as it is shown.
+func (s *terminal) contract(id string) contractItem {
+	s.t.Helper()
+	var item contractItem
+	s.json(&item, "contract", "show", id)
+	return item
+}
+
+// reaches waits for a state.
+func (s *terminal) reaches(id, state string) contractItem {
+	s.t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for {
+		item := s.contract(id)
+		if item.State == state {
+			return item
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the contract is %s, not %s: %+v", item.State, state, item)
+		}
+	}
+}
+
+// opens opens a contract while somebody mines.
+func (s *terminal) opens(bitcoin *regtest.Test, node *testnode.Node, args ...string) contractItem {
+	s.t.Helper()
+	var item contractItem
+	s.json(&item, append([]string{"contract", "open", node.URL, "--deposit", "100000", "--wait", "0", "--yes"}, args...)...)
+	if item.State != "funding" {
+		s.t.Fatalf("opened: %+v", item)
+	}
+	bitcoin.Mine(1)
+	return s.reaches(item.ID, "active")
+}
+
+// From nothing to the first paid message, to the rest of the deposit back: the whole story, typed.
+func TestPaidMessages(t *testing.T) {
+	bitcoin, node, alice := market(t)
+	before := alice.balance()
+	_, errs, code := alice.types("relays", "add", node.URL)
+	if code != exitFailed || !strings.Contains(errs, "relay contract open "+node.URL+" --deposit 100000") {
+		t.Fatalf("without a contract: exit %d\n%s", code, errs)
+	}
+	_, errs, code = alice.types("contract", "open", node.URL, "--deposit", "100000")
+	if code != exitUsage || !strings.Contains(errs, "You can lose") || !strings.Contains(errs, "--yes") {
+		t.Errorf("without a terminal: exit %d\n%s", code, errs)
+	}
+	mined := make(chan struct{})
+	go func() {
+		defer close(mined)
+		time.Sleep(2 * time.Second)
+		bitcoin.Mine(1)
+	}()
+	began := time.Now()
+	out := alice.runs("contract", "open", node.URL, "--deposit", "100000", "--yes")
+	<-mined
+	t.Logf("contract open took %v, two seconds of them waiting for a block:\n%s", time.Since(began), out)
+	if !strings.Contains(out, "is one of your relays") {
+		t.Errorf("open says\n%s", out)
+	}
+	alice.stdin = alice.runs("id", "--card", "-")
+	alice.runs("friend", "add", "-", "--name", "me")
+	alice.stdin = ""
+	alice.runs("send", "me", "the first paid message")
+	t.Logf("from contract open to the first paid message: %v", time.Since(began))
+
+	var list struct{ Contracts []contractItem }
+	alice.json(&list, "contract", "list")
+	if len(list.Contracts) != 1 {
+		t.Fatalf("%+v", list)
+	}
+	id := list.Contracts[0].ID
+	out = alice.runs("contract", "pay", id[:8], "300", "--yes")
+	if !strings.Contains(out, "Paid 300 sat") {
+		t.Errorf("pay says\n%s", out)
+	}
+	if _, errs, code := alice.types("contract", "pay", id, "50000", "--yes"); code != exitFailed || !strings.Contains(errs, "--accept") {
+		t.Errorf("a payment far ahead: exit %d\n%s", code, errs)
+	}
+	if _, errs, code := alice.types("contract", "refund", id, "--yes"); code != exitFailed || !strings.Contains(errs, "too early") {
+		t.Errorf("a refund before its time: exit %d\n%s", code, errs)
+	}
+	alice.runs("contract", "close", id, "--yes")
+	bitcoin.Mine(1)
+	item := alice.reaches(id, "settling")
+	bitcoin.Mine(5)
+	alice.reaches(id, "closed")
+	spent := before - alice.balance()
+	fees := btcutil.Amount(0)
+	for _, tx := range item.Transactions {
+		fees += btcutil.Amount(tx.Fee)
+	}
+	if spent != 1300+fees {
+		t.Errorf("%v was spent: 1300 paid, %v of fees", spent, fees)
+	}
+}
