@@ -10,7 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"relaymarket/broadcast/market"
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
@@ -21,7 +21,7 @@ const marketFile = "market.db"
 
 // marketPlace opens the book of a network: the one that is named; else that of the Bitcoin node, else that of the
 // hubs, else mainnet.
-func (p *program) marketPlace(ctx context.Context, named string) (*market.Book, error) {
+func (p *program) marketPlace(ctx context.Context, named string) (*relaybook.Book, error) {
 	dir, err := p.folder()
 	if err != nil {
 		return nil, err
@@ -42,7 +42,7 @@ func (p *program) marketPlace(ctx context.Context, named string) (*market.Book, 
 	if err := network.Validate(); err != nil {
 		return nil, exitError{exitUsage, err}
 	}
-	return market.Open(ctx, market.Config{Path: path, Network: network, Logger: p.logger()})
+	return relaybook.Open(ctx, relaybook.Config{Path: path, Network: network, Logger: p.logger()})
 }
 
 func (p *program) usualNetwork(ctx context.Context, path string) (protocol.Network, error) {
@@ -56,7 +56,7 @@ func (p *program) usualNetwork(ctx context.Context, path string) (protocol.Netwo
 			return "", err
 		}
 	}
-	networks, err := market.Networks(ctx, path)
+	networks, err := relaybook.Networks(ctx, path)
 	if err != nil {
 		return "", err
 	}
@@ -161,7 +161,7 @@ func (p *program) hubsListCommand(network *string) *cobra.Command {
 	}
 }
 
-func (p *program) showHubs(hubs []market.Hub, found []string) error {
+func (p *program) showHubs(hubs []relaybook.Hub, found []string) error {
 	if len(hubs) == 0 {
 		if err := p.say("You have no hub yet. Add one: relay hubs add ADDRESS\n"); err != nil {
 			return err
@@ -192,7 +192,7 @@ func (p *program) showHubs(hubs []market.Hub, found []string) error {
 const maxFound = 20
 
 // foundHubs are those that friends' cards name, and then those that relays do.
-func (p *program) foundHubs(ctx context.Context, b *market.Book, mine []market.Hub) ([]string, error) {
+func (p *program) foundHubs(ctx context.Context, b *relaybook.Book, mine []relaybook.Hub) ([]string, error) {
 	c, err := p.open(ctx)
 	if err != nil {
 		return nil, err
@@ -203,7 +203,7 @@ func (p *program) foundHubs(ctx context.Context, b *market.Book, mine []market.H
 		return nil, err
 	}
 	found = slices.DeleteFunc(found, func(h string) bool {
-		return slices.ContainsFunc(mine, func(m market.Hub) bool { return m.Address == h })
+		return slices.ContainsFunc(mine, func(m relaybook.Hub) bool { return m.Address == h })
 	})
 	announced, err := b.FoundHubs(ctx)
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
 
-	"relaymarket/broadcast/market"
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -63,7 +63,7 @@ no contracts, but serve whom their operators know, come last.
 }
 
 // profile is how relays are compared; told says it in words.
-func (p *program) profile(ctx context.Context, o *marketOptions) (profile market.Profile, told string, err error) {
+func (p *program) profile(ctx context.Context, o *marketOptions) (profile relaybook.Profile, told string, err error) {
 	kept, err := size(o.kept, "--kept")
 	if err != nil {
 		return profile, "", err
@@ -81,9 +81,9 @@ func (p *program) profile(ctx context.Context, o *marketOptions) (profile market
 	if err != nil {
 		return profile, "", err
 	}
-	profile, told = market.Profile{Kept: used.Kept, Moved: used.Moved}, fmt.Sprintf("as in your last 30 days, with %s", count(used.Messages, "message"))
+	profile, told = relaybook.Profile{Kept: used.Kept, Moved: used.Moved}, fmt.Sprintf("as in your last 30 days, with %s", count(used.Messages, "message"))
 	if used.Messages == 0 {
-		profile, told = market.DefaultProfile(), "an example, because you sent nothing in the last 30 days"
+		profile, told = relaybook.DefaultProfile(), "an example, because you sent nothing in the last 30 days"
 	}
 	if o.kept != "" || o.moved != "" {
 		told = "as you say"
@@ -108,15 +108,15 @@ func size(typed, flag string) (int64, error) {
 	return int64(n), nil
 }
 
-func (o *marketOptions) want() (market.Want, error) {
+func (o *marketOptions) want() (relaybook.Want, error) {
 	record, err := size(o.record, "--record")
 	if err != nil {
-		return market.Want{}, err
+		return relaybook.Want{}, err
 	}
 	if o.bond < 0 || o.most < 0 || o.best < 0 || o.limit < 0 || o.keeps < 0 {
-		return market.Want{}, usagef("numbers are not negative")
+		return relaybook.Want{}, usagef("numbers are not negative")
 	}
-	return market.Want{RecordBytes: record, LifetimeMs: o.keeps.Milliseconds(), BondPercent: o.bond, Most: btcutil.Amount(o.most)}, nil
+	return relaybook.Want{RecordBytes: record, LifetimeMs: o.keeps.Milliseconds(), BondPercent: o.bond, Most: btcutil.Amount(o.most)}, nil
 }
 
 // narrow tells whether relays without contracts are left out.
@@ -147,7 +147,7 @@ func (p *program) market(ctx context.Context, o *marketOptions) error {
 		return err
 	}
 	shown := choose(listings, o, profile, want)
-	probes := make([]market.Probe, len(shown))
+	probes := make([]relaybook.Probe, len(shown))
 	if o.probe {
 		done := p.busy("asking the relays")
 		probes = b.Probe(ctx, listingsOf(shown))
@@ -162,7 +162,7 @@ func (p *program) market(ctx context.Context, o *marketOptions) error {
 }
 
 // refreshMarket reads the hubs. failed is the exit code for hubs that could not be read: what others told is shown all the same.
-func (p *program) refreshMarket(ctx context.Context, b *market.Book) (failed, err error) {
+func (p *program) refreshMarket(ctx context.Context, b *relaybook.Book) (failed, err error) {
 	done := p.busy("reading the hubs")
 	reports, err := b.Refresh(ctx)
 	done()
@@ -190,12 +190,12 @@ func (p *program) refreshMarket(ctx context.Context, b *market.Book) (failed, er
 
 // marketRow is a relay that is shown; cost is nil when it makes no contracts.
 type marketRow struct {
-	market.Listing
+	relaybook.Listing
 	cost *int64
 }
 
-func listingsOf(rows []marketRow) []market.Listing {
-	all := make([]market.Listing, len(rows))
+func listingsOf(rows []marketRow) []relaybook.Listing {
+	all := make([]relaybook.Listing, len(rows))
 	for i := range rows {
 		all[i] = rows[i].Listing
 	}
@@ -203,12 +203,12 @@ func listingsOf(rows []marketRow) []market.Listing {
 }
 
 // choose is what is shown: priced relays first, those of other terms last.
-func choose(listings []market.Listing, o *marketOptions, profile market.Profile, want market.Want) []marketRow {
-	var ranked []market.Priced
+func choose(listings []relaybook.Listing, o *marketOptions, profile relaybook.Profile, want relaybook.Want) []marketRow {
+	var ranked []relaybook.Priced
 	if o.best > 0 {
-		ranked = market.Best(listings, o.best, profile, want)
+		ranked = relaybook.Best(listings, o.best, profile, want)
 	} else {
-		ranked = market.Rank(listings, profile, want)
+		ranked = relaybook.Rank(listings, profile, want)
 	}
 	rows := make([]marketRow, 0, len(listings))
 	for _, r := range ranked {
@@ -226,7 +226,7 @@ func choose(listings []market.Listing, o *marketOptions, profile market.Profile,
 	return rows
 }
 
-func (p *program) showMarket(n protocol.Network, profile market.Profile, told string, known int, rows []marketRow, probes []market.Probe, probed bool) error {
+func (p *program) showMarket(n protocol.Network, profile relaybook.Profile, told string, known int, rows []marketRow, probes []relaybook.Probe, probed bool) error {
 	if known == 0 {
 		return p.say("The market of %s has no relay that your hubs know. More hubs: relay hubs add ADDRESS\n", n)
 	}
@@ -273,9 +273,9 @@ func termsText(terms []protocol.Terms) string {
 	return text
 }
 
-func distance(probe market.Probe) string {
+func distance(probe relaybook.Probe) string {
 	switch {
-	case errors.Is(probe.Err, market.ErrAnother):
+	case errors.Is(probe.Err, relaybook.ErrAnother):
 		return "ANOTHER RELAY"
 	case probe.Err != nil:
 		return "no answer"

@@ -9,7 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/broadcast"
-	"relaymarket/broadcast/market"
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/protocol"
 )
 
@@ -52,7 +52,7 @@ func orNone(list []string) []string {
 	return list
 }
 
-func probeJSON(probe market.Probe) *probeItem {
+func probeJSON(probe relaybook.Probe) *probeItem {
 	item := &probeItem{Microseconds: probe.Distance.Microseconds()}
 	if probe.Err != nil {
 		text := probe.Err.Error()
@@ -61,7 +61,7 @@ func probeJSON(probe market.Probe) *probeItem {
 	return item
 }
 
-func (p *program) printMarket(n protocol.Network, profile market.Profile, known int, rows []marketRow, probes []market.Probe, probed bool) error {
+func (p *program) printMarket(n protocol.Network, profile relaybook.Profile, known int, rows []marketRow, probes []relaybook.Probe, probed bool) error {
 	items := make([]offerItem, len(rows))
 	for i, r := range rows {
 		items[i] = offerJSON(r.Offer, r.First, r.cost)
@@ -114,7 +114,7 @@ func (p *program) marketShow(ctx context.Context, o *marketOptions, typed string
 	}
 	item := offerJSON(l.Offer, l.First, cost)
 	if probe {
-		item.Probe = probeJSON(b.Probe(ctx, []market.Listing{*l})[0])
+		item.Probe = probeJSON(b.Probe(ctx, []relaybook.Listing{*l})[0])
 	}
 	if p.json {
 		return p.printJSON(item)
@@ -122,7 +122,7 @@ func (p *program) marketShow(ctx context.Context, o *marketOptions, typed string
 	return p.showOffer(*l, item, profile)
 }
 
-func (p *program) showOffer(l market.Listing, item offerItem, profile market.Profile) error {
+func (p *program) showOffer(l relaybook.Listing, item offerItem, profile relaybook.Profile) error {
 	rows := [][]string{{"address", escape(strings.Join(l.Addresses, ", "))}, {"key", l.Relay.Bech32()}, {"network", string(l.Network)}}
 	if c := l.Contracts; c != nil {
 		rows = append(rows,
@@ -180,7 +180,7 @@ func (p *program) marketWatch(ctx context.Context, o *marketOptions) error {
 		return err
 	}
 	defer b.Close()
-	return b.Watch(ctx, func(change market.Change) error {
+	return b.Watch(ctx, func(change relaybook.Change) error {
 		var cost *int64
 		if change.Offer.Contracts != nil {
 			if amount, err := profile.Cost(change.Offer.Contracts); err == nil {
