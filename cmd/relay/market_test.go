@@ -8,9 +8,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
+
 	"relaymarket/broadcast"
 	"relaymarket/broadcast/feed"
 	"relaymarket/broadcast/publisher"
+	"relaymarket/internal/regtest"
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testhub"
 	"relaymarket/internal/testnode"
@@ -152,5 +155,45 @@ func watched(t *testing.T, s *terminal, do func(), relay *testnode.Node) {
 	if err := json.Unmarshal([]byte(line), &change); err != nil || change.Key != relay.Key.String() || change.Contracts == nil ||
 		change.Contracts.StorageMsatPerGBDay != 2000 || change.Seq != 2 || !strings.HasPrefix(change.Hub, "nats://") {
 		t.Errorf("watch says %s %v", line, err)
+	}
+}
+
+// A relay that makes contracts is found in the market, at the prices that it then asks, and rented on what it announced there.
+func TestRentFromTheMarket(t *testing.T) {
+	bitcoin := regtest.Start(t, regtest.Plain)
+	contracts := testnode.Contracts(t, bitcoin.Node)
+	hub := marketHub(t)
+	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
+		contracts(c)
+		c.Market = relaynode.Market{Network: protocol.Regtest, Hubs: []string{hub.HubURL}}
+	}})
+	alice := user(t)
+	alice.connects(bitcoin)
+	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	alice.runs("hubs", "add", hub.HubURL) // the network is that of the Bitcoin node
+	var got shownMarket
+	testhub.Wait(t, "it is in the market", func() bool {
+		alice.json(&got, "market", "--best", "1", "--kept", "1MB", "--moved", "1MB")
+		return len(got.Relays) == 1
+	})
+	// A MB at 10,000 sat for a GB: 300 sat for thirty days, 10 sat moved, and the opening price.
+	offer := got.Relays[0]
+	if offer.Key != node.Key.String() || *offer.SatPerMonth != 300+10+testnode.OpeningPrice || offer.Addresses[0] != node.URL {
+		t.Fatalf("the best is %+v", offer)
+	}
+	mined := make(chan struct{})
+	go func() {
+		defer close(mined)
+		time.Sleep(2 * time.Second)
+		bitcoin.Mine(1)
+	}()
+	defer func() { <-mined }()
+	if out := alice.runs("contract", "open", offer.Addresses[0], "--deposit", "100000", "--yes"); !strings.Contains(out, "is one of your relays") {
+		t.Errorf("open says\n%s", out)
+	}
+	var list struct{ Contracts []contractItem }
+	alice.json(&list, "contract", "list")
+	if len(list.Contracts) != 1 || list.Contracts[0].Relay != node.Key.String() {
+		t.Errorf("%+v", list)
 	}
 }
