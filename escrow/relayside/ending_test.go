@@ -3,6 +3,7 @@ package relayside_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -44,7 +45,8 @@ func TestSettlementAtItsTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mineTo(d.terms.LastUsage() - 1)
-	if err := h.use(u.key.Public(), 1_000); err != nil {
+	err := h.use(u.key.Public(), 1_000)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if s := d.status(); s.State != escrow.Active {
@@ -53,10 +55,18 @@ func TestSettlementAtItsTime(t *testing.T) {
 	h.mine(1)
 	d.reaches(escrow.Settling)
 	wantCode(t, h.use(u.key.Public(), 1), protocol.CodeNoAccount)
-	_, err := d.pay(40_000, nil)
+	_, err = d.pay(40_000, nil)
 	wantCode(t, err, protocol.CodeContractState)
 	settlement := h.latest(d.id, protocol.TxSettlement)
 	h.inMempool(settlement.TxHash())
+	pin, _ := escrow.Identify(&d.terms, d.out, settlement)
+	child, err := escrow.Sweep(&d.terms, *pin.State, pin.Left, d.terms.UserScript, 1_000, d.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.chain.Broadcast(t.Context(), child.MsgTx); !errors.Is(err, chain.ErrNotFinal) {
+		t.Fatalf("the user pins the settlement with a child: %v", err)
+	}
 	h.mine(1)
 	if got := h.spender(d.out).TxHash(); got != settlement.TxHash() {
 		t.Fatalf("%v spent the escrow, not the settlement %v", got, settlement.TxHash())

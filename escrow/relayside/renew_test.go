@@ -120,9 +120,12 @@ func TestRenewalIsReorganized(t *testing.T) {
 			if err := h.use(u.key.Public(), 2_000_000); err != nil {
 				t.Fatal(err)
 			}
+			if _, err := old.pay(6_000, nil); err != nil {
+				t.Fatal(err)
+			}
 			coin, _ := u.coin(120_000)
 			d := old.signedRenewal(150_000, 2000, coin)
-			if _, err := old.pay(7_000, d.pending(7_000)); err != nil {
+			if _, err := old.pay(7_000, d.pending(6_000)); err != nil {
 				t.Fatal(err)
 			}
 			h.mine(1)
@@ -142,7 +145,7 @@ func TestRenewalIsReorganized(t *testing.T) {
 				h.inMempool(d.out.Hash)
 				h.mine(6)
 				old.reaches(escrow.Closed)
-				if s := d.reaches(escrow.Active); s.Owed != 9_000 {
+				if s := d.reaches(escrow.Active); s.Owed != 8_000 { // of 4,000 used the renewal paid 1,000
 					t.Fatalf("owed are %d", s.Owed)
 				}
 				return

@@ -3,12 +3,14 @@ package relayside_test
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
 	"relaymarket/escrow/relayside"
 	"relaymarket/protocol"
 )
@@ -153,4 +155,57 @@ func TestDatabaseSetBack(t *testing.T) {
 	if spend, _ := escrow.Identify(&d.terms, d.out, h.latest(d.id, protocol.TxSettlement)); spend.Amount != 30_000 {
 		t.Fatalf("after a reorganization %d are settled", spend.Amount)
 	}
+}
+
+// thief is a node during whose answer another process takes the lease.
+type thief struct {
+	*chain.Client
+	h     *house
+	armed atomic.Bool
+}
+
+// Next implements relayside.Follower.
+func (s *thief) Next(ctx context.Context, recent []chain.BlockID) (chain.Event, error) {
+	e, err := s.Client.Next(ctx, recent)
+	if err == nil && s.armed.CompareAndSwap(true, false) {
+		_, err = s.h.db.Pool().Exec(ctx, `UPDATE contract_work SET holder = '\xdead', until = $1`, s.h.now().Add(time.Hour))
+	}
+	return e, err
+}
+
+// A process that lost its lease between two steps changes nothing any more; requests are answered without any work, but for
+// new contracts, which are refused when the work falls behind.
+func TestLeaseIsLost(t *testing.T) {
+	h := newHouse(t, standardOffer)
+	node := &thief{Client: h.chain, h: h}
+	h.crash()
+	h.contractChain = node
+	h.start()
+	u := h.user()
+	d := u.active(100_000, 1500)
+	coin, _ := u.coin(50_000)
+	known := func() int { return h.count(`SELECT max(height) FROM contract_blocks`) }
+	before := known()
+	node.armed.Store(true)
+	h.node.Mine(3)
+	h.eventually("the theft", func() bool { return !node.armed.Load() })
+	time.Sleep(200 * time.Millisecond)
+	if known() != before {
+		t.Fatal("a process without the lease stored a block")
+	}
+	if _, err := d.pay(6_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	v := h.user()
+	v.coins = u.coins
+	late := v.plan(30_000, 1500, coin)
+	late.offer(nil)
+	wantCode(t, late.open(nil), protocol.CodeChainStale)
+	if _, err := h.db.Pool().Exec(t.Context(), `UPDATE contract_work SET until = 0`); err != nil {
+		t.Fatal(err)
+	}
+	if err := late.open(nil); err != nil { // it waits for the work
+		t.Fatal(err)
+	}
+	h.synced()
 }

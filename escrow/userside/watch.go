@@ -256,6 +256,9 @@ func (m *Manager) sendAgain(ctx context.Context, r *Record) error {
 // converse brings the relay what it does not have yet, asks it now and then, and pays what is due and allowed.
 func (m *Manager) converse(ctx context.Context, r *Record) error {
 	if r.Step == StepSigned {
+		if r.State != escrow.FundingSent || r.has(protocol.TxCancel) {
+			return nil // it is not to happen any more
+		}
 		_, err := m.hand(ctx, r)
 		return err
 	}

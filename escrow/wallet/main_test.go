@@ -97,7 +97,7 @@ func open(t *testing.T, n *regtest.Test, edit ...func(*wallet.Config)) *person {
 
 func (p *person) sync() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := p.AwaitSync(ctx); err != nil {
 		p.t.Fatalf("synchronize: %v", err)

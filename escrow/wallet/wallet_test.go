@@ -89,13 +89,13 @@ func TestRestoreFromSeed(t *testing.T) {
 	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := open(t, n)
-	for i := range 60 {
+	for i := range 24 {
 		kind := wallet.P2WPKH
 		if i%2 == 0 {
 			kind = wallet.P2TR
 		}
 		a := p.address(kind)
-		if i%20 == 0 || i == 59 {
+		if i%8 == 0 || i == 23 {
 			n.Fund(a, 1*bitcoin)
 		}
 	}
@@ -107,17 +107,17 @@ func TestRestoreFromSeed(t *testing.T) {
 	p.sync()
 	before := p.balance()
 	p.close()
-	again := open(t, n, func(c *wallet.Config) { c.Lookahead = 35 })
+	again := open(t, n, func(c *wallet.Config) { c.Lookahead = 15 })
 	again.sync()
 	if after := again.balance(); after != before {
 		t.Errorf("%+v, it was %+v", after, before)
 	}
-	near := open(t, n) // looks five addresses ahead: the coin at the thirtieth P2WPKH address is too far
+	near := open(t, n) // looks five addresses ahead: the coin at the twelfth P2WPKH address is too far
 	near.sync()
 	if after := near.balance(); after.Confirmed >= before.Confirmed {
 		t.Errorf("found with five addresses ahead: %+v", after)
 	}
-	late := open(t, n, func(c *wallet.Config) { c.Birthday, c.Lookahead = time.Now(), 35 })
+	late := open(t, n, func(c *wallet.Config) { c.Birthday, c.Lookahead = time.Now(), 15 })
 	late.sync()
 	if after := late.balance(); after != before {
 		t.Errorf("with a birthday: %+v, it was %+v", after, before)

@@ -11,13 +11,10 @@ import (
 	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
-	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
-	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
-	"relaymarket/escrow/chain"
 	"relaymarket/internal/regtest"
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/scenario"
@@ -32,24 +29,13 @@ type market struct {
 	relay *testnode.Node
 }
 
-func newMarket(t *testing.T, offer protocol.ContractOffer, change ...func(*relaynode.Config)) *market {
+func newMarket(t *testing.T, offer protocol.ContractOffer) *market {
 	t.Helper()
 	m := &market{t: t, coins: regtest.Start(t, regtest.Plain)}
-	seed := make([]byte, 32)
-	_, _ = rand.Read(seed)
-	branch, err := hdkeychain.NewMaster(seed, &chaincfg.RegressionNetParams)
-	if err != nil {
-		t.Fatal(err)
-	}
-	folder := t.TempDir()
+	contracts := testnode.Contracts(t, m.coins.Node)
 	m.relay = testnode.Start(t, testnode.Options{Setup: func(cfg *relaynode.Config) {
-		cfg.Bitcoin = relaynode.Bitcoin{
-			Node:   chain.Config{Network: protocol.Regtest, Host: m.coins.Host(), User: regtest.User, Password: regtest.Password, Plain: true},
-			Branch: branch, Birthday: time.Now(), Wallet: folder, Offer: &offer,
-		}
-		for _, c := range change {
-			c(cfg)
-		}
+		contracts(cfg)
+		cfg.Bitcoin.Offer = &offer
 	}})
 	return m
 }
