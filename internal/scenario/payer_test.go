@@ -31,17 +31,30 @@ type market struct {
 	t     *testing.T
 	coins *regtest.Test
 	relay *testnode.Node
+	setup func(*relaynode.Config)
 }
 
 func newMarket(t *testing.T, offer protocol.ContractOffer) *market {
 	t.Helper()
 	m := &market{t: t, coins: regtest.Start(t, regtest.Plain)}
 	contracts := testnode.Contracts(t, m.coins.Node)
-	m.relay = testnode.Start(t, testnode.Options{Setup: func(cfg *relaynode.Config) {
+	m.setup = func(cfg *relaynode.Config) {
 		contracts(cfg)
 		cfg.Bitcoin.Offer = &offer
-	}})
+	}
+	m.relay = testnode.Start(t, testnode.Options{Setup: m.setup})
 	return m
+}
+
+// beside is another process of the relay on the same database, without the wallet.
+func (m *market) beside() *market {
+	m.t.Helper()
+	other := *m
+	other.relay = testnode.Start(m.t, testnode.Options{DSN: m.relay.DSN, Key: m.relay.Secret, Setup: func(cfg *relaynode.Config) {
+		m.setup(cfg)
+		cfg.Bitcoin.Wallet = ""
+	}})
+	return &other
 }
 
 // payer opens contracts with plain keys, by package escrow and HTTP alone.
