@@ -187,6 +187,22 @@ func TestReorganizedAndDoubleSpent(t *testing.T) {
 	}
 }
 
+// A reorganization deeper than what is remembered: everything is looked at anew.
+func TestReorganizedTooDeep(t *testing.T) {
+	u := somebody(t)
+	id := u.opens()
+	u.node.Mine(chain.Depth + 5)
+	u.steps()
+	u.node.Reorg(chain.Depth + 10)
+	u.steps()
+	if r := u.record(id); r.Confirmed(protocol.TxFunding) != nil || r.State != escrow.FundingSent {
+		t.Errorf("the contract is %s with %+v", r.State, r.Transactions)
+	}
+	u.node.Mine(1)
+	u.steps()
+	u.is(id, escrow.Active)
+}
+
 // Laptop and relay are both gone. Words and backup file get the deposit back: at T, or what a settlement left.
 func TestRestore(t *testing.T) {
 	for _, settled := range []bool{false, true} {

@@ -26,9 +26,8 @@ func (m *Manager) follow(ctx context.Context) (tip uint32, err error) {
 		case errors.Is(err, errMoved), errors.Is(err, errLookAgain):
 			continue
 		case errors.Is(err, chain.ErrTooDeep):
-			// None of the blocks that we know is on the chain: begin before the oldest contract.
 			m.Logger.Warn("the chain is looked at anew", "error", err)
-			if err := m.rescan(ctx, 0); err != nil {
+			if err := m.startOver(ctx); err != nil {
 				return 0, err
 			}
 			continue
@@ -90,24 +89,8 @@ func (m *Manager) begin(ctx context.Context) (uint32, error) {
 	})
 }
 
-// rescan has the chain followed again from a height on, or, if it is 0, from before any contract that still matters.
+// rescan has the chain followed again from a height on. What is known of later blocks stays, and is seen again.
 func (m *Manager) rescan(ctx context.Context, from uint32) error {
-	records, err := m.Store.Contracts(ctx)
-	if err != nil {
-		return err
-	}
-	if from == 0 {
-		tip, err := m.Node.Tip(ctx)
-		if err != nil {
-			return err
-		}
-		from = tip.Height
-		for i := range records {
-			if c, _, ok := records[i].Terms(); ok && !escrow.Final(records[i].State) {
-				from = min(from, c.Expiry-min(c.Expiry, escrow.MaxLifetime))
-			}
-		}
-	}
 	block, err := m.Node.BlockAt(ctx, from)
 	if err != nil {
 		return err
@@ -118,6 +101,44 @@ func (m *Manager) rescan(ctx context.Context, from uint32) error {
 		}
 		return u.connect(ctx, m.Network, []chain.BlockID{block})
 	})
+}
+
+// startOver is for a chain that has none of the blocks that are known: everything that they said is taken back, and the
+// chain followed from before the first of it.
+func (m *Manager) startOver(ctx context.Context) error {
+	open, err := m.unfinished(ctx)
+	if err != nil {
+		return err
+	}
+	tip, err := m.Node.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	from := tip.Height
+	for _, r := range open {
+		for _, t := range r.Transactions {
+			if t.Height != nil {
+				from = min(from, *t.Height)
+			}
+		}
+	}
+	err = m.Store.do(ctx, func(u *unit) error {
+		for i := range open {
+			for _, t := range open[i].Transactions {
+				if t.Height == nil {
+					continue
+				}
+				if err := m.unsight(ctx, u, &open[i], chain.BlockID{Height: *t.Height}); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.rescan(ctx, from-min(from, chain.Depth))
 }
 
 // watchlist is what a block may spend that matters, by contract.
