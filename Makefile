@@ -49,7 +49,7 @@ generate: ## the server's routes and the Go client, from openapi.yaml
 .PHONY: vectors
 vectors: setup ## the test vectors, from the code, and out/transactions.jsonl: every way a contract can go, mined
 	go run ./internal/vectors
-	go run ./internal/paths
+	go run ./internal/paths -append
 
 .PHONY: bench
 bench: setup build ## speed of the relay beside the limits of this machine, some 20 minutes (BENCH='-seconds 3 -repeats 1': quicker)

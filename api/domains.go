@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 
+	"relaymarket/broadcast/feed"
+	"relaymarket/broadcast/hub"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 	"relaymarket/records"
@@ -78,7 +80,14 @@ type Running interface {
 	List(ctx context.Context, payer protocol.PublicKey) (*protocol.ContractList, error)
 }
 
+// Market is the book of a hub, see package broadcast.
+type Market interface {
+	// Page is a part of it, in the order in which it changed last, from a place on.
+	Page(ctx context.Context, from uint64, limit int) (*feed.Page, error)
+}
+
 var (
+	_ Market  = (*hub.Hub)(nil)
 	_ Records = (*records.Store)(nil)
 	_ Books   = (*books.Store)(nil)
 )

@@ -187,6 +187,16 @@ type ListenLine struct {
 	Record *Record `json:"record,omitempty"`
 }
 
+// MarketPage defines model for MarketPage.
+type MarketPage struct {
+	// Announcements Byte for byte as they are signed.
+	Announcements []Envelope `json:"announcements"`
+
+	// Cursor What changes comes after this.
+	Cursor string `json:"cursor"`
+	More   bool   `json:"more"`
+}
+
 // PageGone Line of a page for a record that ended since the page was made.
 type PageGone struct {
 	Gone struct {
@@ -312,6 +322,15 @@ type Receiver = PublicKey
 
 // User BIP340 x-only public key.
 type User = PublicKey
+
+// GetMarketParams defines parameters for GetMarket.
+type GetMarketParams struct {
+	// After Cursor; what follows it is listed. Absent, from the beginning.
+	After *After `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit Entries at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
 
 // GetUsageParams defines parameters for GetUsage.
 type GetUsageParams struct {
@@ -495,6 +514,9 @@ type ServerInterface interface {
 	// Listen Be told of each record that the named senders leave, as it is committed.
 	// (POST /inbox/{receiver}/listen)
 	Listen(w http.ResponseWriter, r *http.Request, receiver Receiver)
+	// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
+	// (GET /market)
+	GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams)
 	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
 	// (GET /usage)
 	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
@@ -597,6 +619,12 @@ func (_ Unimplemented) Got(w http.ResponseWriter, r *http.Request, receiver Rece
 // Listen Be told of each record that the named senders leave, as it is committed.
 // (POST /inbox/{receiver}/listen)
 func (_ Unimplemented) Listen(w http.ResponseWriter, r *http.Request, receiver Receiver) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
+// (GET /market)
+func (_ Unimplemented) GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -906,6 +934,52 @@ func (siw *ServerInterfaceWrapper) Listen(w http.ResponseWriter, r *http.Request
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Listen(w, r, receiver)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMarket operation middleware
+func (siw *ServerInterfaceWrapper) GetMarket(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetMarketParams
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMarket(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1522,6 +1596,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/usage", wrapper.GetUsage)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/market", wrapper.GetMarket)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/{user}/card", wrapper.GetCard)

@@ -61,6 +61,7 @@ func operations(recordBytes int64) map[string]*operation {
 	const record = "/{user}/outbox/{receiver}/{id}"
 	return map[string]*operation{
 		"GET /.well-known/relaymarket": {name: "getAnnouncement", class: classUnsigned},
+		"GET /market":                  {name: "getMarket", class: classUnsigned, queries: []string{"after", "limit"}},
 		"GET /account":                 {name: "getAccount", class: classWriter},
 		"PUT /account/admitted":        {name: "putAdmitted", class: classWriter, media: mediaEnvelope, size: maxAdmitBody},
 		// Openers are strangers: they go before account holders when there is too much to do.

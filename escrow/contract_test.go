@@ -129,6 +129,23 @@ func TestHeights(t *testing.T) {
 	}
 }
 
+// Until the funding is deep, what was paid does not raise what is served above the credit limit.
+func TestAllowance(t *testing.T) {
+	c := plain(t).contract // Δ and c₀ are 2,000
+	for _, e := range []struct {
+		amount        btcutil.Amount
+		confirmations int64
+		allowance     btcutil.Amount
+	}{
+		{2_000, 0, 0}, {50_000, 0, 0}, {50_000, -1, 0}, {2_000, 1, 333}, {2_500, 1, 833}, {50_000, 1, 2_000}, {50_000, 5, 2_000},
+		{2_000, 5, 1_665}, {2_000, 6, 2_000}, {50_000, 6, 50_000}, {99_000, 100, 99_000}, {0, 6, 2_000},
+	} {
+		if got := c.Allowance(e.amount, e.confirmations); got != e.allowance {
+			t.Errorf("at %d satoshi and %d confirmations %d is served, not %d", e.amount, e.confirmations, got, e.allowance)
+		}
+	}
+}
+
 func TestFeerate(t *testing.T) {
 	for rate, code := range map[Feerate]protocol.Code{0: protocol.CodeFeerate, 999: protocol.CodeFeerate, 1_000: "", 1_000_000: "",
 		1_000_001: protocol.CodeFeerate, 10_000_000: protocol.CodeFeerate, -5: protocol.CodeFeerate} {

@@ -186,6 +186,17 @@ func (f *Funding) slack() btcutil.Amount {
 	return f.Feerate.Fee(weightP2TROutput) + protocol.DustP2TR + 1
 }
 
+// CheckRelayShare refuses a feerate at which the relay's share of the fee is more than the opening
+// price. The user names the feerate: without this he could burn more of the relay's coins than
+// opening the contract earns it. It is for the relay to ask; the user does not mind.
+func (f *Funding) CheckRelayShare() error {
+	if _, share := f.Fees(); share > f.Contract.OpeningPrice {
+		return protocol.Errorf(protocol.CodeFeerate, "at %d sat per 1000 vB the relay's inputs cost %d satoshi of fee, more than the opening price of %d: take a lower feerate",
+			int64(f.Feerate), int64(share), int64(f.Contract.OpeningPrice))
+	}
+	return nil
+}
+
 // VerifyFunding reads the whole funding that the relay proposes and checks it against what the user
 // knows: the contract, the feerate, his own part exactly as he offered it, the old escrow if this
 // renews one. What is left is the relay's part. The user then asks the chain for the relay's coins

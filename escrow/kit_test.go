@@ -249,6 +249,15 @@ func checkTx(t testing.TB, what string, tx *Tx, feerate Feerate) {
 	}
 }
 
+func mustPacket(t testing.TB, d *deal) *psbt.Packet {
+	t.Helper()
+	packet, err := d.funding.Packet()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return packet
+}
+
 // derNumbers are R and S of a DER signature, with their sign bytes.
 func derNumbers(sig []byte) (r, s []byte) {
 	n := int(sig[3])

@@ -51,6 +51,23 @@ func TestRelayWithoutACoinFundsNothing(t *testing.T) {
 	}
 }
 
+// A user who names an absurd feerate must not burn the relay's coins with it.
+func TestRelayShareIsBounded(t *testing.T) {
+	for rate, code := range map[Feerate]protocol.Code{testFeerate: "", 20_000: "", 21_000: protocol.CodeFeerate, MaxFeerate: protocol.CodeFeerate} {
+		d := newDeal(t, "plain", func(d *deal) {
+			d.funding.Feerate = rate
+			d.funding.User.Coins[0].Value, d.funding.Relay.Coins[0].Value = 1_000_000, 1_000_000
+		})
+		wantCode(t, d.funding.Validate(), "")
+		wantCode(t, d.funding.CheckRelayShare(), code)
+	}
+	d := newDeal(t, "plain", func(d *deal) {
+		d.contract.Bond, d.contract.OpeningPrice, d.funding.Relay = 0, 0, Part{}
+		d.funding.Feerate, d.funding.User.Coins[0].Value = MaxFeerate, 1_000_000
+	})
+	wantCode(t, d.funding.CheckRelayShare(), "") // nothing of its own is in it
+}
+
 func TestSettlement(t *testing.T) {
 	d := plain(t)
 	for _, amount := range []btcutil.Amount{2_000, 50_000, 99_000} {

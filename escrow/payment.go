@@ -16,9 +16,10 @@ type Payment struct {
 	Signature protocol.ContractSignature // the user's, SINGLE|ANYONECANPAY
 }
 
-// stateTx is the template that the signature of a state is over: with 0x83 it commits to version,
-// locktime, its own input and its own output, whatever the place and company of the two.
-func (c *Contract) stateTx(funding wire.OutPoint, amount btcutil.Amount) (*Tx, error) {
+// StateTx is the template of state n: escrow → P − A to the user. It has no fee and is never
+// broadcast as it is, see [Settle]. The signature of a state, 0x83, commits to its version, locktime,
+// input and output, whatever the place and company of the two in the transaction that they end in.
+func StateTx(c *Contract, funding wire.OutPoint, amount btcutil.Amount) (*Tx, error) {
 	if err := c.CheckAmount(amount); err != nil {
 		return nil, err
 	}
@@ -32,12 +33,6 @@ func (c *Contract) stateTx(funding wire.OutPoint, amount btcutil.Amount) (*Tx, e
 	}
 	t.AddTxOut(wire.NewTxOut(int64(c.Deposit-amount), script))
 	return t, nil
-}
-
-// StateTx is the template of state n: escrow → P − A to the user. It has no fee and is never
-// broadcast as it is, see [Settle].
-func StateTx(c *Contract, funding wire.OutPoint, amount btcutil.Amount) (*Tx, error) {
-	return c.stateTx(funding, amount)
 }
 
 // SignState makes the user's signature of the state with this amount.
@@ -60,7 +55,7 @@ func VerifyState(c *Contract, funding wire.OutPoint, amount btcutil.Amount, sig 
 }
 
 func (c *Contract) stateAndScript(funding wire.OutPoint, amount btcutil.Amount) (*Tx, []byte, error) {
-	t, err := c.stateTx(funding, amount)
+	t, err := StateTx(c, funding, amount)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -43,7 +43,7 @@ func Settle(contracts []Unsettled, extra []Coin, payTo protocol.Script, feerate 
 		if err := VerifyState(u.Contract, u.Funding, u.Payment.Amount, u.Payment.Signature); err != nil {
 			return nil, err
 		}
-		one, err := u.Contract.stateTx(u.Funding, u.Payment.Amount)
+		one, err := StateTx(u.Contract, u.Funding, u.Payment.Amount)
 		if err != nil {
 			return nil, err
 		}

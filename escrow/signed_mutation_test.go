@@ -227,6 +227,11 @@ func TestClosingMutations(t *testing.T) {
 	})
 	_, err = ClosingTx(small.contract, at, Closing{0, 800, User})
 	wantCode(t, err, protocol.CodeDust)
+	large := newDeal(t, "plain", func(d *deal) { d.contract.Deposit, d.funding.User.Coins[0].Value = 10_000_000, 11_000_000 })
+	_, err = ClosingTx(large.contract, at, Closing{30_000, 170_000, User})
+	wantCode(t, err, "")
+	_, err = ClosingTx(large.contract, at, Closing{30_000, 171_000, User}) // he could pay it
+	wantCode(t, err, protocol.CodeFeerate)
 	for _, rate := range []Feerate{0, 10_000_000} {
 		_, err = NewClosing(d.contract, 30_000, User, rate)
 		wantCode(t, err, protocol.CodeFeerate)

@@ -57,6 +57,7 @@ func TestSizes(t *testing.T) {
 			t.Errorf("%s pays %d satoshi, its size is worth %d", path.name, fee, actual)
 		}
 	}
+	t.Logf("of the funding the user pays %d, the relay %d", userShare, relayShare)
 	if estimate.Funding != userShare {
 		t.Errorf("the user's share of the funding is %d, %d were estimated", userShare, estimate.Funding)
 	}

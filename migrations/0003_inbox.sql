@@ -5,7 +5,12 @@
 -- wrote to anybody.
 DROP INDEX records_outbox;
 CREATE INDEX records_outbox ON records (sender, n) WHERE state = 0 AND n > 0;
+-- The same for the sweeper, who alone looks for pages by the time they were made, and says made > 0.
+DROP INDEX pages_abandoned;
+CREATE INDEX pages_abandoned ON pages (made) WHERE got IS NULL AND made > 0;
 
 -- +goose Down
+DROP INDEX pages_abandoned;
+CREATE INDEX pages_abandoned ON pages (made) WHERE got IS NULL;
 DROP INDEX records_outbox;
 CREATE INDEX records_outbox ON records (sender, n) WHERE state = 0;

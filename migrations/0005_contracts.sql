@@ -27,7 +27,7 @@ CREATE TABLE contract_blocks (
 -- Announcements of this relay that are still valid: a contract may be opened on any of them.
 CREATE TABLE contract_announcements (
     hash        bytea  PRIMARY KEY CHECK (octet_length(hash) = 32), -- of the envelope
-    offer       json   NOT NULL, -- relayside.Offer: what it said of contracts
+    offer       json   NOT NULL, -- protocol.ContractOffer: what it said of contracts
     valid_until bigint NOT NULL
 );
 -- The sweeper finds what is over.

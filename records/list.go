@@ -71,7 +71,7 @@ func (s *Store) List(ctx context.Context, r ListRequest) (*Listing, error) {
 		        SELECT `+looked+` FROM records r
 		        WHERE `+where+` AND ($2::bytea IS NULL OR r.receiver = $2) AND r.n > $3 AND r.state = 0
 		        ORDER BY r.n LIMIT $8) r) r
-		    LEFT JOIN pulls p USING (n)) r
+		    `+joinPulls+`) r
 		  WHERE listed OR last ORDER BY r.n LIMIT $7) l ON true
 		ORDER BY l.n`,
 		r.Sender[:], receiver, after, int64(s.now()), (*int64)(r.AfterTs), (*int64)(r.BeforeTs), r.Limit+1, int64(maxLook))

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/big"
 	"slices"
 	"strings"
 	"testing"
@@ -29,6 +30,7 @@ type history struct {
 	pages              int
 	cursor             map[protocol.PublicKey]int64 // bob's, by sender
 	senders            []protocol.PublicKey
+	contracts          int
 }
 
 // The store does what the model says, whatever happens in whatever order: every outcome and code,
@@ -52,7 +54,7 @@ func TestStoreIsItsModel(t *testing.T) {
 		s.senders = []protocol.PublicKey{s.m.owner, s.m.friend}
 		s.grant()
 		s.admit()
-		steps := []func(){s.write, s.write, s.write, s.write, s.remove, s.pull, s.pull, s.pull, s.again, s.read, s.advance, s.sweep, s.admit, s.grant}
+		steps := []func(){s.write, s.write, s.write, s.write, s.remove, s.pull, s.pull, s.pull, s.again, s.read, s.advance, s.sweep, s.admit, s.grant, s.contract, s.contract}
 		for range 20 + s.below(40) {
 			steps[s.below(len(steps))]()
 			s.compare()
@@ -157,16 +159,16 @@ func (s *history) remove() {
 
 // got is bob's acknowledgement of the page that is open, if he gives it.
 func (s *history) got() *records.Acknowledgement {
-	if s.m.open == nil || s.below(4) == 0 {
+	if s.m.page == nil || s.below(4) == 0 {
 		return nil
 	}
 	var leaves []protocol.Hash
-	for _, row := range s.m.open.rows {
+	for _, row := range s.m.page.rows {
 		leaves = append(leaves, s.hash(row))
 	}
 	root := protocol.MerkleRoot(leaves)
 	r := &reader{h: s.h, key: s.bob}
-	return r.ack(protocol.PageHeader{PageID: s.m.open.id, Root: &root})
+	return r.ack(protocol.PageHeader{PageID: s.m.page.id, Root: &root})
 }
 
 // hash is that of the envelope which was first under a row's path, and stored.
@@ -195,9 +197,9 @@ func (s *history) pull() {
 	}
 	page, err := s.h.store.Pull(s.h.t.Context(), request)
 	if request.Got != nil {
-		s.m.open = nil
+		s.m.page = nil
 	}
-	if s.m.open != nil {
+	if s.m.page != nil {
 		s.want("pull", err, protocol.CodePageOpen)
 		return
 	}
@@ -231,7 +233,7 @@ func (s *history) comparePage(page *records.Page, rows []*modelRow, cursor int64
 
 // again asks for the page that is open.
 func (s *history) again() {
-	p := s.m.open
+	p := s.m.page
 	if p == nil {
 		return
 	}
@@ -252,7 +254,7 @@ func (s *history) read() {
 	}
 	code, row := protocol.Code(""), s.m.rows[path]
 	switch {
-	case s.m.open != nil:
+	case s.m.page != nil:
 		code = protocol.CodePageOpen
 	case row == nil:
 		code = protocol.CodeNotFound
@@ -292,13 +294,54 @@ func (s *history) admit() {
 	s.want("admit", s.h.books.SetAdmitted(s.h.t.Context(), s.m.owner, keys), "")
 }
 
-// grant changes the grant, or ends it.
+// grant changes the grant, or ends it. A contract is in the way of both.
 func (s *history) grant() {
-	s.m.active = s.below(6) > 0
-	s.m.quotaStored, s.m.quotaMoved = one[int64](s, 1000, 4000, 100_000), one[int64](s, 4000, 20_000, 1_000_000)
-	s.h.grant(s.owner, s.m.quotaStored, s.m.quotaMoved)
-	if !s.m.active {
+	active, stored, moved := s.below(6) > 0, one[int64](s, 1000, 4000, 100_000), one[int64](s, 4000, 20_000, 1_000_000)
+	err := s.h.books.Put(s.h.t.Context(), books.Grant{Key: s.m.owner, QuotaStored: stored, QuotaMoved: moved, LastDay: books.DayOf(s.h.clock().AddDate(1, 0, 0))})
+	if s.m.contract != nil {
+		s.want("grant", err, protocol.CodeConflict)
+		s.want("revoke", s.h.books.Revoke(s.h.t.Context(), s.m.owner), protocol.CodeNotFound)
+		return
+	}
+	s.want("grant", err, "")
+	s.m.active, s.m.closed, s.m.quotaStored, s.m.quotaMoved = active, false, stored, moved
+	if !active {
 		s.want("revoke", s.h.books.Revoke(s.h.t.Context(), s.m.owner), "")
+	}
+}
+
+// contract opens, renews, pays, stops or closes one.
+func (s *history) contract() {
+	ctx, owner := s.h.t.Context(), s.m.owner
+	change := func(what string, code protocol.Code, do func(pgx.Tx) error) {
+		s.want(what, s.h.inTx(do), code)
+	}
+	if s.m.contract == nil || s.below(8) == 0 {
+		s.contracts++
+		o := books.Opening{ID: contractID(s.contracts), Payer: owner, Prices: dear}
+		if s.m.contract != nil {
+			change("open a second one", protocol.CodeConflict, func(tx pgx.Tx) error { return s.h.books.OpenContract(ctx, tx, o) })
+			before := contractID(s.m.contract.n)
+			o.Renews = &before
+		}
+		change("open", "", func(tx pgx.Tx) error { return s.h.books.OpenContract(ctx, tx, o) })
+		s.m.open(s.contracts)
+	}
+	id := contractID(s.m.contract.n)
+	switch s.below(8) {
+	case 0:
+		change("stop", "", func(tx pgx.Tx) error { return s.h.books.StopTaking(ctx, tx, owner, id) })
+		s.m.contract.taking = false
+	case 1:
+		change("start", "", func(tx pgx.Tx) error { return s.h.books.StartTaking(ctx, tx, owner, id) })
+		s.m.contract.taking = true
+	case 2:
+		change("close", "", func(tx pgx.Tx) error { return s.h.books.CloseContract(ctx, tx, owner, id) })
+		s.m.contract, s.m.closed = nil, true
+	default:
+		credit := one[int64](s, 500, 2_000, 6_000, 1<<40)
+		change("pay", "", func(tx pgx.Tx) error { return s.h.books.SetCredit(ctx, tx, owner, id, protocol.Msat(credit)) })
+		s.m.contract.credit = credit
 	}
 }
 
@@ -315,9 +358,10 @@ func (s *history) compare() {
 		admitted = []books.AdmittedUse{{Admitted: protocol.Admitted{Key: s.m.friend, Bytes: s.m.admitBytes, Records: s.m.admitRecords},
 			UsedBytes: s.m.usedBytes, UsedRecords: s.m.usedRecords}}
 	}
-	if a.Stored != s.m.stored || a.Moved != s.m.moved || a.Active != s.m.active || !slices.Equal(a.Admitted, admitted) {
-		s.Fatalf("account: got %+v, the model says stored %d, moved %d, active %v, %+v", a, s.m.stored, s.m.moved, s.m.active, admitted)
+	if a.Stored != s.m.stored || a.Moved != s.m.moved || a.Active != s.m.takes() || !slices.Equal(a.Admitted, admitted) {
+		s.Fatalf("account: got %+v, the model says stored %d, moved %d, active %v, %+v", a, s.m.stored, s.m.moved, s.m.takes(), admitted)
 	}
+	s.compareContract(a.Contract)
 	for _, box := range []struct{ sender, receiver protocol.PublicKey }{{s.m.owner, s.bob.Public()}, {s.m.friend, s.m.owner}} {
 		l, err := s.h.store.List(s.h.t.Context(), records.ListRequest{Sender: box.sender, Receiver: &box.receiver, Limit: 100})
 		if err != nil {
@@ -333,5 +377,24 @@ func (s *history) compare() {
 		if !slices.Equal(got, want) {
 			s.Fatalf("inventory: got %v, the model says %v", got, want)
 		}
+	}
+}
+
+func (s *history) compareContract(c *books.ContractUse) {
+	s.Helper()
+	if (c == nil) != (s.m.contract == nil) {
+		s.Fatalf("contract: got %+v, the model says %+v", c, s.m.contract)
+	}
+	if c == nil {
+		return
+	}
+	want := s.m.contract
+	if c.ID != contractID(want.n) || c.Taking != want.taking || int64(c.Credit) != want.credit || !c.Since.Equal(want.since) ||
+		c.Used.Stored.String() != want.stored.String() || c.Used.Moved.String() != want.moved.String() {
+		s.Fatalf("contract: got %+v, the model says %+v", c, want)
+	}
+	over := new(big.Rat).Sub(big.NewRat(int64(c.Cost), 1), want.cost(0, 0))
+	if over.Sign() < 0 || over.Cmp(big.NewRat(1, 1)) >= 0 {
+		s.Fatalf("it costs %d, the model says %s", c.Cost, want.cost(0, 0).FloatString(6))
 	}
 }

@@ -16,6 +16,12 @@ import (
 // A relay's statements are planned once, and perhaps when its tables are all but empty. Each must find its rows by the
 // keys it has all the same: one that walks an index is quick that day, and a thousand times slower the next.
 func TestPlansMadeOnATinyTable(t *testing.T) {
+	for _, people := range []int{0, 2} { // whose rows are there when the tables are analyzed
+		t.Run(fmt.Sprint(people, " people"), func(t *testing.T) { plansMadeOn(t, people) })
+	}
+}
+
+func plansMadeOn(t *testing.T, few int) {
 	h := newHouse(t)
 	exec := func(sql string, args ...any) {
 		t.Helper()
@@ -71,8 +77,8 @@ func TestPlansMadeOnATinyTable(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	all(2)
-	exec(`ANALYZE ` + strings.Join(tables, ", "))
+	all(few)
+	exec(`VACUUM ANALYZE ` + strings.Join(tables, ", "))
 	all(2)
 	// Much more than was there when the plans were made.
 	const many = 5000
@@ -107,8 +113,8 @@ func TestPlansMadeOnATinyTable(t *testing.T) {
 	read := int64(0)
 	if _, err := pgx.ForEachRow(rows, []any{&name, &n}, func() error {
 		read += n
-		// An update may walk the rows once for all people, until the table is analyzed again. A walk for each of them is 40.
-		if n > 4*many {
+		// Each of the forty reads some entries in each of some rounds. Once through the table is too much.
+		if n > many/2 {
 			t.Errorf("%s: %d entries were read for %d people", name, n, crowd)
 		}
 		return nil

@@ -84,10 +84,12 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 	if len(readers) == 0 {
 		return
 	}
-	// Not "got IS NULL": the planner would begin with the index of all open pages.
+	// Not "got IS NULL": the planner would begin with the index of all open pages. And each page is found by itself: with
+	// a table that was empty when it was analyzed, it walks all pages for all that it is to update.
 	b.Queue(`WITH g AS (UPDATE pages p SET got = t.got, got_at = $5
-		FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got)
-		WHERE p.reader = t.reader AND p.page_id = t.page_id AND p.root = t.root AND p.got_at IS NULL
+		FROM (SELECT t.got, f.place FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got) CROSS JOIN LATERAL (
+		  SELECT ctid AS place FROM pages WHERE reader = t.reader AND page_id = t.page_id AND root = t.root AND got_at IS NULL OFFSET 0) f) t
+		WHERE p.ctid = t.place AND p.got_at IS NULL
 		`+postAcks+` SELECT reader FROM g`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
 		var reader []byte
 		_, err := pgx.ForEachRow(rows, []any{&reader}, func() error {
@@ -165,7 +167,7 @@ const (
 		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[]) WITH ORDINALITY AS t (reader, sender, after, most, i)
 		LEFT JOIN LATERAL (
 		  SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= $5 THEN r.envelope END AS envelope
-		  FROM records r LEFT JOIN pulls p ON p.n = r.n
+		  FROM records r ` + joinPulls + `
 		  WHERE r.receiver = t.reader AND r.sender = t.sender AND r.n > t.after AND r.state = 0
 		  ORDER BY r.n LIMIT t.most) f ON true`
 	findOfSeveral = `SELECT t.i, c.n, f.*
@@ -174,7 +176,7 @@ const (
 		LEFT JOIN LATERAL (
 		  SELECT r.* FROM generate_series(1, octet_length(t.senders) - 31, 32) AS k CROSS JOIN LATERAL (
 		    SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= t.inline THEN r.envelope END AS envelope
-		    FROM records r LEFT JOIN pulls p ON p.n = r.n
+		    FROM records r ` + joinPulls + `
 		    WHERE r.receiver = t.reader AND r.sender = substring(t.senders FROM k FOR 32) AND r.n > t.after AND r.state = 0
 		    ORDER BY r.n LIMIT t.each) r
 		  ORDER BY r.n LIMIT t.most) f ON true`

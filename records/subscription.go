@@ -200,7 +200,7 @@ func (s *Store) committedBetween(ctx context.Context, sub *Subscription, after i
 	rows, err := s.db.Pool().Query(ctx, `
 		`+found+`
 		SELECT c.n, e.* FROM (SELECT coalesce((SELECT n FROM edge), 0) AS n) c
-		LEFT JOIN (SELECT `+entryColumns+` FROM found f JOIN records r USING (n) LEFT JOIN pulls p USING (n)) e ON true
+		LEFT JOIN (SELECT `+entryColumns+` FROM found f JOIN records r USING (n) `+joinPulls+`) e ON true
 		ORDER BY e.n`,
 		sub.receiver[:], senders, after, sub.joined, int64(s.now()), int64(tailBatch), lookFor(tailBatch, len(senders)), int64(maxLook))
 	if err != nil {

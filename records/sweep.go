@@ -375,7 +375,7 @@ const (
 		    AND got_at < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) ORDER BY got_at LIMIT $3)) RETURNING got_at AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages WHERE got IS NULL AND made >= $1 AND made <= $2 ORDER BY made LIMIT $3)) AND got IS NULL RETURNING made AS at)
+		  SELECT ctid FROM pages WHERE got IS NULL AND made > 0 AND made >= $1 AND made <= $2 ORDER BY made LIMIT $3)) AND got IS NULL RETURNING made AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 )
 

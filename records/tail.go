@@ -153,7 +153,7 @@ func (s *Store) head(ctx context.Context) (n int64, err error) {
 func (s *Store) committedAfter(ctx context.Context, after int64) (entries []*Entry, upto int64, err error) {
 	rows, err := s.db.Pool().Query(ctx, `
 		SELECT c.n, l.* FROM relay_cursor c LEFT JOIN LATERAL (
-		  SELECT `+entryColumns+` FROM records r LEFT JOIN pulls p USING (n) WHERE r.n > $1 ORDER BY r.n LIMIT $2) l ON true
+		  SELECT `+entryColumns+` FROM records r `+joinPulls+` WHERE r.n > $1 ORDER BY r.n LIMIT $2) l ON true
 		ORDER BY l.n`, after, tailBatch)
 	if err != nil {
 		return nil, 0, wrap(err, "read committed records")

@@ -255,3 +255,17 @@ func (s *Store) WaitingRelays(ctx context.Context) ([]WaitingRelay, error) {
 	}, `SELECT c.relay, coalesce(r.address, max(c.address)), min(o.tag = 'ack') FROM copies c JOIN outbox o ON o.n = c.n LEFT JOIN relays r ON r.key = c.relay
 		WHERE c.state IN ('queued', 'removing') GROUP BY c.relay ORDER BY c.relay`)
 }
+
+// Sent is what a message weighs.
+type Sent struct {
+	Body    int64 // bytes
+	Created protocol.Timestamp
+	Expires protocol.Timestamp
+}
+
+// SentSince lists what was sent since a time.
+func (s *Store) SentSince(ctx context.Context, since protocol.Timestamp) ([]Sent, error) {
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (m Sent, err error) {
+		return m, scan(&m.Body, &m.Created, &m.Expires)
+	}, `SELECT length(body), created, expires FROM outbox WHERE created >= ? ORDER BY n`, since)
+}

@@ -179,6 +179,11 @@ func (p *program) showAccounts(ctx context.Context, c *client.Client, relays []c
 		if !account.Active {
 			state = "no new messages"
 		}
+		if c := account.Contract; c != nil {
+			rows = append(rows, []string{r.Address, humanize.Bytes(uint64(max(account.Stored, 0))), humanize.Bytes(uint64(max(account.Moved, 0))),
+				"contract " + c.Contract.Short(), fmt.Sprintf("%s, %s of %s msat", state, escape(c.CostMsat), escape(c.CreditMsat))})
+			continue
+		}
 		rows = append(rows, []string{r.Address, used(account.Stored, account.QuotaStored), used(account.Moved, account.QuotaMoved),
 			escape(account.LastDay), state})
 	}

@@ -200,7 +200,7 @@ func (p program) walletSendCommand() *cobra.Command {
 		Args:  cobra.ExactArgs(2),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			payment := relaynode.WalletPayment{To: args[0], Key: rand.Text(), Feerate: escrow.Feerate(rate)}
-			if args[1] != "all" {
+			if payment.All = args[1] == "all"; !payment.All {
 				sat, err := strconv.ParseInt(args[1], 10, 64)
 				if err != nil || sat < 1 || sat > btcutil.MaxSatoshi {
 					return usagef("%q is no amount: write whole satoshi, or all", args[1])

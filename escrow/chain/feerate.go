@@ -61,7 +61,8 @@ func parseBitcoin(text string) (btcutil.Amount, error) {
 	const longest = 30
 	_, exponent, _ := strings.Cut(strings.ToLower(text), "e")
 	number, ok := new(big.Rat), false
-	if len(text) <= longest && len(exponent) <= len("-08") { // 1e999999999 would fill the memory
+	decimal := strings.Trim(text, "0123456789.eE+-") == ""              // no fraction, no other base
+	if decimal && len(text) <= longest && len(exponent) <= len("-08") { // 1e999999999 would fill the memory
 		number, ok = number.SetString(text)
 	}
 	if !ok || number.Sign() < 0 {

@@ -3,6 +3,8 @@ package chain_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -187,7 +189,7 @@ func TestNodeDownAndBack(t *testing.T) {
 	if err != nil || after.BlockID != before.BlockID {
 		t.Errorf("%v after %v, %v", after, before, err)
 	}
-	resume, err := n.Pause()
+	resume, err := n.Pause(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,6 +207,15 @@ func TestNodeDownAndBack(t *testing.T) {
 	}
 	if _, err := c.Tip(t.Context()); err != nil {
 		t.Error(err)
+	}
+	cookie := filepath.Join(t.TempDir(), ".cookie")
+	if err := os.WriteFile(cookie, []byte(cfg.User+":"+cfg.Password), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	by := cfg
+	by.User, by.Password, by.CookieFile = "", "", cookie
+	if _, err := open(t, by, time.Now).Tip(t.Context()); err != nil {
+		t.Errorf("by a cookie: %v", err)
 	}
 	cfg.Password = "wrong"
 	_, err = open(t, cfg, time.Now).Tip(t.Context())

@@ -41,7 +41,7 @@ func (c *Client) Transaction(ctx context.Context, id chainhash.Hash) (Transactio
 	err := c.call(ctx, "getrawtransaction", &answer, id.String(), 1)
 	if refusedWith(err, btcjson.ErrRPCNoTxInfo) {
 		var refusal *btcjson.RPCError
-		if errors.As(err, &refusal) && strings.Contains(refusal.Message, "--txindex") {
+		if errors.As(err, &refusal) && strings.Contains(refusal.Message, "-txindex") {
 			return Transaction{}, fmt.Errorf("%w: it has no transaction index: start it with --txindex", ErrUnreachable)
 		}
 		return Transaction{}, fmt.Errorf("%w: transaction %v", ErrNotFound, id)

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
-	"relaymarket/ledger"
-	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -220,127 +217,17 @@ func (a *advancing) renewalWaits() bool {
 	return err == nil && next.state != escrow.Abandoned && next.state != escrow.Archived
 }
 
-// effect does what an event brings with it.
-func (a *advancing) effect(before escrow.State, event escrow.Event) error {
-	switch r := a.r; {
-	case r.state == escrow.Abandoned && before != escrow.Abandoned:
-		return a.abandon()
-	case before == escrow.Abandoned && event == escrow.FundingConfirmed:
-		a.m.log.Warn("a funding that was given up is in a block: it is settled at once", "contract", r.terms.ID.Short())
-		return a.settleAlways()
-	case event == escrow.FundingConfirmed && r.terms.Renews != nil:
-		return a.takeOver()
-	case event == escrow.RenewalConfirmed, event == escrow.RenewalReorged:
-		return nil // the successor's own confirmation moves the account
-	case r.state == escrow.Settling && before != escrow.Settling && before != escrow.Closed:
-		return a.m.stop(a.ctx, a.tx, r)
-	}
-	return nil
-}
-
-// settleAlways remembers that this contract is settled whatever else happens.
-func (a *advancing) settleAlways() error {
-	a.r.settle = true
-	_, err := a.tx.Exec(a.ctx, `UPDATE contracts SET settle = true WHERE id = $1`, a.r.terms.ID[:])
-	return err
-}
-
-// takeOver gives the account to a renewal whose funding is in a block.
-func (a *advancing) takeOver() error {
-	old, err := lock(a.ctx, a.tx, *a.r.terms.Renews)
-	if err != nil {
-		return err
-	}
-	if has, err := a.hasAccount(a.r); has || err != nil {
-		return err // it took over before, and the block came again
-	}
-	taken, err := ledger.MsatOf(*a.r.renewsPaid - old.terms.OpeningPrice)
-	if err != nil {
-		return err
-	}
-	if err := a.m.takeOver(a.ctx, a.tx, old, a.r, taken); err != nil {
-		return err
-	}
-	return a.touch(old.terms.ID)
-}
-
-// abandon gives up a contract whose funding cannot happen as far as the chain shows. Its account ends; that of the
-// contract it was to renew goes on.
-func (a *advancing) abandon() error {
-	r := a.r
-	if r.terms.Renews == nil {
-		return a.m.stop(a.ctx, a.tx, r)
-	}
-	old, err := lock(a.ctx, a.tx, *r.terms.Renews)
-	if err != nil {
-		return err
-	}
-	if err := a.giveBack(old); err != nil {
-		return err
-	}
-	if old.state == escrow.Renewing {
-		if err := a.m.move(a.ctx, a.tx, old, escrow.RenewalEnded); err != nil {
-			return err
-		}
-	}
-	if _, err := a.tx.Exec(a.ctx, `UPDATE contracts SET renewed_by = NULL WHERE id = $1`, old.terms.ID[:]); err != nil {
-		return err
-	}
-	zero := protocol.Msat(0)
-	if r.finalOwed == nil {
-		return a.m.setFinal(a.ctx, a.tx, r, &zero)
-	}
-	return nil
-}
-
-// giveBack returns the account to the contract that this one was to renew, if it had it.
-func (a *advancing) giveBack(old *record) error {
-	r := a.r
-	if has, err := a.hasAccount(r); !has || err != nil {
-		return err
-	}
-	taken, err := ledger.MsatOf(*r.renewsPaid - old.terms.OpeningPrice)
-	if err != nil {
-		return err
-	}
-	if err := a.m.takeOver(a.ctx, a.tx, r, old, -taken); err != nil {
-		return err
-	}
-	if old.settle || old.terms.SettlementDue(a.f.tip) {
-		return a.m.stop(a.ctx, a.tx, old) // it is settled by itself
-	}
-	if old.state == escrow.Settling {
-		return a.m.move(a.ctx, a.tx, old, escrow.RenewalReorged)
-	}
-	return nil
-}
-
-// hasAccount tells whether the payer's account is under this contract.
-func (a *advancing) hasAccount(r *record) (bool, error) {
-	_, err := a.m.books.Owed(a.ctx, a.tx, r.terms.User, r.terms.ID)
-	if errors.Is(err, books.ErrNotInForce) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func (a *advancing) touch(id escrow.ID) error {
-	_, err := a.tx.Exec(a.ctx, `UPDATE contracts SET look_at = 0 WHERE id = $1 AND look_at IS NOT NULL`, id[:])
-	return err
-}
-
 // want marks which transactions are to be sent: the funding unless it is given up or too late, and what ends the contract
-// until a block shows that something does.
+// until a block shows that something does: of several of a kind, the one that pays most.
 func (a *advancing) want() error {
 	r, f := a.r, &a.f
 	funding := r.state != escrow.Abandoned && r.state != escrow.Archived &&
 		(f.fundingHeight != nil || r.state != escrow.FundingSent || !r.terms.SettlementDue(f.tip))
 	ending := f.spent == nil && (r.state == escrow.Settling || r.state == escrow.RefundRequested)
-	_, err := a.tx.Exec(a.ctx, `UPDATE contract_transactions SET wanted = CASE
+	_, err := a.tx.Exec(a.ctx, `UPDATE contract_transactions t SET wanted = CASE
 		WHEN kind = $2 THEN $3
-		WHEN kind = $5 THEN $4 AND txid = (SELECT txid FROM contract_transactions WHERE contract = $1 AND kind = $5 ORDER BY feerate DESC, made DESC LIMIT 1)
-		ELSE $4 END
-		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending, protocol.TxSettlement)
+		ELSE $4 AND txid = (SELECT txid FROM contract_transactions o WHERE o.contract = $1 AND o.kind = t.kind ORDER BY feerate DESC, made DESC LIMIT 1) END
+		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending)
 	return err
 }
 
@@ -382,36 +269,3 @@ func (a *advancing) lookAgain() error {
 	_, err := a.tx.Exec(a.ctx, `UPDATE contracts SET look_at = $2 WHERE id = $1`, r.terms.ID[:], at)
 	return err
 }
-
-var errNoRates = errors.New("no feerate")
-
-// rates asks the node for feerates at most once a round.
-type rates struct {
-	m     *Manager
-	known map[int]escrow.Feerate
-}
-
-// at is what it takes to be in one of so many blocks; [errNoRates] while the node does not tell.
-func (s *rates) at(ctx context.Context, blocks int) (escrow.Feerate, error) {
-	if rate, ok := s.known[blocks]; ok {
-		if rate == 0 {
-			return 0, errNoRates
-		}
-		return rate, nil
-	}
-	rate, err := s.m.chain.Feerate(ctx, blocks)
-	if err != nil {
-		rate = 0
-	}
-	if s.known == nil {
-		s.known = make(map[int]escrow.Feerate)
-	}
-	s.known[blocks] = rate
-	if rate == 0 {
-		return 0, errNoRates
-	}
-	return rate, nil
-}
-
-// worth is what a settlement brings the relay before fees.
-func (r *record) worth() btcutil.Amount { return r.terms.Bond + r.held.Amount }

@@ -3,6 +3,7 @@ package relayside_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 
@@ -37,6 +38,7 @@ func (h *house) latest(id protocol.ContractID, kind string) *wire.MsgTx {
 
 // The relay alone: at T − M usage ends, the highest state is settled, and the user has the rest a block later.
 func TestSettlementAtItsTime(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.active(100_000, 900)
@@ -44,7 +46,8 @@ func TestSettlementAtItsTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.mineTo(d.terms.LastUsage() - 1)
-	if err := h.use(u.key.Public(), 1_000); err != nil {
+	err := h.use(u.key.Public(), 1_000)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if s := d.status(); s.State != escrow.Active {
@@ -53,10 +56,18 @@ func TestSettlementAtItsTime(t *testing.T) {
 	h.mine(1)
 	d.reaches(escrow.Settling)
 	wantCode(t, h.use(u.key.Public(), 1), protocol.CodeNoAccount)
-	_, err := d.pay(40_000, nil)
+	_, err = d.pay(40_000, nil)
 	wantCode(t, err, protocol.CodeContractState)
 	settlement := h.latest(d.id, protocol.TxSettlement)
 	h.inMempool(settlement.TxHash())
+	pin, _ := escrow.Identify(&d.terms, d.out, settlement)
+	child, err := escrow.Sweep(&d.terms, *pin.State, pin.Left, d.terms.UserScript, 1_000, d.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.chain.Broadcast(t.Context(), child.MsgTx); !errors.Is(err, chain.ErrNotFinal) {
+		t.Fatalf("the user pins the settlement with a child: %v", err)
+	}
 	h.mine(1)
 	if got := h.spender(d.out).TxHash(); got != settlement.TxHash() {
 		t.Fatalf("%v spent the escrow, not the settlement %v", got, settlement.TxHash())
@@ -83,6 +94,7 @@ func TestSettlementAtItsTime(t *testing.T) {
 
 // A relay that is gone over T loses what was not settled, and no more; the user needs nobody.
 func TestRefundAtExpiry(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.active(100_000, 900)
@@ -110,8 +122,31 @@ func TestRefundAtExpiry(t *testing.T) {
 	}
 }
 
+// A relay that was away when it should have settled does so when it is back, as long as T is ahead.
+func TestSettlementIsLate(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	d := h.user().active(100_000, 900)
+	if _, err := d.pay(30_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.crash()
+	h.node.Mine(int(d.terms.Expiry) - 5 - h.node.Height())
+	h.start()
+	h.synced()
+	d.reaches(escrow.Settling)
+	h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
+	h.mine(1)
+	if spend, _ := escrow.Identify(&d.terms, d.out, h.spender(d.out)); spend.Kind != protocol.TxSettlement || spend.Amount != 30_000 {
+		t.Fatalf("the escrow ended in %+v", spend)
+	}
+	h.mine(5)
+	d.reaches(escrow.Closed)
+}
+
 // A payment request: the user signs and broadcasts what is due; or does not, and the relay settles.
 func TestPaymentRequest(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	h.limits.RequestPatience = 10
 	h.restart()
@@ -180,6 +215,7 @@ func (s *spiky) Feerate(ctx context.Context, blocks int) (escrow.Feerate, error)
 // In a fee spike the settlement is in no block for a while. With each block the bid rises, what the node takes as a
 // replacement, up to what the amount can pay.
 func TestSettlementBidsInFeeSpike(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	node := &spiky{Client: h.chain}
 	h.crash()

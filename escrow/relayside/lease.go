@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -33,10 +34,16 @@ func (m *Manager) lease(ctx context.Context) error {
 	return nil
 }
 
+// unleasePatience bounds the end: a lease that is not given back runs out by itself.
+const unleasePatience = 2 * time.Second
+
 // unlease lets the next process begin at once.
-func (m *Manager) unlease(ctx context.Context) error {
-	_, err := m.db.Pool().Exec(ctx, `UPDATE contract_work SET holder = NULL, until = 0 WHERE holder = $1`, m.holder[:])
-	return wrap(err, "give up the work of contracts")
+func (m *Manager) unlease() {
+	ctx, cancel := context.WithTimeout(context.Background(), unleasePatience)
+	defer cancel()
+	if _, err := m.db.Pool().Exec(ctx, `UPDATE contract_work SET holder = NULL, until = 0 WHERE holder = $1`, m.holder[:]); err != nil {
+		m.log.Warn("the lease of the work of contracts is left to run out", "err", err)
+	}
 }
 
 // workTx is a transaction of the work: it holds the lease's row, so that it and another worker's never overlap, and

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
@@ -142,7 +141,6 @@ type Manager struct {
 
 	holder [16]byte      // this process's name on the lease
 	wake   chan struct{} // one is enough: the work looks at everything
-	behind atomic.Bool   // the last look at the chain failed
 }
 
 // New makes a manager on a migrated database. It starts nothing: [Manager.Run] does. The handlers work without.

@@ -1,8 +1,10 @@
 package relayside
 
 import (
+	"context"
 	"errors"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
@@ -30,8 +32,8 @@ func (a *advancing) bid() error {
 		a.m.log.Error("a settlement is worth less than any fee: the contract is left to its user", "contract", r.terms.ID.Short(), "worth", r.worth())
 		return nil
 	}
-	if rate = min(rate, most); rate <= last {
-		return nil // the highest bid that the amount can pay stands
+	if rate = min(rate, most); last > 0 && rate < last+protocol.MinContractFeerate {
+		return nil // the highest bid that the amount can pay stands: a little more would not pay for being relayed
 	}
 	return a.placeBid(rate)
 }
@@ -87,4 +89,37 @@ func (a *advancing) placeBid(rate escrow.Feerate) error {
 	}
 	a.m.log.Info("settlement", "contract", r.terms.ID.Short(), "seq", r.held.Seq, "amount", r.held.Amount, "fee", t.Fee(), "feerate", int64(rate))
 	return a.m.store(a.ctx, a.tx, r.terms.ID, transaction{kind: protocol.TxSettlement, tx: t, feerate: rate, bidAt: a.f.tip})
+}
+
+// worth is what a settlement brings the relay before fees.
+func (r *record) worth() btcutil.Amount { return r.terms.Bond + r.held.Amount }
+
+var errNoRates = errors.New("no feerate")
+
+// rates asks the node for feerates at most once a round.
+type rates struct {
+	m     *Manager
+	known map[int]escrow.Feerate
+}
+
+// at is what it takes to be in one of so many blocks; [errNoRates] while the node does not tell.
+func (s *rates) at(ctx context.Context, blocks int) (escrow.Feerate, error) {
+	if rate, ok := s.known[blocks]; ok {
+		if rate == 0 {
+			return 0, errNoRates
+		}
+		return rate, nil
+	}
+	rate, err := s.m.chain.Feerate(ctx, blocks)
+	if err != nil {
+		rate = 0
+	}
+	if s.known == nil {
+		s.known = make(map[int]escrow.Feerate)
+	}
+	s.known[blocks] = rate
+	if rate == 0 {
+		return 0, errNoRates
+	}
+	return rate, nil
 }

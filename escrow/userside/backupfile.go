@@ -1,6 +1,7 @@
 package userside
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -25,12 +26,27 @@ const (
 var ErrBackup = errors.New("not a backup of contracts that this version can read")
 
 // backupFile is the backup file. It holds no secret: without the seed nothing in it can be spent. It does tell
-// which coins are the user's.
+// which coins are the user's. The documents stand in it byte for byte, each on a line.
 type backupFile struct {
 	Version   int                `json:"version"`
 	Owner     protocol.PublicKey `json:"owner"`
 	Written   protocol.Timestamp `json:"written"`
 	Contracts []json.RawMessage  `json:"contracts"` // documents of package escrow, oldest first
+}
+
+// encode is the file's bytes. An encoder of JSON would lay the documents out anew, and they are canonical.
+func (f *backupFile) encode() []byte {
+	var b bytes.Buffer
+	fmt.Fprintf(&b, `{"version":%d,"owner":"%s","written":%d,"contracts":[`, f.Version, f.Owner, f.Written)
+	for i, document := range f.Contracts {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		b.WriteByte('\n')
+		b.Write(document)
+	}
+	b.WriteString("\n]}\n")
+	return b.Bytes()
 }
 
 // ExportBackup writes the documents of all contracts that may still hold money to a file, in one step, and returns
@@ -46,11 +62,7 @@ func (s *Store) ExportBackup(ctx context.Context, path string) (int, error) {
 			file.Contracts = append(file.Contracts, r.Document)
 		}
 	}
-	data, err := json.MarshalIndent(file, "", "  ")
-	if err != nil {
-		return 0, err
-	}
-	return len(file.Contracts), atomicfile.Replace(path, append(data, '\n'))
+	return len(file.Contracts), atomicfile.Replace(path, file.encode())
 }
 
 // ReadBackup reads the documents of a backup file of this owner. What is in them package escrow tells. ErrBackup, ErrOwner.

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -14,6 +15,10 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/psbt/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"go.uber.org/goleak"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
@@ -22,6 +27,8 @@ import (
 	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // branchOf is the Bitcoin branch of a made-up owner.
 func branchOf(owner byte) *hdkeychain.ExtendedKey {
@@ -246,4 +253,112 @@ func want(t *testing.T, err, target error) {
 	if !errors.Is(err, target) {
 		t.Errorf("got %v, want %v", err, target)
 	}
+}
+
+// askAgain is longer than a relay is left alone.
+const askAgain = 11 * time.Minute
+
+func (u *user) contractKeyOf(id protocol.ContractID) protocol.ContractKey {
+	key, err := escrow.DeriveKey(branchOf(u.owner), protocol.Regtest, id)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return escrow.KeyOf(key)
+}
+
+func escrowInput(prev *wire.TxOut) psbt.PInput { return psbt.PInput{WitnessUtxo: prev} }
+
+// addCoin adds an input of the relay's, and its change, to the funding.
+func (u *user) addCoin(t *testing.T, a *protocol.ContractServerInputs, hash chainhash.Hash) {
+	repack(t, func(tx *wire.MsgTx, in []*wire.TxOut) []*wire.TxOut {
+		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: hash}, Sequence: wire.MaxTxInSequenceNum - 2})
+		script := a.RelayScript
+		f := escrow.Funding{Feerate: 2000}
+		tx.AddTxOut(wire.NewTxOut(50_000-int64(f.InputCost(script))-int64(escrow.Feerate(2000).Fee(4*31))+1, script))
+		return append(in, wire.NewTxOut(50_000, script))
+	})(a)
+}
+
+// otherTx is a transaction that has nothing to do with anything.
+func otherTx() protocol.RawTx {
+	tx := wire.NewMsgTx(2)
+	tx.AddTxIn(&wire.TxIn{})
+	tx.AddTxOut(wire.NewTxOut(1, make([]byte, 22)))
+	var b bytes.Buffer
+	_ = tx.Serialize(&b)
+	return b.Bytes()
+}
+
+// memory keeps documents as another relay would.
+type memory struct{ documents [][]byte }
+
+// KeepContract implements [userside.Keeper].
+func (m *memory) KeepContract(_ context.Context, document []byte, _ time.Time, _ protocol.PublicKey) error {
+	m.documents = append(m.documents, document)
+	return nil
+}
+
+// wipes loses the disk: only words, wallet and the relay's memory are left.
+func (u *user) wipes() {
+	u.t.Helper()
+	if err := u.store.Close(); err != nil {
+		u.t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Join(u.dir, "contracts.db"), filepath.Join(u.dir, "lost.db")); err != nil {
+		u.t.Fatal(err)
+	}
+	for _, suffix := range []string{"-wal", "-shm"} {
+		_ = os.Remove(filepath.Join(u.dir, "contracts.db"+suffix))
+	}
+	if err := os.Remove(filepath.Join(u.dir, "contracts.backup")); err != nil {
+		u.t.Fatal(err)
+	}
+	u.openStore()
+}
+
+// gets checks that all but what was paid and the fees came back.
+func (u *user) gets(before, paid btcutil.Amount, r *userside.Record) {
+	u.t.Helper()
+	// The share of the funding's fee is not in the backup.
+	const fundingFee = 2 * 1000
+	spent := before - u.balance() - paid - fees(r)
+	if spent < 0 || spent > fundingFee {
+		u.t.Errorf("%d sat are missing beside the fees that are known", spent)
+	}
+}
+
+// cancelOf is a transaction that spends the coins of a funding elsewhere, signed by the wallet.
+func (u *user) cancelOf(id protocol.ContractID) *wire.MsgTx {
+	u.t.Helper()
+	packet, err := escrow.DecodePSBT(u.record(id).PSBT)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	tx, in := wire.NewMsgTx(2), int64(0)
+	var prev []*wire.TxOut
+	for i, input := range packet.UnsignedTx.TxIn {
+		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: input.PreviousOutPoint, Sequence: wire.MaxTxInSequenceNum - 2})
+		prev = append(prev, packet.Inputs[i].WitnessUtxo)
+		in += packet.Inputs[i].WitnessUtxo.Value
+	}
+	script, err := u.wallet.NewScript(u.t.Context(), wallet.P2WPKH)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	tx.AddTxOut(wire.NewTxOut(in-5000, script))
+	cancel, err := psbt.NewFromUnsignedTx(tx)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	for i := range prev {
+		cancel.Inputs[i].WitnessUtxo = prev[i]
+	}
+	if err := u.wallet.SignFunding(u.t.Context(), "contract/"+id.String(), cancel); err != nil {
+		u.t.Fatal(err)
+	}
+	signed, err := psbt.Extract(cancel)
+	if err != nil {
+		u.t.Fatal(err)
+	}
+	return signed
 }

@@ -95,6 +95,11 @@ func (r *Record) Confirmed(kinds ...string) *Transaction {
 	return nil
 }
 
+// has tells whether there is a transaction of a kind, in a block or not.
+func (r *Record) has(kind string) bool {
+	return slices.ContainsFunc(r.Transactions, func(t Transaction) bool { return t.Kind == kind })
+}
+
 // Transaction finds one by its id, nil for none.
 func (r *Record) Transaction(id protocol.TxID) *Transaction {
 	for i := range r.Transactions {

@@ -204,6 +204,9 @@ func (s *scripted) send(tx *escrow.Tx) error {
 	if err != nil {
 		return err
 	}
+	if _, err := s.node.Node.Transaction(tx.TxHash()); err == nil {
+		return nil // it was sent before
+	}
 	_, err = rpc.SendRawTransaction(tx.MsgTx, true)
 	return err
 }
@@ -261,7 +264,9 @@ func (s *scripted) RefundContract(_ context.Context, r *protocol.ContractRefund)
 	if err := s.send(tx); err != nil {
 		return nil, err
 	}
-	h.txs = append(h.txs, protocol.ContractTx{Kind: protocol.TxClosing, TxID: tx.ID()})
+	if len(h.txs) == 0 || h.txs[len(h.txs)-1].TxID != tx.ID() {
+		h.txs = append(h.txs, protocol.ContractTx{Kind: protocol.TxClosing, TxID: tx.ID()})
+	}
 	e, err := s.status(h)
 	return s.after("refund", e, err)
 }

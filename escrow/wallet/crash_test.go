@@ -41,7 +41,7 @@ func spendForEver(args []string) int {
 	}
 	w, err := wallet.Open(wallet.Config{
 		Dir: args[1], Network: protocol.Regtest, Branch: branchOf(1), Passphrase: []byte("right"),
-		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 20,
+		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 5,
 	}, node)
 	if err != nil {
 		return fault(err)
@@ -81,8 +81,9 @@ func TestSurvivesKill(t *testing.T) {
 	dir := t.TempDir()
 	in := func(c *wallet.Config) { c.Dir = dir }
 	p := rich(t, n, 1, in)
-	for range 150 {
-		n.Pay(p.address(wallet.P2WPKH), bitcoin/10)
+	one := p.address(wallet.P2WPKH)
+	for range 200 {
+		n.Pay(one, bitcoin/10)
 	}
 	n.Mine(1)
 	p.sync()
@@ -90,7 +91,7 @@ func TestSurvivesKill(t *testing.T) {
 	to := q.address(wallet.P2TR)
 	p.close()
 	payments := 0
-	for round := range 8 {
+	for round := range 6 {
 		said := killed(t, n, dir, to.String(), round)
 		p := open(t, n, in)
 		p.sync()
@@ -123,7 +124,7 @@ func TestSurvivesKill(t *testing.T) {
 		p.sync()
 		p.close()
 	}
-	if payments < 8 {
+	if payments < 6 {
 		t.Errorf("only %d payments: nothing was tested", payments)
 	}
 	q.wants(btcutil.Amount(payments)*rent, 0)

@@ -57,7 +57,7 @@ func config(t *testing.T, dir string) wallet.Config {
 	t.Helper()
 	return wallet.Config{
 		Dir: dir, Network: protocol.Regtest, Branch: branchOf(1), Passphrase: []byte("right"),
-		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 20,
+		Log: slog.New(slog.DiscardHandler), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Lookahead: 5,
 	}
 }
 
@@ -97,7 +97,7 @@ func open(t *testing.T, n *regtest.Test, edit ...func(*wallet.Config)) *person {
 
 func (p *person) sync() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
 	defer cancel()
 	if err := p.AwaitSync(ctx); err != nil {
 		p.t.Fatalf("synchronize: %v", err)

@@ -16,7 +16,7 @@ func TestSend(t *testing.T) {
 	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := rich(t, n, 3)
-	twin := open(t, n, func(c *wallet.Config) { c.Lookahead = wallet.DefaultLookahead }) // on another machine, from the same words
+	twin := open(t, n, func(c *wallet.Config) { c.Lookahead = 20 }) // on another machine, from the same words
 	twin.wants(6*bitcoin, 0)
 	q := open(t, n, func(c *wallet.Config) { c.Branch = branchOf(2) })
 	to := q.address(wallet.P2TR)

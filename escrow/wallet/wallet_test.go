@@ -89,17 +89,17 @@ func TestRestoreFromSeed(t *testing.T) {
 	t.Parallel()
 	n := regtest.Start(t, regtest.Plain)
 	p := open(t, n)
-	for i := range 130 {
+	for i := range 24 {
 		kind := wallet.P2WPKH
 		if i%2 == 0 {
 			kind = wallet.P2TR
 		}
 		a := p.address(kind)
-		if i%40 == 0 || i == 129 {
+		if i%8 == 0 || i == 23 {
 			n.Fund(a, 1*bitcoin)
 		}
 	}
-	p.wants(5*bitcoin, 0)
+	p.wants(4*bitcoin, 0)
 	if _, err := p.Send(t.Context(), wallet.SendRequest{Key: "1", To: open(t, n, func(c *wallet.Config) { c.Branch = branchOf(3) }).address(wallet.P2TR), Amount: bitcoin / 2, Feerate: 2_000}); err != nil {
 		t.Fatal(err)
 	}
@@ -107,12 +107,17 @@ func TestRestoreFromSeed(t *testing.T) {
 	p.sync()
 	before := p.balance()
 	p.close()
-	again := open(t, n, func(c *wallet.Config) { c.Lookahead = wallet.DefaultLookahead })
+	again := open(t, n, func(c *wallet.Config) { c.Lookahead = 15 })
 	again.sync()
 	if after := again.balance(); after != before {
 		t.Errorf("%+v, it was %+v", after, before)
 	}
-	late := open(t, n, func(c *wallet.Config) { c.Birthday, c.Lookahead = time.Now(), wallet.DefaultLookahead })
+	near := open(t, n) // looks five addresses ahead: the coin at the twelfth P2WPKH address is too far
+	near.sync()
+	if after := near.balance(); after.Confirmed >= before.Confirmed {
+		t.Errorf("found with five addresses ahead: %+v", after)
+	}
+	late := open(t, n, func(c *wallet.Config) { c.Birthday, c.Lookahead = time.Now(), 15 })
 	late.sync()
 	if after := late.balance(); after != before {
 		t.Errorf("with a birthday: %+v, it was %+v", after, before)

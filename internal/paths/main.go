@@ -1,6 +1,6 @@
 // Command paths walks every way that a contract can go on a real Bitcoin node, mines each transaction, and writes them down.
 //
-//	go run ./internal/paths [-out out/transactions.jsonl]
+//	go run ./internal/paths [-out out/transactions.jsonl] [-append]
 //
 // Each line of the file is a final transaction with the outputs that it spends:
 //
@@ -28,9 +28,10 @@ import (
 
 func main() {
 	out := flag.String("out", "out/transactions.jsonl", "file that the transactions are written to")
+	more := flag.Bool("append", false, "add to the file instead of beginning it anew")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	err := run(ctx, *out, os.Stdout)
+	err := run(ctx, *out, *more, os.Stdout)
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "paths:", err)
@@ -38,7 +39,7 @@ func main() {
 	}
 }
 
-func run(ctx context.Context, file string, table io.Writer) error {
+func run(ctx context.Context, file string, more bool, table io.Writer) error {
 	steps, err := walk(ctx)
 	if err != nil {
 		return err
@@ -46,7 +47,11 @@ func run(ctx context.Context, file string, table io.Writer) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return err
 	}
-	f, err := os.Create(file)
+	how := os.O_TRUNC
+	if more {
+		how = os.O_APPEND
+	}
+	f, err := os.OpenFile(file, os.O_CREATE|os.O_WRONLY|how, 0o644)
 	if err != nil {
 		return err
 	}

@@ -22,7 +22,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func TestEveryPathIsMinedAndWritten(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "out", "transactions.jsonl")
 	var table bytes.Buffer
-	if err := run(t.Context(), file, &table); err != nil {
+	if err := run(t.Context(), file, false, &table); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("\n%s", table.String())

@@ -24,6 +24,12 @@ const (
 // FirstBlocks is the height that a new chain is mined to: the first 20 subsidies, of 50 BTC each, are mature.
 const FirstBlocks = 120
 
+// The files, in the node's folder, of the certificate that RPC is served with.
+const (
+	certName = "rpc.cert"
+	keyName  = "rpc.key"
+)
+
 // outputName is the file, in the node's folder, that btcd writes to.
 const outputName = "btcd.out"
 
@@ -71,6 +77,9 @@ func Launch(ctx context.Context, cfg Config) (*Node, error) {
 			return nil, err
 		}
 		cfg.Binary = binary
+	}
+	if err := makeCertificate(filepath.Join(cfg.Dir, certName), filepath.Join(cfg.Dir, keyName)); err != nil {
+		return nil, fmt.Errorf("make the node's certificate: %w", err)
 	}
 	saved, err := loadTape(filepath.Join(cfg.Dir, tapeName))
 	if err != nil {
@@ -122,7 +131,7 @@ func (n *Node) Host() string { return n.host }
 func (n *Node) Plain() bool { return n.cfg.Plain }
 
 // CertFile is the path of the certificate (PEM) that RPC is served with.
-func (n *Node) CertFile() string { return filepath.Join(n.cfg.Dir, "rpc.cert") }
+func (n *Node) CertFile() string { return filepath.Join(n.cfg.Dir, certName) }
 
 // Cert is the certificate (PEM) that RPC is served with, empty without TLS.
 func (n *Node) Cert() ([]byte, error) {
@@ -218,7 +227,7 @@ func (n *Node) arguments() []string {
 		"--miningaddr=" + purseAddress().EncodeAddress(),
 		"--rpclisten=" + n.host, "--rpcuser=" + User, "--rpcpass=" + Password,
 		"--rpcmaxclients=200", "--rpcmaxwebsockets=200", "--rpcmaxconcurrentreqs=200",
-		"--rpccert=" + n.CertFile(), "--rpckey=" + filepath.Join(n.cfg.Dir, "rpc.key"),
+		"--rpccert=" + n.CertFile(), "--rpckey=" + filepath.Join(n.cfg.Dir, keyName),
 	}
 	if n.cfg.Plain {
 		args = append(args, "--notls")
@@ -252,7 +261,7 @@ func (n *Node) end(ctx context.Context, signal os.Signal) error {
 
 // Pause halts the node: its port accepts connections and nobody answers, as with a machine that hangs. The function that
 // it returns lets it go on.
-func (n *Node) Pause() (resume func() error, err error) {
+func (n *Node) Pause(ctx context.Context) (resume func() error, err error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.process == nil {
@@ -261,6 +270,11 @@ func (n *Node) Pause() (resume func() error, err error) {
 	p := n.process.process
 	if err := p.Signal(syscall.SIGSTOP); err != nil {
 		return nil, err
+	}
+	for !isHalted(p.Pid) {
+		if err := sleep(ctx, time.Millisecond); err != nil {
+			return nil, errors.Join(err, p.Signal(syscall.SIGCONT))
+		}
 	}
 	return func() error { return p.Signal(syscall.SIGCONT) }, nil
 }

@@ -39,7 +39,8 @@ type WalletView struct {
 type WalletPayment struct {
 	Key     string         `json:"key"` // names it: again under this key, it is the same payment
 	To      string         `json:"to"`
-	Amount  btcutil.Amount `json:"amount"`  // satoshi; 0: everything
+	Amount  btcutil.Amount `json:"amount"`  // satoshi
+	All     bool           `json:"all"`     // everything, less the fee, instead of Amount
 	Feerate escrow.Feerate `json:"feerate"` // sat per 1000 vB
 }
 
@@ -63,7 +64,7 @@ func (p WalletPayment) Pay(ctx context.Context, w *wallet.Wallet, n protocol.Net
 	if err != nil {
 		return "", fmt.Errorf("%q is no address of %s: %w", p.To, n, err)
 	}
-	tx, err := w.Send(ctx, wallet.SendRequest{Key: p.Key, To: to, Amount: p.Amount, All: p.Amount == 0, Feerate: p.Feerate})
+	tx, err := w.Send(ctx, wallet.SendRequest{Key: p.Key, To: to, Amount: p.Amount, All: p.All, Feerate: p.Feerate})
 	if err != nil {
 		return "", err
 	}
@@ -89,6 +90,9 @@ func (n *node) operatorHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", n.api.Operator())
 	if n.bitcoin == nil || n.bitcoin.wallet == nil {
+		mux.HandleFunc("/wallet", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "this process keeps no wallet: ask the one that has bitcoin-rpc and bitcoin-wallet = \"yes\"", http.StatusNotFound)
+		})
 		return mux
 	}
 	token := []byte("Bearer " + operatorToken(n.cfg.Key))

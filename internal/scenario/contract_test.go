@@ -2,14 +2,23 @@ package scenario_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 
+	"relaymarket/escrow"
+	"relaymarket/internal/regtest"
 	"relaymarket/internal/scenario"
+	"relaymarket/internal/testnode"
 	"relaymarket/protocol"
 )
 
@@ -82,7 +91,7 @@ func TestContractOverHTTP(t *testing.T) {
 	m.problem(m.call(laptop, laptop.Write(bob.Key.Public(), "late", 8)), protocol.CodeContractEnded)
 	m.mined(alice, 6)
 	closed := alice.reaches(protocol.StateClosed)
-	if got := m.paidByClosing(alice, closed); got != owed {
+	if got := m.paidBy(alice, closed, protocol.TxClosing); got != owed {
 		t.Errorf("the relay has %d on the chain, was owed %d", got, owed)
 	}
 	reply := m.call(bob, bob.Pull("page-1", nil, 10, alice.Key.Public(), laptop.Key.Public()))
@@ -150,11 +159,47 @@ func TestContractRefusals(t *testing.T) {
 	}
 }
 
+// Of two relayd on one database one keeps the wallet. The other opens a contract on an announcement of the first, takes writes
+// and payments under it, and does so while the first is away.
+func TestContractBesideTheWallet(t *testing.T) {
+	keeper := newMarket(t, dear)
+	other := keeper.beside()
+	alice, laptop, bob := other.payer(), scenario.NewPerson(t, other.relay.Key), scenario.NewPerson(t, other.relay.Key)
+	refused := keeper.problem(keeper.call(alice.Person, alice.Write(bob.Key.Public(), "early", 8)), protocol.CodeNoAccount)
+	alice.plan(refused.Announcement, 100_000, 1000, laptop)
+	var offer protocol.ContractServerInputs
+	alice.answer(alice.open(), &offer)
+	var status protocol.ContractStatus
+	path := "/contracts/" + alice.asked.Contract.String()
+	alice.answer(alice.post(path+"/signed", alice.agree(&offer)), &status)
+	other.mined(alice, 6)
+	alice.reaches(protocol.StateActive)
+	keeper.relay.Stop()
+	for i, id := range []string{"one", "two", "three"} {
+		reply := other.call(laptop, laptop.Write(bob.Key.Public(), id, 8))
+		if i < 2 {
+			if reply.Status != http.StatusCreated {
+				t.Fatalf("%d %s", reply.Status, reply.Body)
+			}
+			continue
+		}
+		other.problem(reply, protocol.CodePaymentDue) // to the millisatoshi, whoever keeps the wallet
+	}
+	alice.answer(alice.post(path+"/payments", alice.payment(alice.status().Owed)), &status)
+	if reply := other.call(laptop, laptop.Write(bob.Key.Public(), "three", 8)); reply.Status != http.StatusCreated {
+		t.Errorf("%d %s", reply.Status, reply.Body)
+	}
+	keeper.relay.Restart()
+	if reply := keeper.call(alice.Person, alice.Write(bob.Key.Public(), "four", 8)); reply.Status != http.StatusCreated {
+		t.Errorf("%d %s", reply.Status, reply.Body)
+	}
+}
+
 // mined puts the funding, or what spends it, into a block as soon as the relay has sent it, and blocks on top.
 func (m *market) mined(p *payer, blocks int) {
 	m.t.Helper()
 	var sent *protocol.ContractTx
-	for deadline := time.Now().Add(30 * time.Second); sent == nil; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); sent == nil; time.Sleep(50 * time.Millisecond) {
 		for _, tx := range p.status().Transactions {
 			if tx.Confirmations == 0 && m.coins.InMempool(wireID(tx.TxID)) {
 				sent = &tx
@@ -167,11 +212,11 @@ func (m *market) mined(p *payer, blocks int) {
 	m.coins.Mine(blocks)
 }
 
-// paidByClosing is what the closing transaction in the chain pays to the relay.
-func (m *market) paidByClosing(p *payer, s *protocol.ContractStatus) (sum btcutil.Amount) {
+// paidBy is what a transaction of the contract in the chain pays to the relay.
+func (m *market) paidBy(p *payer, s *protocol.ContractStatus, kind string) (sum btcutil.Amount) {
 	m.t.Helper()
 	for _, tx := range s.Transactions {
-		if tx.Kind != protocol.TxClosing || tx.Confirmations == 0 {
+		if tx.Kind != kind || tx.Confirmations == 0 {
 			continue
 		}
 		for _, out := range m.coins.Transaction(wireID(tx.TxID)).TxOut {
@@ -206,4 +251,79 @@ func (m *market) account(p *scenario.Person) (a struct {
 		m.t.Fatalf("%d %s", reply.Status, reply.Body)
 	}
 	return a
+}
+
+// operate runs relayd contracts on the relay's database, as its operator does while it serves.
+func (m *market) operate(dir string, args ...string) string {
+	m.t.Helper()
+	cmd := testnode.Command(m.t, append(append([]string{"contracts"}, args...), "--dir", dir, "--database-url", m.relay.DSN,
+		"--bitcoin-rpc", m.coins.Host(), "--bitcoin-network", "regtest", "--bitcoin-tls", "no", "--bitcoin-user", regtest.User,
+		"--bitcoin-password-file", filepath.Join(dir, "rpc.password"))...)
+	out, err := cmd.Output()
+	if err != nil {
+		var exit *exec.ExitError
+		_ = errors.As(err, &exit)
+		m.t.Fatalf("relayd contracts %v: %v: %s", args, err, exit.Stderr)
+	}
+	return string(out)
+}
+
+// An operator looks at a contract whose user has paid once and vanished, exports it, and settles it: the relay broadcasts the
+// highest state that the user signed, and has that on the chain, less the fee.
+func TestOperatorSettles(t *testing.T) {
+	m := newMarket(t, dear)
+	alice, bob := m.payer(), scenario.NewPerson(t, m.relay.Key)
+	refused := m.problem(m.call(alice.Person, alice.Write(bob.Key.Public(), "early", 8)), protocol.CodeNoAccount)
+	alice.plan(refused.Announcement, 100_000, 1000)
+	var offer protocol.ContractServerInputs
+	alice.answer(alice.open(), &offer)
+	id := alice.asked.Contract.String()
+	var status protocol.ContractStatus
+	alice.answer(alice.post("/contracts/"+id+"/signed", alice.agree(&offer)), &status)
+	m.mined(alice, 6)
+	alice.reaches(protocol.StateActive)
+	if reply := m.call(alice.Person, alice.Write(bob.Key.Public(), "one", 8)); reply.Status != http.StatusCreated {
+		t.Fatalf("%d %s", reply.Status, reply.Body)
+	}
+	const paid = 3_700
+	alice.answer(alice.post("/contracts/"+id+"/payments", alice.payment(paid)), &status)
+
+	dir := filepath.Join(testnode.Folder(t), "operator")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	secret := m.relay.Secret.Secret()
+	for name, text := range map[string]string{"relay.key": hex.EncodeToString(secret[:]), "rpc.password": regtest.Password} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Its own seed signs nothing here: what is asked for is done by the relay that runs.
+	if out, err := testnode.Command(t, "wallet", "init", "--dir", dir).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if list := m.operate(dir, "list"); !strings.Contains(list, id) || !strings.Contains(list, "active") || !strings.Contains(list, "1 contracts, 1 live") {
+		t.Errorf("%s", list)
+	}
+	if details := m.operate(dir, "show", id); !strings.Contains(details, alice.terms.Descriptor()) {
+		t.Errorf("%s", details)
+	}
+	var export struct {
+		Amount    btcutil.Amount             `json:"amount"`
+		Seq       int64                      `json:"seq"`
+		Signature protocol.ContractSignature `json:"signature"`
+	}
+	if err := json.Unmarshal([]byte(m.operate(dir, "export", id)), &export); err != nil || export.Amount != paid || export.Seq != 1 {
+		t.Fatalf("%+v %v", export, err)
+	}
+	if err := escrow.VerifyState(&alice.terms, alice.out, export.Amount, export.Signature); err != nil {
+		t.Errorf("with the export nobody can settle: %v", err)
+	}
+	m.operate(dir, "settle", id)
+	m.mined(alice, 6)
+	closed := alice.reaches(protocol.StateClosed)
+	if got := m.paidBy(alice, closed, protocol.TxSettlement); got >= paid || got < paid-1_000 {
+		t.Errorf("the relay has %d on the chain of %d", got, paid)
+	}
+	m.problem(m.call(alice.Person, alice.Write(bob.Key.Public(), "late", 8)), protocol.CodeNoAccount) // it is settled and forgotten
 }

@@ -41,6 +41,7 @@ type Node struct {
 	URL         string
 	OperatorURL string
 	NATSURL     string // empty unless Setup lets the NATS server in it listen
+	HubURL      string // empty unless Setup makes it a hub
 	Key         protocol.PublicKey
 	Secret      *protocol.PrivateKey
 	DSN         string
@@ -119,7 +120,7 @@ func (n *Node) Restart() {
 	go func() { done <- relaynode.Run(ctx, config) }()
 	select {
 	case r := <-ready:
-		n.URL, n.OperatorURL, n.NATSURL = r.URL, r.OperatorURL, r.NATSURL
+		n.URL, n.OperatorURL, n.NATSURL, n.HubURL = r.URL, r.OperatorURL, r.NATSURL, r.HubURL
 	case err := <-done:
 		cancel()
 		n.t.Fatalf("testnode: the relay did not start: %v", err)

@@ -1,7 +1,7 @@
-// Command vectors writes the test vectors and fuzz seeds of package protocol, and the generated
-// parts of docs/protocol.md.
+// Command vectors writes the test vectors and fuzz seeds of package protocol, the transactions of
+// package escrow, and the generated parts of docs/protocol.md.
 //
-//	go run ./internal/vectors           write what is stale
+//	go run ./internal/vectors           write what is stale, and out/transactions.jsonl
 //	go run ./internal/vectors -check    exit 1 with the names of stale files, write nothing
 //
 // It runs in the root of the module. What is valid, and the code of what is not, is stated here by
@@ -28,6 +28,9 @@ const (
 	vectorDir = "protocol/testdata/vectors"
 	fuzzDir   = "protocol/testdata/fuzz"
 	docFile   = "docs/protocol.md"
+
+	// transactionsOut is a copy for other implementations to judge.
+	transactionsOut = "out/transactions.jsonl"
 )
 
 func main() {
@@ -37,6 +40,13 @@ func main() {
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "vectors: %v\n", err)
 		os.Exit(2)
+	}
+	if !*check {
+		err = update(".", map[string][]byte{transactionsOut: transactionLines()}, []string{transactionsOut}, nil)
+		if err != nil {
+			fmt.Fprintf(os.Stderr, "vectors: %v\n", err)
+			os.Exit(2)
+		}
 	}
 	for _, name := range stale {
 		fmt.Println(name)
@@ -127,6 +137,7 @@ func build(root string) (map[string][]byte, error) {
 		return nil, err
 	}
 	files[docFile] = doc
+	files[transactionFile] = transactionLines()
 	return files, nil
 }
 

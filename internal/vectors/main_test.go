@@ -29,11 +29,13 @@ func copyTree(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	doc, err := os.ReadFile(filepath.Join(moduleRoot, docFile))
-	if err != nil {
-		t.Fatal(err)
+	for _, name := range []string{docFile, transactionFile} {
+		data, err := os.ReadFile(filepath.Join(moduleRoot, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, filepath.Join(dir, name), data)
 	}
-	write(t, filepath.Join(dir, docFile), doc)
 	return dir
 }
 

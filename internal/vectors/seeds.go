@@ -80,6 +80,14 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
 	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
+	var hubs []sample
+	for _, w := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "https://hub.example", "nats://127.0.0.1:1"} {
+		hubs = append(hubs, wordSample{good(w), w})
+	}
+	for _, w := range []string{"nats://hub.example", "tls://user:pass@hub.example:1", "nats://HUB.example:1", "tls://hub.example:4222/x", "ws://hub.example:1"} {
+		hubs = append(hubs, wordSample{bad(w, protocol.CodeInvalidValue), w})
+	}
+	writeSeeds(files, "FuzzValidateHub", "string", hubs)
 }
 
 func requestSeeds(files map[string][]byte, all []sample) {

@@ -1,0 +1,112 @@
+package relayside
+
+import (
+	"errors"
+
+	"relaymarket/escrow"
+	"relaymarket/ledger"
+	"relaymarket/ledger/books"
+	"relaymarket/protocol"
+)
+
+// effect does what an event brings with it.
+func (a *advancing) effect(before escrow.State, event escrow.Event) error {
+	switch r := a.r; {
+	case r.state == escrow.Abandoned && before != escrow.Abandoned:
+		return a.abandon()
+	case before == escrow.Abandoned && event == escrow.FundingConfirmed:
+		a.m.log.Warn("a funding that was given up is in a block: it is settled at once", "contract", r.terms.ID.Short())
+		return nil // its account ended when it was given up
+	case event == escrow.FundingConfirmed && r.terms.Renews != nil:
+		return a.takeOver()
+	case event == escrow.RenewalConfirmed, event == escrow.RenewalReorged:
+		return nil // the successor's own confirmation moves the account
+	case r.state == escrow.Settling && before != escrow.Settling && before != escrow.Closed:
+		return a.m.stop(a.ctx, a.tx, r)
+	}
+	return nil
+}
+
+// takeOver gives the account to a renewal whose funding is in a block.
+func (a *advancing) takeOver() error {
+	old, err := lock(a.ctx, a.tx, *a.r.terms.Renews)
+	if err != nil {
+		return err
+	}
+	if has, err := a.hasAccount(a.r); has || err != nil {
+		return err // it took over before, and the block came again
+	}
+	taken, err := ledger.MsatOf(*a.r.renewsPaid - old.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	if err := a.m.takeOver(a.ctx, a.tx, old, a.r, taken); err != nil {
+		return err
+	}
+	return a.touch(old.terms.ID)
+}
+
+// abandon gives up a contract whose funding cannot happen as far as the chain shows. Its account ends; that of the
+// contract it was to renew goes on.
+func (a *advancing) abandon() error {
+	r := a.r
+	if r.terms.Renews == nil {
+		return a.m.stop(a.ctx, a.tx, r)
+	}
+	old, err := lock(a.ctx, a.tx, *r.terms.Renews)
+	if err != nil {
+		return err
+	}
+	if err := a.giveBack(old); err != nil {
+		return err
+	}
+	if old.state == escrow.Renewing {
+		if err := a.m.move(a.ctx, a.tx, old, escrow.RenewalEnded); err != nil {
+			return err
+		}
+	}
+	if _, err := a.tx.Exec(a.ctx, `UPDATE contracts SET renewed_by = NULL WHERE id = $1`, old.terms.ID[:]); err != nil {
+		return err
+	}
+	zero := protocol.Msat(0)
+	if r.finalOwed == nil {
+		return a.m.setFinal(a.ctx, a.tx, r, &zero)
+	}
+	return nil
+}
+
+// giveBack returns the account to the contract that this one was to renew, if it had it.
+func (a *advancing) giveBack(old *record) error {
+	r := a.r
+	if has, err := a.hasAccount(r); !has || err != nil {
+		return err
+	}
+	taken, err := ledger.MsatOf(*r.renewsPaid - old.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	if err := a.m.takeOver(a.ctx, a.tx, r, old, -taken); err != nil {
+		return err
+	}
+	if old.settle || old.terms.SettlementDue(a.f.tip) {
+		return a.m.stop(a.ctx, a.tx, old) // it is settled by itself
+	}
+	if old.state == escrow.Settling {
+		return a.m.move(a.ctx, a.tx, old, escrow.RenewalReorged)
+	}
+	return nil
+}
+
+// hasAccount tells whether the payer's account is under this contract.
+func (a *advancing) hasAccount(r *record) (bool, error) {
+	_, err := a.m.books.Owed(a.ctx, a.tx, r.terms.User, r.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+func (a *advancing) touch(id escrow.ID) error {
+	_, err := a.tx.Exec(a.ctx, `UPDATE contracts SET look_at = 0 WHERE id = $1 AND look_at IS NOT NULL`, id[:])
+	return err
+}
