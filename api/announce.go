@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,27 @@ type announcer struct {
 	signed []byte
 	at     time.Time // of its signature
 	tried  time.Time // when a new one could not be kept
+	market []byte    // what the market is shown, which then is shown here too
+	until  time.Time // that is valid
+}
+
+// Words is what the relay offers at this moment, from its live configuration, without seq and validity. It is what the market is
+// told, see [Server.Show].
+func (s *Server) Words() *protocol.Announcement { return s.announcer.words() }
+
+// Show makes an announcement of the relay the one that everybody is shown, here and in refusals, as long as it is valid. It is kept
+// before: contracts are opened on it.
+func (s *Server) Show(ctx context.Context, e *protocol.Envelope, said *protocol.Announcement) error {
+	a := s.announcer
+	if a.cfg.Contracts != nil && said.Contracts != nil {
+		if err := a.cfg.Contracts.Announce(ctx, e, said); err != nil {
+			return err
+		}
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.market, a.until = e.Bytes(), said.ValidUntil.Time()
+	return nil
 }
 
 // current is the announcement's envelope. A clock that went back makes a new one too: the old would be from the
@@ -34,6 +56,9 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.cfg.Clock()
+	if a.market != nil && now.Add(announcementFresh).Before(a.until) {
+		return a.market, nil
+	}
 	age := now.Sub(a.at)
 	held := a.signed != nil && age >= 0 && age < announcementLife-announcementFresh
 	if pause := now.Sub(a.tried); held && (age < announcementFresh || pause >= 0 && pause < announcementRetry) {
@@ -62,6 +87,22 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 // sign makes the announcement of an instant.
 func (a *announcer) sign(now time.Time) (*protocol.Envelope, *protocol.Announcement, error) {
 	at := protocol.TimestampOf(now)
+	said := a.words()
+	said.Seq = int64(at) // rises by itself, across restarts and processes too
+	said.ValidUntil = at.Add(announcementLife)
+	e, err := protocol.Sign(a.cfg.Key, a.cfg.Key.Public(), at, said)
+	if err != nil {
+		return nil, nil, err
+	}
+	if e.Size() > protocol.MaxAnnouncementSize {
+		return nil, nil, protocol.Errorf(protocol.CodeTooLarge, "it has %d bytes, %d are allowed: name fewer addresses",
+			e.Size(), protocol.MaxAnnouncementSize)
+	}
+	return e, said, nil
+}
+
+// words are all but seq, validity and proof of work.
+func (a *announcer) words() *protocol.Announcement {
 	l, b := a.cfg.Limits, a.cfg.Bounds
 	said := &protocol.Announcement{
 		Addresses: append([]string{}, a.cfg.Addresses...),
@@ -72,21 +113,13 @@ func (a *announcer) sign(now time.Time) (*protocol.Envelope, *protocol.Announcem
 			LifetimeMs: l.Lifetime.Milliseconds(), MaxPulls: l.MaxPulls,
 			HeaderSeconds: int64(b.HeaderTimeout / time.Second), BodySeconds: int64(b.BodyTimeout / time.Second),
 		},
-		Terms:      []protocol.Terms{{Type: "grant", Contact: a.cfg.Contact}},
-		Seq:        int64(at), // rises by itself, across restarts and processes too
-		ValidUntil: at.Add(announcementLife),
+		Terms:   []protocol.Terms{{Type: "grant", Contact: a.cfg.Contact}},
+		Network: a.cfg.Network,
+		Hubs:    slices.Clone(a.cfg.Hubs),
 	}
 	if a.cfg.Offer != nil {
-		said.Network, said.Contracts = a.cfg.Network, a.cfg.Offer
+		said.Contracts = a.cfg.Offer
 		said.Terms = append([]protocol.Terms{{Type: "contract", Payment: true, Contact: a.cfg.Contact}}, said.Terms...)
 	}
-	e, err := protocol.Sign(a.cfg.Key, a.cfg.Key.Public(), at, said)
-	if err != nil {
-		return nil, nil, err
-	}
-	if e.Size() > protocol.MaxAnnouncementSize {
-		return nil, nil, protocol.Errorf(protocol.CodeTooLarge, "it has %d bytes, %d are allowed: name fewer addresses",
-			e.Size(), protocol.MaxAnnouncementSize)
-	}
-	return e, said, nil
+	return said
 }

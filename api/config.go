@@ -33,10 +33,13 @@ type Config struct {
 	Addresses []string       // published, see protocol.ValidateAddress
 	Contact   string         // published: how to reach the operator
 
-	// Contracts runs the relay's contracts; nil: it makes none, and Offer and Network are nil and empty too.
+	// Contracts runs the relay's contracts; nil: it makes none, and Offer is nil too.
 	Contracts Contracts
-	Network   protocol.Network        // published: of the contracts' Bitcoin
+	Network   protocol.Network        // published: of the contracts' Bitcoin and of the market; empty without either
 	Offer     *protocol.ContractOffer // published: the terms of new contracts; nil: no new ones
+
+	Market Market   // the book that the relay keeps as a hub; nil: it is none
+	Hubs   []string // published, see protocol.ValidateHub
 
 	Rates      Rates
 	TrustProxy []netip.Prefix // peers whose X-Forwarded-For or Forwarded is believed

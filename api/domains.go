@@ -3,6 +3,8 @@ package api
 import (
 	"context"
 
+	"relaymarket/broadcast/feed"
+	"relaymarket/broadcast/hub"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 	"relaymarket/records"
@@ -41,6 +43,10 @@ type Records interface {
 type Books interface {
 	Get(ctx context.Context, key protocol.PublicKey) (books.Account, error)
 	SetAdmitted(ctx context.Context, owner protocol.PublicKey, keys []protocol.Admitted) error
+	// Report is the usage report of a payer's contract that begins after a line; see [books.Store.Report].
+	Report(ctx context.Context, payer protocol.PublicKey, contract protocol.ContractID, after int64, sign books.Signer) (*books.Report, error)
+	// Lines visits a report's lines in the wire form that its root commits to.
+	Lines(ctx context.Context, r *books.Report, visit func(line []byte) error) error
 }
 
 // Contracts runs the relay's side of contracts. The envelopes are verified: signature, audience and time are right,
@@ -74,7 +80,14 @@ type Running interface {
 	List(ctx context.Context, payer protocol.PublicKey) (*protocol.ContractList, error)
 }
 
+// Market is the book of a hub, see package broadcast.
+type Market interface {
+	// Page is a part of it, in the order in which it changed last, from a place on.
+	Page(ctx context.Context, from uint64, limit int) (*feed.Page, error)
+}
+
 var (
+	_ Market  = (*hub.Hub)(nil)
 	_ Records = (*records.Store)(nil)
 	_ Books   = (*books.Store)(nil)
 )

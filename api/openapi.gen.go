@@ -187,6 +187,16 @@ type ListenLine struct {
 	Record *Record `json:"record,omitempty"`
 }
 
+// MarketPage defines model for MarketPage.
+type MarketPage struct {
+	// Announcements Byte for byte as they are signed.
+	Announcements []Envelope `json:"announcements"`
+
+	// Cursor What changes comes after this.
+	Cursor string `json:"cursor"`
+	More   bool   `json:"more"`
+}
+
 // PageGone Line of a page for a record that ended since the page was made.
 type PageGone struct {
 	Gone struct {
@@ -276,6 +286,19 @@ type Stored struct {
 // Timestamp Milliseconds since 1970-01-01T00:00:00Z.
 type Timestamp = protocol.Timestamp
 
+// UsageHeader First line of the answer to GET /usage, which nobody signs.
+type UsageHeader struct {
+	// Lines Lines that follow.
+	Lines int64 `json:"lines"`
+
+	// More There is another report after this one.
+	More bool `json:"more"`
+
+	// Path Of the one line that was asked for: the hashes beside it, the lowest first.
+	Path   *[]Hash   `json:"path,omitempty"`
+	Report *Envelope `json:"report,omitempty"`
+}
+
 // After defines model for after.
 type After = string
 
@@ -299,6 +322,27 @@ type Receiver = PublicKey
 
 // User BIP340 x-only public key.
 type User = PublicKey
+
+// GetMarketParams defines parameters for GetMarket.
+type GetMarketParams struct {
+	// After Cursor; what follows it is listed. Absent, from the beginning.
+	After *After `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit Entries at most.
+	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// Contract The contract, 64 hex digits.
+	Contract string `form:"contract" json:"contract"`
+
+	// After Number of the last line of the report before; absent is 0, the beginning.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Line Only this line of the report, with its path to the report's root.
+	Line *int64 `form:"line,omitempty" json:"line,omitempty"`
+}
 
 // ListOutboxesParams defines parameters for ListOutboxes.
 type ListOutboxesParams struct {
@@ -470,6 +514,12 @@ type ServerInterface interface {
 	// Listen Be told of each record that the named senders leave, as it is committed.
 	// (POST /inbox/{receiver}/listen)
 	Listen(w http.ResponseWriter, r *http.Request, receiver Receiver)
+	// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
+	// (GET /market)
+	GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams)
+	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+	// (GET /usage)
+	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
 	// GetCard The identity card of an account holder, for everybody.
 	// (GET /{user}/card)
 	GetCard(w http.ResponseWriter, r *http.Request, user User)
@@ -569,6 +619,18 @@ func (_ Unimplemented) Got(w http.ResponseWriter, r *http.Request, receiver Rece
 // Listen Be told of each record that the named senders leave, as it is committed.
 // (POST /inbox/{receiver}/listen)
 func (_ Unimplemented) Listen(w http.ResponseWriter, r *http.Request, receiver Receiver) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
+// (GET /market)
+func (_ Unimplemented) GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+// (GET /usage)
+func (_ Unimplemented) GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -872,6 +934,111 @@ func (siw *ServerInterfaceWrapper) Listen(w http.ResponseWriter, r *http.Request
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Listen(w, r, receiver)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetMarket operation middleware
+func (siw *ServerInterfaceWrapper) GetMarket(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetMarketParams
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetMarket(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsage operation middleware
+func (siw *ServerInterfaceWrapper) GetUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageParams
+
+	// ------------- Required query parameter "contract" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "contract", r.URL.Query(), &params.Contract, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "contract"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "line" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "line", r.URL.Query(), &params.Line, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "line"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "line", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsage(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1426,6 +1593,12 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/inbox/{receiver}/listen", wrapper.Listen)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/usage", wrapper.GetUsage)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/market", wrapper.GetMarket)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/{user}/card", wrapper.GetCard)

@@ -61,6 +61,7 @@ func operations(recordBytes int64) map[string]*operation {
 	const record = "/{user}/outbox/{receiver}/{id}"
 	return map[string]*operation{
 		"GET /.well-known/relaymarket": {name: "getAnnouncement", class: classUnsigned},
+		"GET /market":                  {name: "getMarket", class: classUnsigned, queries: []string{"after", "limit"}},
 		"GET /account":                 {name: "getAccount", class: classWriter},
 		"PUT /account/admitted":        {name: "putAdmitted", class: classWriter, media: mediaEnvelope, size: maxAdmitBody},
 		// Openers are strangers: they go before account holders when there is too much to do.
@@ -73,6 +74,7 @@ func operations(recordBytes int64) map[string]*operation {
 		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaEnvelope, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"GET /usage":                     {name: "getUsage", class: classReader, queries: []string{"contract", "after", "line"}},
 		"GET /{user}/card":               {name: "getCard", class: classUnsigned},
 		"PUT /{user}/card":               {name: "putCard", class: classWriter, media: mediaEnvelope, size: protocol.MaxCardSize},
 		"GET /{user}/outbox":             {name: "listOutboxes", class: classReader, queries: inventory},

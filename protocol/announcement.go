@@ -27,11 +27,14 @@ type Announcement struct {
 	Terms      []Terms   `json:"terms"` // alternatives, the relay's preference first
 	Seq        int64     `json:"seq"`   // rises with every change
 	ValidUntil Timestamp `json:"validUntil"`
-	// Network is the Bitcoin network of the contracts; absent from a relay that makes none.
+	// Network is the Bitcoin network of the contracts, and the market that the relay is announced in; absent from a relay that
+	// makes no contracts and is in no market.
 	Network Network `json:"network,omitempty"`
 	// Contracts are the terms of a contract opened on this announcement: members of the announcement itself, all of them
 	// or none. Nil: the relay makes no contracts.
 	Contracts *ContractOffer `json:",embed"`
+	Hubs      []string       `json:"hubs,omitempty"` // where it is announced, see [ValidateHub]
+	Pow       *Work          `json:"pow,omitempty"`  // in the market only
 }
 
 // ContractOffer is what a relay asks of those who pay it by contract. It honours each announcement of its own that is
@@ -67,6 +70,18 @@ func (o *ContractOffer) validate() error {
 	}
 	if o.BondPercent < 0 || o.BondPercent > 100 {
 		return Errorf(CodeInvalidValue, "a bond is 0 to 100 percent of the deposit")
+	}
+	return nil
+}
+
+func validateHubs(hubs []string) error {
+	if len(hubs) > MaxCardHubs {
+		return Errorf(CodeInvalidValue, "an announcement names at most %d hubs", MaxCardHubs)
+	}
+	for _, hub := range hubs {
+		if err := ValidateHub(hub); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -147,13 +162,21 @@ func (a *Announcement) Validate() error {
 			return Errorf(CodeInvalidValue, "terms have a type, and a contact of at most %d characters", maxContact)
 		}
 	}
-	if a.Contracts != nil {
+	if a.Network != "" || a.Contracts != nil {
 		if err := a.Network.Validate(); err != nil {
 			return err
 		}
+	}
+	if a.Contracts != nil {
 		if err := a.Contracts.validate(); err != nil {
 			return err
 		}
+	}
+	if err := validateHubs(a.Hubs); err != nil {
+		return err
+	}
+	if err := a.Pow.validate(); err != nil {
+		return err
 	}
 	if a.Seq < 0 {
 		return Errorf(CodeInvalidValue, "seq starts at 0")

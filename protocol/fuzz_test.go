@@ -298,6 +298,23 @@ func FuzzValidateAddress(f *testing.F) {
 	})
 }
 
+func FuzzValidateHub(f *testing.F) {
+	addTexts(f, "addresses.json", "input")
+	for _, s := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "nats://hub.example", "tls://user:pass@hub.example:1", "nats://HUB.example:1", "tls://hub.example:4222/x"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if err := ValidateHub(s); err != nil {
+			checkCoded(t, err)
+			return
+		}
+		_, rest, _ := strings.Cut(s, "://")
+		if rest == "" || len(s) > maxAddress || strings.Trim(rest, "abcdefghijklmnopqrstuvwxyz0123456789.-:[]") != "" {
+			t.Fatalf("%q is accepted", s)
+		}
+	})
+}
+
 func FuzzBase64(f *testing.F) {
 	f.Add("AAAA\n")
 	f.Fuzz(func(t *testing.T, s string) {

@@ -10,9 +10,12 @@ import (
 const (
 	TagEnvelope = "relaymarket/v1/envelope" // the digest that is signed
 	TagLeaf     = "relaymarket/v1/leaf"     // the hash of one whole envelope, leaf of a page's tree
-	TagNode     = "relaymarket/v1/node"     // an inner node of a page's tree
+	TagNode     = "relaymarket/v1/node"     // an inner node of a page's or a report's tree
+	TagLine     = "relaymarket/v1/line"     // a line of the ledger, leaf of a report's tree
 	TagRequest  = "relaymarket/v1/request"  // the identity of a write, whatever its timestamp
 	LabelSeal   = "relaymarket/v1/seal"     // HPKE info prefix
+
+	TagAnnouncement = "relaymarket/v1/announcement" // proof of work of an announcement
 )
 
 // Hash is a 32-byte SHA-256 value, 64 lower-case hex digits on the wire.
@@ -45,10 +48,12 @@ func TaggedHash(tag string, parts ...[]byte) Hash {
 
 // tagPrefixes are the prefixes of the tags that are hashed with all the time.
 var tagPrefixes = map[string][2 * sha256.Size]byte{
-	TagEnvelope: tagPrefix(TagEnvelope),
-	TagLeaf:     tagPrefix(TagLeaf),
-	TagNode:     tagPrefix(TagNode),
-	TagRequest:  tagPrefix(TagRequest),
+	TagEnvelope:     tagPrefix(TagEnvelope),
+	TagLeaf:         tagPrefix(TagLeaf),
+	TagNode:         tagPrefix(TagNode),
+	TagLine:         tagPrefix(TagLine),
+	TagRequest:      tagPrefix(TagRequest),
+	TagAnnouncement: tagPrefix(TagAnnouncement),
 }
 
 // tagPrefix is what a tagged hash starts with: SHA-256(tag) ‖ SHA-256(tag).

@@ -64,3 +64,22 @@ func validPort(u *url.URL) error {
 	}
 	return nil
 }
+
+// ValidateHub checks the address of a hub, where announcements are: an address as [ValidateAddress] takes it, of a relay that
+// serves GET /market, or nats://host:port or, where TLS is spoken, tls://host:port of a NATS server. It is text that
+// strangers wrote: no user, password or path is in it.
+func ValidateHub(hub string) error {
+	u, err := url.Parse(hub)
+	if err != nil || u.Scheme != "nats" && u.Scheme != "tls" {
+		return ValidateAddress(hub)
+	}
+	switch {
+	case len(hub) > maxAddress:
+		return Errorf(CodeInvalidValue, "an address has at most %d bytes", maxAddress)
+	case u.Scheme+"://"+u.Host != hub || strings.ToLower(hub) != hub || u.Port() == "":
+		return Errorf(CodeInvalidValue, "%.80q is not the address of a hub: write nats://host:port or tls://host:port, in lower case, with nothing behind", hub)
+	case !validHost(u.Hostname()):
+		return Errorf(CodeInvalidValue, "%.80q is not the address of a hub: the host is no host name or IP", hub)
+	}
+	return validPort(u)
+}

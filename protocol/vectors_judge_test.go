@@ -72,6 +72,34 @@ func judgeTagged(t *testing.T, _ *vectorFile, raw []byte) error {
 	return nil
 }
 
+func judgeWork(t *testing.T, _ *vectorFile, raw []byte) error {
+	var c struct {
+		vectorHead
+		Envelope string
+		Bits     int64
+		Subject  Hash
+		Work     Hash
+	}
+	decodeCase(t, raw, &c)
+	e, err := ParseEnvelope([]byte(c.Envelope))
+	if err != nil {
+		return err
+	}
+	subject, work, err := e.WorkSubject()
+	if err != nil {
+		return err
+	}
+	equal(t, "subject", subject, c.Subject)
+	if work == nil {
+		return Errorf(CodeInvalidValue, "no proof")
+	}
+	equal(t, "zero bits", work.Nonce.Bits(subject), ZeroBits(c.Work))
+	if work.Bits < c.Bits || work.Nonce.Bits(subject) < int(work.Bits) {
+		return Errorf(CodeInvalidValue, "too little work")
+	}
+	return nil
+}
+
 func judgeDigest(t *testing.T, _ *vectorFile, raw []byte) error {
 	var c struct {
 		vectorHead
@@ -180,6 +208,8 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &Identity{}
 	case TypeAnnouncement:
 		return &Announcement{}
+	case TypeUsageReport:
+		return &UsageReport{}
 	case TypeContractOpen:
 		return &ContractOpen{}
 	case TypeContractConsent:

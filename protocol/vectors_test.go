@@ -60,6 +60,7 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"secrets.json":       judgeSecret,
 	"canonical.json":     judgeCanonical,
 	"tagged.json":        judgeTagged,
+	"work.json":          judgeWork,
 	"digests.json":       judgeDigest,
 	"merkle.json":        judgeMerkle,
 	"bip340.json":        judgeSignature,

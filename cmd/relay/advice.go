@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
@@ -43,6 +44,9 @@ func adviceTable() []struct {
 		{chain.ErrUnreachable, "Is the Bitcoin node running? Its settings: relay wallet connect --help"},
 		{chain.ErrNetwork, "Connect to the right one: relay wallet connect --help"},
 		{protocol.CodePaymentDue, "See what the relay asks for: relay contract list   and pay it: relay contract pay CONTRACT"},
+		{relaybook.ErrNoHubs, "Run: relay hubs add ADDRESS   (ask a friend or an operator for one)"},
+		{relaybook.ErrNoHub, "See: relay hubs list"},
+		{relaybook.ErrNoRelay, "See: relay market"},
 		{protocol.CodeNoAccount, "When the operator has granted your key, run this again."},
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},

@@ -142,7 +142,7 @@ func (s *settings) checkTogether() error {
 	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:
 		return usagef("header-timeout is %s and body-timeout %s: each is at least a second, which is how they are announced", s.headerTimeout, s.bodyTimeout)
 	}
-	return errors.Join(s.checkNATS(), s.checkBitcoin())
+	return errors.Join(s.checkNATS(), s.checkBitcoin(), s.checkMarket())
 }
 
 func (s *settings) checkNATS() error {
@@ -216,7 +216,7 @@ func (s *setting) shown() string {
 	switch {
 	case text == "":
 		return ""
-	case s.name == "nats":
+	case slices.Contains([]string{"nats", "hubs", "hub-nats", "hub-peers"}, s.name):
 		urls := strings.Split(text, ",")
 		for i, u := range urls {
 			urls[i] = natsnode.Redact(u)

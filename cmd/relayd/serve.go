@@ -57,6 +57,9 @@ func (p program) serve(ctx context.Context, s *settings, asJSON bool) error {
 	if cfg.Bitcoin, err = s.bitcoinConfig(); err != nil {
 		return err
 	}
+	if cfg.Market, err = s.marketConfig(); err != nil {
+		return err
+	}
 	var said error
 	cfg.Ready = func(r relaynode.Ready) { said = p.sayReady(r, asJSON) }
 	if err := relaynode.Run(ctx, cfg); err != nil {
@@ -116,9 +119,10 @@ func (p program) sayReady(r relaynode.Ready, asJSON bool) error {
 		URL      string `json:"url"`
 		Operator string `json:"operator"`
 		NATS     string `json:"nats,omitempty"`
+		Hub      string `json:"hub,omitempty"`
 		Key      string `json:"key"`
 		Relay    string `json:"relay"`
-	}{"ready", r.URL, r.OperatorURL, r.NATSURL, r.Key.String(), r.Key.Bech32()})
+	}{"ready", r.URL, r.OperatorURL, r.NATSURL, r.HubURL, r.Key.String(), r.Key.Bech32()})
 	if err != nil {
 		return err
 	}

@@ -72,6 +72,7 @@ type settings struct {
 	bodyTimeout     time.Duration
 	shutdownTimeout time.Duration
 	bitcoin         bitcoinSettings
+	market          marketSettings
 	logFormat       string
 	logLevel        slog.Level
 
@@ -102,10 +103,11 @@ func newSettings(environ []string) *settings {
 		bodyTimeout:     bounds.BodyTimeout,
 		shutdownTimeout: 30 * time.Second,
 		bitcoin:         defaultBitcoin(),
+		market:          defaultMarket(),
 		logFormat:       "text",
 		logLevel:        slog.LevelInfo,
 	}
-	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.bounds(), s.logs())
+	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.marketPlace(), s.bounds(), s.logs())
 	return s
 }
 

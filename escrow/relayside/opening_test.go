@@ -68,6 +68,41 @@ func TestFirstSignatureTakesTheCoin(t *testing.T) {
 	}
 }
 
+// A user who spends his coin elsewhere after he signed costs the relay nothing but time: its coin is free again at six
+// confirmations.
+func TestCoinComesBack(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1500, coin)
+	d.offer(nil)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
+	h.node.MineWith(u.elsewhere(coin, 5_000))
+	h.synced()
+	d.reaches(escrow.Abandoned)
+	h.mine(4)
+	time.Sleep(500 * time.Millisecond) // more than twice the time in which the wallet is looked at
+	free := func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 }
+	if free() {
+		t.Fatal("the coin is free at five confirmations")
+	}
+	h.mine(1)
+	h.eventually("the coin", free)
+	v := h.user()
+	next := v.opened(100_000, 1500)
+	h.mine(6)
+	next.reaches(escrow.Active)
+}
+
 // Asked often about one coin, the relay shows one of its own.
 func TestSameInputSameCoin(t *testing.T) {
 	t.Parallel()

@@ -80,6 +80,49 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
+// The process with the wallet was away for so long that T came near: a funding that it has not signed it does not sign any
+// more, and coin and account are free.
+func TestTooLateToSign(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1000, coin)
+	d.offer(nil)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	h.crash()
+	if _, err := d.send(); err != nil { // the handlers answer without the work
+		t.Fatal(err)
+	}
+	if s := d.status(); s.State != escrow.FundingSent || s.Funding != nil {
+		t.Fatalf("signed by the user only: %+v", s)
+	}
+	h.node.Mine(200)
+	h.start()
+	h.synced()
+	d.reaches(escrow.Abandoned)
+	h.eventually("the coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 })
+	if n := h.count(`SELECT count(*) FROM contract_transactions`); n != 0 {
+		t.Fatal("the relay signed")
+	}
+	again := u.plan(100_000, 1500, coin)
+	again.offer(nil)
+	if err := again.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	again.witness(nil)
+	if _, err := again.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(again.out.Hash)
+	h.mine(1)
+	again.reaches(escrow.Active)
+}
+
 // Payments for one contract that come at once, at several processes: each seq has one effect, and A never falls.
 func TestPaymentsAtOnce(t *testing.T) {
 	t.Parallel()

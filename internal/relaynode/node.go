@@ -36,6 +36,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"relaymarket/api"
+	"relaymarket/broadcast/publisher"
 	"relaymarket/internal/diskspace"
 	"relaymarket/internal/natsnode"
 	"relaymarket/ledger/books"
@@ -49,6 +50,7 @@ type Config struct {
 	Database        Database
 	NATS            NATS
 	Bitcoin         Bitcoin
+	Market          Market
 	Listen          string // host:port of the public interface; port 0 takes a free one
 	OperatorListen  string // host:port of /livez, /readyz and /metrics
 	Addresses       []string
@@ -68,6 +70,7 @@ type Ready struct {
 	URL         string // of the public interface, on this machine
 	OperatorURL string
 	NATSURL     string // where other relayd reach the NATS server in this process; empty if it listens nowhere
+	HubURL      string // where everybody reaches the hub's NATS server in this process; empty if there is none
 	Key         protocol.PublicKey
 }
 
@@ -78,7 +81,9 @@ type node struct {
 	nats      *natsnode.Node
 	store     *store
 	room      *diskspace.Watch // nil with an external database
-	bitcoin   *bitcoin         // nil: no contracts
+	books     *books.Store
+	bitcoin   *bitcoin // nil: no contracts
+	market    *market  // nil: in no market
 	records   *records.Store
 	api       *api.Server
 	public    *http.Server
@@ -101,6 +106,10 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, n.nats.Close()) }()
+	if err := n.startMarket(); err != nil {
+		return err
+	}
+	defer func() { n.market.close() }()
 	if n.store, err = cfg.Database.open(ctx, startWithRoom); err != nil {
 		return n.unlessEnded(ctx, err)
 	}
@@ -131,7 +140,8 @@ func (n *node) wire(ctx context.Context) error {
 	cfg := n.cfg
 	registry := n.registry
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock})
+	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock, Logger: cfg.Logger})
+	n.books = accounts
 	var err error
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
@@ -158,7 +168,11 @@ func (n *node) wire(ctx context.Context) error {
 		}
 		public.Contracts, public.Network, public.Offer = n.bitcoin.manager, cfg.Bitcoin.Node.Network, cfg.Bitcoin.Offer
 	}
+	n.market.announced(&public, n.ownURL())
 	if n.api, err = api.New(public); err != nil {
+		return err
+	}
+	if err := n.market.publish(n, publisher.Store{DB: n.store.db}, public.Addresses); err != nil {
 		return err
 	}
 	n.public = n.server(n.api.Handler())
@@ -180,10 +194,12 @@ func (n *node) run(ctx context.Context) error {
 		}
 		return nil
 	})
+	group.Go(func() error { return n.books.Run(ctx) })
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}
 	n.bitcoin.run(ctx, group)
+	n.market.run(ctx, group)
 	group.Go(func() error { return serve(n.public, n.listeners[0]) })
 	group.Go(func() error { return serve(n.operator, n.listeners[1]) })
 	group.Go(func() error {
@@ -226,9 +242,13 @@ func (n *node) shutDown(ctx context.Context, stopStoring func(), stored <-chan s
 
 func (n *node) ready() Ready {
 	return Ready{
-		URL:         "http://" + reachable(n.listeners[0].Addr()),
+		URL:         n.ownURL(),
 		OperatorURL: "http://" + reachable(n.listeners[1].Addr()),
 		NATSURL:     n.nats.URL(),
+		HubURL:      n.market.url(),
 		Key:         n.cfg.Key.Public(),
 	}
 }
+
+// ownURL is the public interface, on this machine.
+func (n *node) ownURL() string { return "http://" + reachable(n.listeners[0].Addr()) }

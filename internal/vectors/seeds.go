@@ -79,6 +79,15 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		words = append(words, wordSample{bad(w, protocol.CodeMalformed), w})
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
+	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
+	var hubs []sample
+	for _, w := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "https://hub.example", "nats://127.0.0.1:1"} {
+		hubs = append(hubs, wordSample{good(w), w})
+	}
+	for _, w := range []string{"nats://hub.example", "tls://user:pass@hub.example:1", "nats://HUB.example:1", "tls://hub.example:4222/x", "ws://hub.example:1"} {
+		hubs = append(hubs, wordSample{bad(w, protocol.CodeInvalidValue), w})
+	}
+	writeSeeds(files, "FuzzValidateHub", "string", hubs)
 }
 
 func requestSeeds(files map[string][]byte, all []sample) {
@@ -88,7 +97,7 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractOpen": "FuzzDecodeContractOpen", "contractConsent": "FuzzDecodeContractConsent",
 		"contractServerAddInputs": "FuzzDecodeContractServerInputs", "contractClientSigned": "FuzzDecodeContractClientSigned",
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
-		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList",
+		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 	}
 	for requestType, target := range targets {
 		var mine []sample

@@ -22,6 +22,7 @@ func buildTopics(previous map[string][]byte) map[string]any {
 		"links.json":         linksTopic(c),
 		"cards.json":         cardsTopic(c),
 		"announcements.json": announcementsTopic(c),
+		"work.json":          workTopic(c),
 		"authorization.json": authorizationTopic(c),
 		"pages.json":         pagesTopic(c),
 		"padding.json":       paddingTopic(),

@@ -1,0 +1,203 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/spf13/cobra"
+
+	"relaymarket/broadcast"
+	relaybook "relaymarket/broadcast/market"
+	"relaymarket/protocol"
+)
+
+// offerItem is a relay in JSON.
+type offerItem struct {
+	Key         string                  `json:"key"`
+	Relay       string                  `json:"relay"`
+	Addresses   []string                `json:"addresses"`
+	Network     protocol.Network        `json:"network"`
+	SatPerMonth *int64                  `json:"satPerMonth"` // null: it makes no contracts
+	Contracts   *protocol.ContractOffer `json:"contracts"`
+	Terms       []protocol.Terms        `json:"terms"`
+	Limits      protocol.Limits         `json:"limits"`
+	Hubs        []string                `json:"hubs"`
+	Seq         int64                   `json:"seq"`
+	Work        int                     `json:"work"` // bits
+	Announced   *string                 `json:"announced"`
+	ValidUntil  *string                 `json:"validUntil"`
+	KnownSince  *string                 `json:"knownSince"`
+	Hash        string                  `json:"hash"` // of the announcement, which a contract is opened on
+	Probe       *probeItem              `json:"probe,omitempty"`
+}
+
+// probeItem is what a relay answered.
+type probeItem struct {
+	Microseconds int64   `json:"microseconds"` // a round trip
+	Error        *string `json:"error"`
+}
+
+func offerJSON(o *broadcast.Offer, known protocol.Timestamp, cost *int64) offerItem {
+	return offerItem{Key: o.Relay.String(), Relay: o.Relay.Bech32(), Addresses: orNone(o.Addresses), Network: o.Network, SatPerMonth: cost,
+		Contracts: o.Contracts, Terms: o.Terms, Limits: o.Limits, Hubs: orNone(o.Hubs), Seq: o.Seq, Work: o.Work, Announced: stamp(o.Envelope.Timestamp),
+		ValidUntil: stamp(o.ValidUntil), KnownSince: stamp(known), Hash: o.Hash.String()}
+}
+
+func orNone(list []string) []string {
+	if list == nil {
+		return []string{}
+	}
+	return list
+}
+
+func probeJSON(probe relaybook.Probe) *probeItem {
+	item := &probeItem{Microseconds: probe.Distance.Microseconds()}
+	if probe.Err != nil {
+		text := probe.Err.Error()
+		item.Error = &text
+	}
+	return item
+}
+
+func (p *program) printMarket(n protocol.Network, profile relaybook.Profile, known int, rows []marketRow, probes []relaybook.Probe, probed bool) error {
+	items := make([]offerItem, len(rows))
+	for i, r := range rows {
+		items[i] = offerJSON(r.Offer, r.First, r.cost)
+		if probed {
+			items[i].Probe = probeJSON(probes[i])
+		}
+	}
+	return p.printJSON(map[string]any{"network": n, "keptBytes": profile.Kept, "movedBytes": profile.Moved, "known": known, "relays": items})
+}
+
+func (p *program) marketShowCommand(o *marketOptions) *cobra.Command {
+	var offline, probe bool
+	cmd := &cobra.Command{
+		Use: "show RELAY", Short: "Show all that a relay announces", Args: oneArg("a relay's key or address, or the beginning of one"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return p.marketShow(cmd.Context(), o, args[0], offline, probe)
+		},
+	}
+	cmd.Flags().BoolVar(&offline, "offline", false, "ask no hub, show what is known")
+	cmd.Flags().BoolVar(&probe, "probe", false, "ask the relay how far it is, and who it is")
+	return cmd
+}
+
+func (p *program) marketShow(ctx context.Context, o *marketOptions, typed string, offline, probe bool) error {
+	profile, _, err := p.profile(ctx, o)
+	if err != nil {
+		return err
+	}
+	b, err := p.marketPlace(ctx, o.network)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	if !offline {
+		if _, err := p.refreshMarket(ctx, b); err != nil {
+			return err
+		}
+	}
+	l, err := b.Find(ctx, strings.TrimSpace(typed))
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, typed)
+	}
+	var cost *int64
+	if l.Contracts != nil {
+		amount, err := profile.Cost(l.Contracts)
+		if err == nil {
+			cost = new(int64)
+			*cost = int64(amount)
+		}
+	}
+	item := offerJSON(l.Offer, l.First, cost)
+	if probe {
+		item.Probe = probeJSON(b.Probe(ctx, []relaybook.Listing{*l})[0])
+	}
+	if p.json {
+		return p.printJSON(item)
+	}
+	return p.showOffer(*l, item, profile)
+}
+
+func (p *program) showOffer(l relaybook.Listing, item offerItem, profile relaybook.Profile) error {
+	rows := [][]string{{"address", escape(strings.Join(l.Addresses, ", "))}, {"key", l.Relay.Bech32()}, {"network", string(l.Network)}}
+	if c := l.Contracts; c != nil {
+		rows = append(rows,
+			[]string{"storage", fmt.Sprintf("%d msat a GB and day", c.StorageMsatPerGBDay)},
+			[]string{"traffic", fmt.Sprintf("%d msat a GB written, and again each time it is pulled", c.BandwidthMsatPerGB)},
+			[]string{"opening", fmt.Sprintf("%d sat a contract", int64(c.OpeningPrice))},
+			[]string{"deposit", fmt.Sprintf("from %d sat; it adds %d %% as a bond", int64(c.MinPrepay), c.BondPercent)},
+			[]string{"credit", fmt.Sprintf("%d sat", int64(c.CreditLimit))})
+	}
+	if item.SatPerMonth != nil {
+		rows = append(rows, []string{"a month", fmt.Sprintf("%d sat for %s kept and %s moved", *item.SatPerMonth,
+			humanize.Bytes(uint64(profile.Kept)), humanize.Bytes(uint64(profile.Moved)))})
+	}
+	for _, t := range l.Terms {
+		text := t.Type
+		if t.Contact != "" {
+			text += ", ask " + t.Contact
+		}
+		rows = append(rows, []string{"terms", escape(text)})
+	}
+	rows = append(rows,
+		[]string{"records", fmt.Sprintf("of %s at most, kept %s at most, pulled %d times at most", humanize.IBytes(uint64(l.Limits.RecordBytes)),
+			days(l.Limits.LifetimeMs), l.Limits.MaxPulls)},
+		[]string{"announced", fmt.Sprintf("%s, valid until %s, with %d bits of work", when(l.Envelope.Timestamp), when(l.ValidUntil), l.Work)},
+		[]string{"known", "since " + when(l.First)})
+	if len(l.Hubs) > 0 {
+		rows = append(rows, []string{"hubs", escape(strings.Join(l.Hubs, ", "))})
+	}
+	if item.Probe != nil {
+		text := fmt.Sprintf("%.1f ms away, and it is this relay", float64(item.Probe.Microseconds)/1000)
+		if item.Probe.Error != nil {
+			text = escape(*item.Probe.Error)
+		}
+		rows = append(rows, []string{"probe", text})
+	}
+	return p.table(rows)
+}
+
+func (p *program) marketWatchCommand(o *marketOptions) *cobra.Command {
+	return &cobra.Command{
+		Use: "watch", Short: "Tell what changes in the market, until you end it", Args: cobra.NoArgs,
+		Long: `Tells each relay that is new or announces something else, one a line, with --json as one document a line. Hubs that are
+NATS servers tell it at once, others are asked twice a minute.`,
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.marketWatch(cmd.Context(), o) },
+	}
+}
+
+func (p *program) marketWatch(ctx context.Context, o *marketOptions) error {
+	profile, _, err := p.profile(ctx, o)
+	if err != nil {
+		return err
+	}
+	b, err := p.marketPlace(ctx, o.network)
+	if err != nil {
+		return err
+	}
+	defer b.Close()
+	return b.Watch(ctx, func(change relaybook.Change) error {
+		var cost *int64
+		if change.Offer.Contracts != nil {
+			if amount, err := profile.Cost(change.Offer.Contracts); err == nil {
+				cost = new(int64)
+				*cost = int64(amount)
+			}
+		}
+		if p.json {
+			return p.printLine(struct {
+				Hub string `json:"hub"`
+				offerItem
+			}{change.Hub, offerJSON(change.Offer, 0, cost)})
+		}
+		price := "no contracts"
+		if cost != nil {
+			price = fmt.Sprintf("%d sat a month", *cost)
+		}
+		return p.say("%s  %s  %s  %s\n", when(change.Offer.Envelope.Timestamp), escape(change.Offer.Addresses[0]), change.Offer.Relay.Short(), price)
+	})
+}
