@@ -21,6 +21,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/internal/regtest"
+	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testnode"
 )
 
@@ -420,4 +421,46 @@ func TestOnePaysForTwo(t *testing.T) {
 			t.Fatalf("bob writes: exit %d\n%s", code, errs)
 		}
 	}
+}
+
+// Credit that runs low is paid by the way, as far as the cushion goes, and then the user is asked.
+func TestPaidByTheWay(t *testing.T) {
+	bitcoin := regtest.Start(t, regtest.Plain)
+	setup := testnode.Contracts(t, bitcoin.Node)
+	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
+		setup(c)
+		// A small message, with the eight pulls that it reserves, comes to some 500 sat.
+		c.Bitcoin.Offer.BandwidthMsatPerGB, c.Bitcoin.Offer.StorageMsatPerGBDay = 24_000_000_000, 0
+	}})
+	alice := user(t)
+	alice.connects(bitcoin)
+	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	id := alice.opens(bitcoin, node).ID
+	bitcoin.Mine(5)
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if _, errs, code := alice.types("relays", "add", node.URL); code == 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(errs)
+		}
+	}
+	alice.stdin = alice.runs("id", "--card", "-")
+	alice.runs("friend", "add", "-", "--name", "me")
+	sent := 0
+	for ; sent < 10; sent++ {
+		_, errs, code := alice.types("send", "me", "a small message", "--patience", "10s")
+		if code == 0 {
+			continue
+		}
+		if !strings.Contains(errs, "relay contract pay") {
+			t.Errorf("after %d messages: exit %d\n%s", sent, code, errs)
+		}
+		break
+	}
+	item := alice.contract(id)
+	if sent < 2 || sent > 4 || item.Paid <= testnode.OpeningPrice || item.Paid > item.Allowance {
+		t.Errorf("%d messages for %+v", sent, item)
+	}
+	alice.runs("contract", "pay", id, "--accept", "5000", "--yes")
+	alice.runs("send", "me", "another one")
 }
