@@ -43,6 +43,10 @@ type Records interface {
 type Books interface {
 	Get(ctx context.Context, key protocol.PublicKey) (books.Account, error)
 	SetAdmitted(ctx context.Context, owner protocol.PublicKey, keys []protocol.Admitted) error
+	// Report is the usage report of a payer's contract that begins after a line; see [books.Store.Report].
+	Report(ctx context.Context, payer protocol.PublicKey, contract protocol.ContractID, after int64, sign books.Signer) (*books.Report, error)
+	// Lines visits a report's lines in the wire form that its root commits to.
+	Lines(ctx context.Context, r *books.Report, visit func(line []byte) error) error
 }
 
 // Contracts runs the relay's side of contracts. The envelopes are verified: signature, audience and time are right,

@@ -286,6 +286,19 @@ type Stored struct {
 // Timestamp Milliseconds since 1970-01-01T00:00:00Z.
 type Timestamp = protocol.Timestamp
 
+// UsageHeader First line of the answer to GET /usage, which nobody signs.
+type UsageHeader struct {
+	// Lines Lines that follow.
+	Lines int64 `json:"lines"`
+
+	// More There is another report after this one.
+	More bool `json:"more"`
+
+	// Path Of the one line that was asked for: the hashes beside it, the lowest first.
+	Path   *[]Hash   `json:"path,omitempty"`
+	Report *Envelope `json:"report,omitempty"`
+}
+
 // After defines model for after.
 type After = string
 
@@ -317,6 +330,18 @@ type GetMarketParams struct {
 
 	// Limit Entries at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// Contract The contract, 64 hex digits.
+	Contract string `form:"contract" json:"contract"`
+
+	// After Number of the last line of the report before; absent is 0, the beginning.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Line Only this line of the report, with its path to the report's root.
+	Line *int64 `form:"line,omitempty" json:"line,omitempty"`
 }
 
 // ListOutboxesParams defines parameters for ListOutboxes.
@@ -492,6 +517,9 @@ type ServerInterface interface {
 	// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 	// (GET /market)
 	GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams)
+	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+	// (GET /usage)
+	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
 	// GetCard The identity card of an account holder, for everybody.
 	// (GET /{user}/card)
 	GetCard(w http.ResponseWriter, r *http.Request, user User)
@@ -597,6 +625,12 @@ func (_ Unimplemented) Listen(w http.ResponseWriter, r *http.Request, receiver R
 // GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 // (GET /market)
 func (_ Unimplemented) GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+// (GET /usage)
+func (_ Unimplemented) GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -946,6 +980,65 @@ func (siw *ServerInterfaceWrapper) GetMarket(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMarket(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetUsage operation middleware
+func (siw *ServerInterfaceWrapper) GetUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params GetUsageParams
+
+	// ------------- Required query parameter "contract" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, true, "contract", r.URL.Query(), &params.Contract, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "contract"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "after" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "after", r.URL.Query(), &params.After, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "after"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "after", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "line" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "line", r.URL.Query(), &params.Line, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "line"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "line", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetUsage(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1500,6 +1593,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/inbox/{receiver}/listen", wrapper.Listen)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/usage", wrapper.GetUsage)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/market", wrapper.GetMarket)

@@ -74,6 +74,7 @@ func operations(recordBytes int64) map[string]*operation {
 		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaEnvelope, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"GET /usage":                     {name: "getUsage", class: classReader, queries: []string{"contract", "after", "line"}},
 		"GET /{user}/card":               {name: "getCard", class: classUnsigned},
 		"PUT /{user}/card":               {name: "putCard", class: classWriter, media: mediaEnvelope, size: protocol.MaxCardSize},
 		"GET /{user}/outbox":             {name: "listOutboxes", class: classReader, queries: inventory},

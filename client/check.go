@@ -69,7 +69,7 @@ func (p *puller) checkRecord(e *protocol.Envelope) (*protocol.Write, error) {
 // becomes a message that says so, because a record that could stop the reader would be a weapon.
 func (c *Client) open(e *protocol.Envelope, w *protocol.Write, relay protocol.PublicKey) state.Message {
 	m := state.Message{From: e.From, ID: w.RecordID, Envelope: e.Hash(), Content: contentHash(w), Relay: relay,
-		Sent: e.Timestamp, Expires: w.Expires}
+		Sent: e.Timestamp, Expires: w.Expires, Bytes: e.Size(), MaxPulls: w.MaxPulls}
 	if w.Tag != nil {
 		m.Tag = *w.Tag
 	}
@@ -88,6 +88,7 @@ func (c *Client) open(e *protocol.Envelope, w *protocol.Write, relay protocol.Pu
 		return m
 	}
 	m.ContentType, m.Name, m.Device, m.Seq, m.Body = header.ContentType, header.Name, header.Device, header.Seq, body
+	m.Receipts = receiptsOf(&m)
 	return m
 }
 

@@ -12,7 +12,7 @@ import (
 )
 
 // Flush sends what is still queued and deletes what is to be removed, one try each. The reports
-// are about the relays that had something to do.
+// are about the relays that had something to do, but for those that failed at receipts alone: they wait for the next time.
 func (c *Client) Flush(ctx context.Context) ([]RelayReport, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
@@ -26,12 +26,21 @@ func (c *Client) Flush(ctx context.Context) ([]RelayReport, error) {
 	group.SetLimit(parallel)
 	for i, r := range relays {
 		group.Go(func() error {
-			done, err := c.deliverQueue(ctx, r, 0)
+			done, err := c.deliverQueue(ctx, r.Relay, 0)
 			reports[i] = RelayReport{Relay: r.Key, Address: r.Address, Delivered: done, Err: err}
 			return nil
 		})
 	}
-	return reports, group.Wait()
+	err = group.Wait()
+	told := reports[:0]
+	for i, r := range reports {
+		if r.Err != nil && relays[i].OnlyReceipts {
+			c.log.Info("receipts wait", "relay", r.Address, "error", r.Err)
+			continue
+		}
+		told = append(told, r)
+	}
+	return told, err
 }
 
 // deliverUntil works off a relay's queue until message n is settled there. It goes on after what
@@ -114,7 +123,7 @@ func (c *Client) deliverOne(ctx context.Context, p *peer, n int64) error {
 	defer cancel()
 	switch at.State {
 	case state.CopyQueued:
-		return c.noteCopy(ctx, p, n, state.CopyQueued, c.store(limited, p, m))
+		return c.noteCopy(ctx, p, n, state.CopyQueued, c.unlessUnwanted(p, m, c.store(limited, p, m)))
 	case state.CopyRemoving:
 		return c.noteCopy(ctx, p, n, state.CopyRemoving, c.erase(limited, p, m))
 	}
@@ -135,7 +144,7 @@ func (c *Client) store(ctx context.Context, p *peer, m *Outgoing) error {
 		if err != nil {
 			return nil, err
 		}
-		return e, c.state.Attempt(ctx, m.N, p.key, e.Hash())
+		return e, c.state.Attempt(ctx, m.N, p.key, e)
 	})
 	if err != nil {
 		return err
@@ -165,7 +174,7 @@ func (c *Client) noteCopy(ctx context.Context, p *peer, n int64, was state.CopyS
 		return nil // Stored noted it
 	case err == nil, errors.Is(err, protocol.CodeGone):
 		next = state.CopyGone
-	case errors.Is(err, errEnded):
+	case errors.Is(err, errEnded), errors.Is(err, errUnwanted):
 		next, reason = state.CopyFailed, err.Error()
 	case !errors.As(err, &refusal):
 		return err

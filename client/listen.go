@@ -50,6 +50,7 @@ func (c *Client) Listen(ctx context.Context, handle func(Event) error) error {
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.tell(work, last, handle) })
 	group.Go(func() error { return l.follow(work) })
+	group.Go(func() error { return c.leaveReceipts(work) })
 	err = group.Wait()
 	if ctx.Err() != nil {
 		return ctx.Err()

@@ -119,6 +119,8 @@ func (o *SendOptions) complete(body []byte) error {
 		return errors.New("copies is 1 or more")
 	case strings.HasPrefix(o.ContentType, "text/") && !utf8.Valid(body):
 		return ErrNotText
+	case o.Tag == protocol.ReceiptTag:
+		return fmt.Errorf("the tag %s is for receipts, which are written by themselves: choose another", protocol.ReceiptTag)
 	case o.Tag != "":
 		return o.Tag.Validate()
 	}

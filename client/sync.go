@@ -74,6 +74,11 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	if err := c.pullMoved(ctx, result); err != nil {
 		return nil, err
 	}
+	receipts, err := c.LeaveReceipts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result.Sent = append(result.Sent, receipts...)
 	if result.Messages, err = c.state.Messages(ctx, state.Filter{After: before}); err != nil {
 		return nil, err
 	}
@@ -135,7 +140,9 @@ func (c *Client) posts(ctx context.Context) ([]post, error) {
 		votes[relay][address]++
 	}
 	for _, f := range friends {
-		if f.Key == c.Key() { // his own list is newer than any card of his
+		// Of oneself, the own list is newer than any card. A friend without a relay can only leave something where he
+		// is admitted: with us.
+		if f.Key == c.Key() || len(f.Card.Relays) == 0 {
 			for _, r := range own {
 				add(f.Key, r.Key, r.Address)
 			}

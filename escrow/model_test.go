@@ -5,7 +5,6 @@ import (
 
 	"github.com/btcsuite/btcd/btcec/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 )
@@ -27,10 +26,10 @@ type world struct {
 	rules
 	*deal
 	chain
-	at        wire.OutPoint // the escrow
-	fundingTx *Tx
-	double    *Tx  // spends the user's coin elsewhere
-	deep      bool // the funding has been six blocks deep
+	at       wire.OutPoint // the escrow
+	refundTx *Tx           // the user's, which nodes take from T on
+	double   *Tx           // spends the user's coin elsewhere
+	deep     bool          // the funding has been six blocks deep
 
 	userHonest, relayHonest bool
 	offline                 bool // the relay is gone for good
@@ -42,8 +41,6 @@ type world struct {
 	memory  Payment
 	closing *Closing
 	served  int64 // msat of usage in all
-	settled *Tx
-	since   uint32 // when it began to settle
 
 	// The user's.
 	sent     Payment
@@ -85,10 +82,11 @@ func walletTx(from Coin, key *btcec.PrivateKey) *Tx {
 }
 
 // newWorld has a signed funding, which the relay broadcast, and state 0.
-func newWorld(d *deal, funding *Tx, first Payment, r rules) *world {
-	w := &world{rules: r, deal: d, fundingTx: funding, state: Opening, userHonest: true, relayHonest: true}
-	w.at = wire.OutPoint{Hash: funding.TxHash()}
-	w.chain = chain{tip: d.contract.Expiry - 900, valid: map[chainhash.Hash]bool{}, coins: map[wire.OutPoint]*wire.TxOut{}}
+func newWorld(p prepared, r rules) *world {
+	d, first := p.deal, p.first
+	w := &world{rules: r, deal: d, refundTx: p.refund, state: Opening, userHonest: true, relayHonest: true}
+	w.at = wire.OutPoint{Hash: p.tx.TxHash()}
+	w.chain = chain{tip: d.contract.Expiry - 900, valid: p.valid, coins: map[wire.OutPoint]*wire.TxOut{}}
 	for _, part := range []Part{d.funding.User, d.funding.Relay} {
 		for _, c := range part.Coins {
 			w.coins[c.OutPoint] = c.Output()
@@ -98,7 +96,7 @@ func newWorld(d *deal, funding *Tx, first Payment, r rules) *world {
 	w.must("state 0", VerifyOpening(d.contract, w.at, first))
 	w.durable, w.memory, w.sent = first, first, first
 	w.event(Signed)
-	w.broadcast(Relay, "funding", funding)
+	w.broadcast(Relay, "funding", p.tx)
 	return w
 }
 
@@ -241,18 +239,12 @@ func (w *world) settle(feerate Feerate) {
 	u := Unsettled{w.contract, w.at, w.durable}
 	tx, err := Settle([]Unsettled{u}, nil, w.contract.RelayScript, feerate)
 	if w.must("settlement", err) && w.must("settlement", SignSettlement(tx, 0, u, w.relayKey)) {
-		w.settled = tx
 		w.broadcast(Relay, "settlement", tx)
 	}
 }
 
-// refund is the user's way out; the model's nodes take it from T on.
-func (w *world) refund() {
-	tx, err := Refund(w.contract, w.at, w.contract.UserScript, testFeerate, w.userKey)
-	if w.must("refund", err) {
-		w.broadcast(User, "refund", tx)
-	}
-}
+// refund is the user's way out.
+func (w *world) refund() { w.broadcast(User, "refund", w.refundTx) }
 
 // escrowOpen tells whether the escrow is on the chain and unspent.
 func (w *world) escrowOpen() bool {
@@ -270,7 +262,7 @@ func (w *world) step(delay uint32, first Side) {
 		w.deep = true
 	}
 	w.depths()
-	if w.relayHonest && !w.offline && w.tip >= w.contract.Expiry-w.margin && w.escrowOpen() && (w.tip-w.since)%36 == 0 {
+	if w.relayHonest && !w.offline && w.tip >= w.contract.Expiry-w.margin && w.escrowOpen() && w.tip%36 == 0 {
 		w.event(SettlementStarted)
 		w.settle(testFeerate + Feerate(w.tip%500))
 	}

@@ -208,6 +208,18 @@ func decodeObject(object []byte, dst any, strict bool, required []string) error 
 	return Errorf(CodeMalformed, "not the shape of this object")
 }
 
+// DecodeDocument fills dst from a canonical object that must have every required member; unknown
+// members are ignored. It is for documents that are no envelopes. Errors have code [CodeMalformed],
+// or that of a member's own reader.
+func DecodeDocument(object []byte, dst any, required ...string) error {
+	return decodeObject(object, dst, false, required)
+}
+
+// DecodeItem is [DecodeDocument] for an object within another, called by UnmarshalJSONFrom methods of other packages.
+func DecodeItem(dec *jsontext.Decoder, dst any, required ...string) error {
+	return decodeItem(dec, dst, required...)
+}
+
 // decodeItem is [decodeObject] for an object within another, called by UnmarshalJSONFrom methods
 // so that nested members are required too. Strictness is that of the whole. The value is brought
 // into canonical form first, because these types may also be read from a file people edited.

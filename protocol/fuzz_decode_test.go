@@ -49,6 +49,7 @@ func FuzzDecodeAdmit(f *testing.F)        { fuzzDecode(f, TypeAdmit) }
 func FuzzDecodeTargeted(f *testing.F)     { fuzzDecode(f, TypeRead) }
 func FuzzDecodeIdentity(f *testing.F)     { fuzzDecode(f, TypeIdentity) }
 func FuzzDecodeAnnouncement(f *testing.F) { fuzzDecode(f, TypeAnnouncement) }
+func FuzzDecodeUsageReport(f *testing.F)  { fuzzDecode(f, TypeUsageReport) }
 
 func FuzzDecodeContractOpen(f *testing.F)         { fuzzDecode(f, TypeContractOpen) }
 func FuzzDecodeContractConsent(f *testing.F)      { fuzzDecode(f, TypeContractConsent) }

@@ -10,7 +10,8 @@ import (
 const (
 	TagEnvelope = "relaymarket/v1/envelope" // the digest that is signed
 	TagLeaf     = "relaymarket/v1/leaf"     // the hash of one whole envelope, leaf of a page's tree
-	TagNode     = "relaymarket/v1/node"     // an inner node of a page's tree
+	TagNode     = "relaymarket/v1/node"     // an inner node of a page's or a report's tree
+	TagLine     = "relaymarket/v1/line"     // a line of the ledger, leaf of a report's tree
 	TagRequest  = "relaymarket/v1/request"  // the identity of a write, whatever its timestamp
 	LabelSeal   = "relaymarket/v1/seal"     // HPKE info prefix
 
@@ -50,6 +51,7 @@ var tagPrefixes = map[string][2 * sha256.Size]byte{
 	TagEnvelope:     tagPrefix(TagEnvelope),
 	TagLeaf:         tagPrefix(TagLeaf),
 	TagNode:         tagPrefix(TagNode),
+	TagLine:         tagPrefix(TagLine),
 	TagRequest:      tagPrefix(TagRequest),
 	TagAnnouncement: tagPrefix(TagAnnouncement),
 }

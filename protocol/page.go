@@ -48,24 +48,6 @@ type Page struct {
 	Lines  []PageLine
 }
 
-// MerkleRoot is the root of the binary tree over leaves in their order, shaped as in RFC 9162
-// section 2.1.1: a list of n > 1 splits at the largest power of two below n, and a node is
-// TaggedHash([TagNode], left, right). One leaf is its own root; no leaves have no root (zero).
-func MerkleRoot(leaves []Hash) Hash {
-	switch len(leaves) {
-	case 0:
-		return Hash{}
-	case 1:
-		return leaves[0]
-	}
-	split := 1
-	for split*2 < len(leaves) {
-		split *= 2
-	}
-	left, right := MerkleRoot(leaves[:split]), MerkleRoot(leaves[split:])
-	return TaggedHash(TagNode, left[:], right[:])
-}
-
 // ReadPage reads a page. Bytes and lines are bounded by [MaxPageBytes] and [MaxPageRecords], a
 // line by [MaxEnvelopeSize]. When the reply was cut it returns what arrived whole, and
 // io.ErrUnexpectedEOF. Signatures are not checked. A malformed page has code [CodeMalformed].

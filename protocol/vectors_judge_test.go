@@ -208,6 +208,8 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &Identity{}
 	case TypeAnnouncement:
 		return &Announcement{}
+	case TypeUsageReport:
+		return &UsageReport{}
 	case TypeContractOpen:
 		return &ContractOpen{}
 	case TypeContractConsent:

@@ -49,4 +49,4 @@ func (s *Store) Delete(ctx context.Context, path protocol.Path) error {
 
 // endDeleted makes tombstones of the records $1 that have not expired at $2.
 const endDeleted = `UPDATE records SET state = 1, envelope = NULL WHERE n = ANY($1) AND state = 0 AND expires > $2
-	RETURNING n, true, bytes, max_pulls, written, expires`
+	RETURNING n, true, bytes, max_pulls, written, expires, bill, receiver, id, hash`

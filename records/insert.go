@@ -15,13 +15,13 @@ import (
 const pathIndex = "records_path"
 
 // chargeAndPlace charges all accounts that can pay and takes places for their records, in this order:
-// the cursor's row is the last to be locked. Its row is the last place and the accounts charged.
+// the cursor's row is the last to be locked. Its row is the last place, the accounts charged, and their bills.
 var chargeAndPlace = `WITH ` + books.Paid + `,
 	place AS (UPDATE relay_cursor c SET n = c.n + p.records FROM (SELECT coalesce(sum(records), 0)::bigint AS records FROM paid) p RETURNING c.n)
-	SELECT n, ARRAY(SELECT key FROM paid) FROM place`
+	SELECT n, ARRAY(SELECT key FROM paid), ARRAY(SELECT coalesce(bill, 0) FROM paid) FROM place`
 
 var copyRecords = db.CopySQL("records", "n", "sender", "receiver", "id", "account", "bytes", "timestamp", "expires", "written",
-	"max_pulls", "tag", "request_hash", "hash", "envelope", "admitted")
+	"max_pulls", "tag", "request_hash", "hash", "envelope", "admitted", "bill")
 
 // storeUsual stores new records under distinct paths on their senders' accounts. It returns those
 // that could not be stored so and have to be judged.
@@ -77,11 +77,12 @@ func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err err
 	}
 	var head int64
 	var paid [][]byte
+	var bills []int64
 	var fresh []*item
 	buffer := s.buffers.Get().(*[]byte)
 	defer s.putBuffer(buffer)
 	err = s.db.Load(ctx, db.Load{
-		Statement: chargeAndPlace, Args: payment.Args(), Row: []any{&head, &paid},
+		Statement: chargeAndPlace, Args: payment.Args(), Row: []any{&head, &paid, &bills},
 		Copy: func() (string, []byte, error) {
 			if fresh, rest = items, nil; len(paid) < payment.Accounts() {
 				fresh, rest = partPaid(items, paid)
@@ -89,6 +90,7 @@ func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err err
 			if len(fresh) == 0 {
 				return "", nil, nil
 			}
+			bill(fresh, paid, bills)
 			*buffer = s.encode(*buffer, fresh, head)
 			return copyRecords, *buffer, nil
 		},
@@ -106,6 +108,19 @@ func partPaid(items []*item, keys [][]byte) (paid, unpaid []*item) {
 		able[protocol.PublicKey(k)] = struct{}{}
 	}
 	return part(items, func(it *item) bool { _, ok := able[it.account]; return ok })
+}
+
+// bill notes on which bills items are.
+func bill(items []*item, keys [][]byte, bills []int64) {
+	of := make(map[protocol.PublicKey]int64, len(keys))
+	for i, k := range keys {
+		if bills[i] != 0 {
+			of[protocol.PublicKey(k)] = bills[i]
+		}
+	}
+	for _, it := range items {
+		it.bill = of[it.account]
+	}
 }
 
 // keptBuffer bounds the buffers that are used again.
@@ -142,7 +157,7 @@ func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
 		it.n = first + int64(i)
 		it.outcome = Outcome{Cursor: s.cursor(it.n), Hash: it.hash}
 		e, w := it.in.Envelope, it.in.Write
-		rows.Row(15)
+		rows.Row(16)
 		rows.Bigint(it.n)
 		rows.Bytes(e.From[:])
 		rows.Bytes(e.To[:])
@@ -162,6 +177,11 @@ func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
 		rows.Bytes(it.hash[:])
 		rows.Bytes(e.Bytes())
 		rows.Bool(it.admitted)
+		if it.bill == 0 {
+			rows.Null()
+		} else {
+			rows.Bigint(it.bill)
+		}
 	}
 	return rows.End()
 }

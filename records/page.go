@@ -82,7 +82,8 @@ func (s *Store) liveEnvelopes(ctx context.Context, tx pgx.Tx, ns []int64) (map[i
 func (s *Store) Got(ctx context.Context, reader protocol.PublicKey, ack Acknowledgement) error {
 	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
 		tag, err := tx.Exec(ctx, `
-			UPDATE pages SET got = $4, got_at = $5 WHERE reader = $1 AND page_id = $2 AND root = $3 AND got IS NULL`,
+			WITH g AS (UPDATE pages p SET got = $4, got_at = $5 WHERE p.reader = $1 AND p.page_id = $2 AND p.root = $3 AND p.got IS NULL
+			`+postAcks+` SELECT reader FROM g`,
 			reader[:], string(ack.PageID), ack.Root[:], ack.Envelope.Bytes(), int64(s.now()))
 		if err != nil || tag.RowsAffected() == 1 {
 			return err

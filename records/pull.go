@@ -36,6 +36,7 @@ type picked struct {
 	bytes     int32
 	remaining int32 // before this page
 	pulled    bool  // it was part of a page before
+	bill      int64 // that it is on; 0: none
 	envelope  []byte
 }
 
@@ -193,7 +194,7 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after 
 		page AS (
 		  SELECT n, row_number() OVER w AS place, sum(bytes) OVER w AS upto, (SELECT count(*) FROM found) AS total
 		  FROM found WINDOW w AS (ORDER BY n))
-		SELECT c.n, coalesce((SELECT n FROM edge), 0), r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.envelope, page.total
+		SELECT c.n, coalesce((SELECT n FROM edge), 0), r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.bill, r.envelope, page.total
 		FROM relay_cursor c LEFT JOIN page ON page.place < $6 AND (page.place = 1 OR page.upto <= $9)
 		LEFT JOIN records r ON r.n = page.n `+joinPulls+`
 		ORDER BY r.n`,
@@ -202,17 +203,17 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after 
 		return selection{}, err
 	}
 	var sel selection
-	var n, total *int64
+	var n, bill, total *int64
 	var sender, hash, envelope []byte
 	var id *string
 	var size, remaining *int32
 	var pulled bool
-	_, err = pgx.ForEachRow(rows, []any{&sel.head, &sel.edge, &n, &sender, &id, &hash, &size, &remaining, &pulled, &envelope, &total}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&sel.head, &sel.edge, &n, &sender, &id, &hash, &size, &remaining, &pulled, &bill, &envelope, &total}, func() error {
 		if n == nil {
 			return nil // nothing found: the row of the cursor alone
 		}
 		sel.records = append(sel.records, picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id),
-			hash: protocol.Hash(hash), bytes: *size, remaining: *remaining, pulled: pulled, envelope: envelope})
+			hash: protocol.Hash(hash), bytes: *size, remaining: *remaining, pulled: pulled, bill: orNone(bill), envelope: envelope})
 		sel.full = *total > int64(len(sel.records))
 		envelope = nil
 		return nil
@@ -229,10 +230,10 @@ func (s *Store) selectRecord(ctx context.Context, tx pgx.Tx, path protocol.Path)
 	var hash []byte
 	var live bool
 	err := tx.QueryRow(ctx, `
-		SELECT r.n, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.envelope, r.state = 0 AND r.expires > $4
+		SELECT r.n, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, coalesce(r.bill, 0), r.envelope, r.state = 0 AND r.expires > $4
 		FROM records r `+joinPulls+` WHERE r.sender = $1 AND r.receiver = $2 AND r.id = $3`,
 		path.Sender[:], path.Receiver[:], string(path.ID), int64(s.now())).
-		Scan(&p.n, &hash, &p.bytes, &p.remaining, &p.pulled, &p.envelope, &live)
+		Scan(&p.n, &hash, &p.bytes, &p.remaining, &p.pulled, &p.bill, &p.envelope, &live)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return selection{}, protocol.Errorf(protocol.CodeNotFound, "there is no record %s", path)
 	}
@@ -258,9 +259,17 @@ func (sel *selection) end() (n int64, more bool) {
 	return sel.head, false
 }
 
+// orNone is the bill of a column that may be null.
+func orNone(bill *int64) int64 {
+	if bill == nil {
+		return 0
+	}
+	return *bill
+}
+
 // columns are the selection as a row of pages has it.
 type columns struct {
-	ns              []int64
+	ns, bills       []int64 // no bills: all are grants'
 	ids             []string
 	sizes           []int32
 	senders, hashes []byte
@@ -273,6 +282,12 @@ func (sel *selection) columns() columns {
 		r := &sel.records[i]
 		c.ns[i], c.ids[i], c.sizes[i] = r.n, string(r.id), r.bytes
 		c.senders, c.hashes = append(c.senders, r.sender[:]...), append(c.hashes, r.hash[:]...)
+		if r.bill != 0 && c.bills == nil {
+			c.bills = make([]int64, k)
+		}
+		if r.bill != 0 {
+			c.bills[i] = r.bill
+		}
 	}
 	return c
 }

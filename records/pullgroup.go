@@ -86,11 +86,11 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 	}
 	// Not "got IS NULL": the planner would begin with the index of all open pages. And each page is found by itself: with
 	// a table that was empty when it was analyzed, it walks all pages for all that it is to update.
-	b.Queue(`UPDATE pages p SET got = t.got, got_at = $5
+	b.Queue(`WITH g AS (UPDATE pages p SET got = t.got, got_at = $5
 		FROM (SELECT t.got, f.place FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got) CROSS JOIN LATERAL (
 		  SELECT ctid AS place FROM pages WHERE reader = t.reader AND page_id = t.page_id AND root = t.root AND got_at IS NULL OFFSET 0) f) t
 		WHERE p.ctid = t.place AND p.got_at IS NULL
-		RETURNING p.reader`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
+		`+postAcks+` SELECT reader FROM g`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
 		var reader []byte
 		_, err := pgx.ForEachRow(rows, []any{&reader}, func() error {
 			p := byReader[protocol.PublicKey(reader)]
@@ -100,6 +100,11 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 		return err
 	})
 }
+
+// postAcks ends the common table expression g, which updates pages p, and has the ledger post what the
+// acknowledged pages' records cost their bills, in the same statement and at no cost to pages of grants. The time is $5.
+const postAcks = `RETURNING p.reader, p.page_id, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto),
+	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, at) SELECT reader, page_id, upto, $5 FROM g WHERE upto IS NOT NULL)`
 
 // findPages queues the look for pages that exist under a pull's id, which are served again alone, and
 // for pages that wait for their acknowledgement, which refuse it.
@@ -154,7 +159,7 @@ func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 
 // foundColumns are what lookups.read reads, of records r and pulls p.
 const foundColumns = `r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls) AS remaining, p.n IS NOT NULL AS pulled,
-	r.expires > $7 AND coalesce(p.remaining, 1) > 0 AS live`
+	r.expires > $7 AND coalesce(p.remaining, 1) > 0 AS live, r.bill`
 
 // What one sender has for a reader comes in order out of the index; what several have is sorted.
 const (
@@ -221,8 +226,11 @@ func (l *lookups) read(rows pgx.Rows) error {
 		}
 		r := picked{n: row.bigint(2), sender: sender, id: protocol.RecordID(row.columns[4]), hash: protocol.Hash(row.columns[5]),
 			bytes: row.integer(6), remaining: row.integer(7), pulled: row.boolean(8)}
+		if row.columns[10] != nil {
+			r.bill = row.bigint(10)
+		}
 		// One more than the limit only tells that there is more.
-		if envelope := row.columns[10]; envelope != nil && int64(len(p.sel.records)) < p.request.Limit {
+		if envelope := row.columns[11]; envelope != nil && int64(len(p.sel.records)) < p.request.Limit {
 			r.envelope = append([]byte(nil), envelope...)
 		}
 		if p.sel.records == nil {
@@ -347,19 +355,23 @@ func queuePages(b *pgx.Batch, made []*pull, now int64) {
 	k := len(made)
 	readers, senders, hashes, roots := make([][]byte, k), make([][]byte, k), make([][]byte, k), make([][]byte, k)
 	pageIDs, ns, ids, sizes := make([]string, k), make([]string, k), make([]string, k), make([]string, k)
-	ends, more := make([]int64, k), make([]bool, k)
+	ends, more, bills := make([]int64, k), make([]bool, k), make([]*string, k)
 	for i, p := range made {
 		c := p.sel.columns()
 		readers[i], pageIDs[i] = p.request.Reader[:], string(p.request.PageID)
 		senders[i], hashes[i], roots[i] = c.senders, c.hashes, p.page.Header.Root[:]
 		ns[i], ids[i], sizes[i] = arrayOf(c.ns), `{"`+strings.Join(c.ids, `","`)+`"}`, arrayOf(c.sizes) // an id has no quotes
 		ends[i], more[i] = p.sel.end()
+		if c.bills != nil {
+			text := arrayOf(c.bills)
+			bills[i] = &text
+		}
 	}
-	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served)
-		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1
-		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[])
-		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more)`,
-		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more)
+	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills)
+		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[]
+		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[])
+		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills)`,
+		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills)
 }
 
 func arrayOf[I int32 | int64](numbers []I) string {

@@ -100,6 +100,7 @@ func (s *Store) newSweeper(rest float64) *sweeper {
 		{name: "expired records", keep: keepExpired, sweep: w.records(findExpired, endExpired, s.removed)},
 		{name: "used up records", keep: keepUsedUp, sweep: w.records(findUsedUp, endUsedUp, func(int) {})},
 		{name: "acknowledged pages", keep: keepPages, sweep: w.pages(endAcknowledged)},
+		{name: "unsigned pages", keep: keepPages, sweep: w.lapse},
 		// A key that read once and vanished would leave a row for good: what its page names has
 		// expired by then.
 		{name: "abandoned pages", keep: keepPages + s.limits.Lifetime, sweep: w.pages(endAbandoned)},
@@ -210,11 +211,12 @@ const (
 // Each ends those of the records $1 that are still due at $2: between the look and this, another process may
 // have ended them, or a clock may have been set back. Tombstones were given back when they became that.
 const (
-	endExpired = `DELETE FROM records r WHERE n = ANY($1) AND expires <= $2
-		RETURNING n, state = 0, bytes, max_pulls, written, expires`
+	// What is not posted yet is not removed: the row is all that the ledger knows of the write.
+	endExpired = `DELETE FROM records r WHERE n = ANY($1) AND expires <= $2 AND (bill IS NULL OR n <= (SELECT p.n FROM ledger_posted p))
+		RETURNING n, state = 0, bytes, max_pulls, written, expires, bill, receiver, id, hash`
 	endUsedUp = `UPDATE records r SET state = 2, envelope = NULL WHERE n = ANY($1) AND state = 0
 		  AND (SELECT p.remaining = 0 AND p.last <= $2 FROM pulls p WHERE p.n = r.n)
-		RETURNING n, true, bytes, max_pulls, written, expires`
+		RETURNING n, true, bytes, max_pulls, written, expires, bill, receiver, id, hash`
 )
 
 // victim is a record about to end.
@@ -317,12 +319,19 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 	var n, written, expires int64
 	var size, pulls int32
 	var live bool
-	if _, err := pgx.ForEachRow(rows, []any{&n, &live, &size, &pulls, &written, &expires}, func() error {
+	var bill *int64
+	var receiver, hash []byte
+	var id string
+	if _, err := pgx.ForEachRow(rows, []any{&n, &live, &size, &pulls, &written, &expires, &bill, &receiver, &id, &hash}, func() error {
 		ended = append(ended, n)
 		if live {
 			at := protocol.Timestamp(expires)
-			releases[n] = books.Release{Held: byN[n], Bytes: int64(size), Pulls: int64(pulls),
+			r := books.Release{Held: byN[n], Bytes: int64(size), Pulls: int64(pulls),
 				Written: time.UnixMilli(written), Ended: min(now, at), Expires: at}
+			if bill != nil {
+				r.Record = books.Billed{N: n, Bill: *bill, To: protocol.PublicKey(receiver), ID: protocol.RecordID(id), Hash: protocol.Hash(hash)}
+			}
+			releases[n] = r
 		}
 		return nil
 	}); err != nil || len(ended) == 0 {
@@ -359,10 +368,11 @@ func forgetPulls(ctx context.Context, tx pgx.Tx, ended []int64, releases map[int
 	return err
 }
 
-// Each removes pages that are due from $1 to $2, $3 at most, and tells their number and the time of the last.
+// Each removes pages that are due, but none that the ledger has yet to post, from $1 to $2, $3 at most, and tells their number and the time of the last.
 const (
 	endAcknowledged = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages WHERE got IS NOT NULL AND got_at >= $1 AND got_at <= $2 ORDER BY got_at LIMIT $3)) RETURNING got_at AS at)
+		  SELECT ctid FROM pages WHERE got IS NOT NULL AND got_at >= $1 AND got_at <= $2
+		    AND got_at < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) ORDER BY got_at LIMIT $3)) RETURNING got_at AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
 		  SELECT ctid FROM pages WHERE got IS NULL AND made > 0 AND made >= $1 AND made <= $2 ORDER BY made LIMIT $3)) AND got IS NULL RETURNING made AS at)

@@ -30,6 +30,7 @@ type item struct {
 	twin     *item              // the same request, which comes before it in the same transaction
 	account  protocol.PublicKey // that was charged
 	counted  time.Time          // when it was charged
+	bill     int64              // that it is on; 0: none
 	n        int64              // its place, once inserted
 }
 
@@ -278,7 +279,7 @@ func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp
 			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", s.limits.AdmittedBytes)
 		default:
 			if it.outcome.Err = batch.Charge(it.charge()); it.outcome.Err == nil {
-				it.account, it.counted = batch.Payer(it.charge().Owner), batch.Counted(it.charge().Owner)
+				it.account, it.counted, it.bill = batch.Payer(it.charge().Owner), batch.Counted(it.charge().Owner), batch.Bill(it.charge().Owner)
 				claimed[it.path] = it
 				fresh = append(fresh, it)
 			}

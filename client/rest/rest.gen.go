@@ -289,6 +289,19 @@ type Stored struct {
 // Timestamp Milliseconds since 1970-01-01T00:00:00Z.
 type Timestamp = protocol.Timestamp
 
+// UsageHeader First line of the answer to GET /usage, which nobody signs.
+type UsageHeader struct {
+	// Lines Lines that follow.
+	Lines int64 `json:"lines"`
+
+	// More There is another report after this one.
+	More bool `json:"more"`
+
+	// Path Of the one line that was asked for: the hashes beside it, the lowest first.
+	Path   *[]Hash   `json:"path,omitempty"`
+	Report *Envelope `json:"report,omitempty"`
+}
+
 // After defines model for after.
 type After = string
 
@@ -320,6 +333,18 @@ type GetMarketParams struct {
 
 	// Limit Entries at most.
 	Limit *Limit `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GetUsageParams defines parameters for GetUsage.
+type GetUsageParams struct {
+	// Contract The contract, 64 hex digits.
+	Contract string `form:"contract" json:"contract"`
+
+	// After Number of the last line of the report before; absent is 0, the beginning.
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Line Only this line of the report, with its path to the report's root.
+	Line *int64 `form:"line,omitempty" json:"line,omitempty"`
 }
 
 // ListOutboxesParams defines parameters for ListOutboxes.
@@ -666,6 +691,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /market (the `GetMarket` operationId).
 	GetMarket(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+	//
+	// Corresponds with GET /usage (the `GetUsage` operationId).
+	GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCard The identity card of an account holder, for everybody.
 	//
@@ -1067,6 +1097,21 @@ func (c *Client) Listen(ctx context.Context, receiver Receiver, body ListenJSONR
 // Corresponds with GET /market (the `GetMarket` operationId).
 func (c *Client) GetMarket(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMarketRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+//
+// Corresponds with GET /usage (the `GetUsage` operationId).
+func (c *Client) GetUsage(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetUsageRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -1780,6 +1825,80 @@ func NewGetMarketRequest(server string, params *GetMarketParams) (*http.Request,
 	return req, nil
 }
 
+// NewGetUsageRequest constructs an http.Request for the GetUsage method
+func NewGetUsageRequest(server string, params *GetUsageParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/usage")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "contract", params.Contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Line != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", true, "line", *params.Line, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetCardRequest constructs an http.Request for the GetCard method
 func NewGetCardRequest(server string, user User) (*http.Request, error) {
 	var err error
@@ -2470,6 +2589,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /market (the `GetMarket` operationId).
 	GetMarketWithResponse(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*GetMarketResponse, error)
+
+	// GetUsageWithResponse The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /usage (the `GetUsage` operationId).
+	GetUsageWithResponse(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*GetUsageResponse, error)
 
 	// GetCardWithResponse The identity card of an account holder, for everybody.
 	//
@@ -3229,6 +3355,54 @@ func (r GetMarketResponse) ContentType() string {
 	return ""
 }
 
+// GetUsageResponseDefaultHeaders the declared response headers of an HTTP default response for GetUsage
+type GetUsageResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type GetUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *GetUsageResponseDefaultHeaders
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetUsageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetUsageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetCardResponseDefaultHeaders the declared response headers of an HTTP default response for GetCard
 type GetCardResponseDefaultHeaders struct {
 	RetryAfter *int
@@ -3930,6 +4104,19 @@ func (c *ClientWithResponses) GetMarketWithResponse(ctx context.Context, params 
 	return ParseGetMarketResponse(rsp)
 }
 
+// GetUsageWithResponse The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /usage (the `GetUsage` operationId).
+func (c *ClientWithResponses) GetUsageWithResponse(ctx context.Context, params *GetUsageParams, reqEditors ...RequestEditorFn) (*GetUsageResponse, error) {
+	rsp, err := c.GetUsage(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetUsageResponse(rsp)
+}
+
 // GetCardWithResponse The identity card of an account holder, for everybody.
 //
 // Returns a wrapper object for the known response body format(s).
@@ -4623,6 +4810,45 @@ func ParseGetMarketResponse(rsp *http.Response) (*GetMarketResponse, error) {
 	switch {
 	case true:
 		var headers GetMarketResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetUsageResponse parses an HTTP response from a GetUsageWithResponse call
+func ParseGetUsageResponse(rsp *http.Response) (*GetUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers GetUsageResponseDefaultHeaders
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

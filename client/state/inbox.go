@@ -32,6 +32,10 @@ type Message struct {
 	Expires     protocol.Timestamp
 	Received    protocol.Timestamp
 	Read        protocol.Timestamp // 0: not yet
+	Bytes       int64              // of the envelope, as it came; 0 in what is read here
+	MaxPulls    int64              // likewise
+	// Receipts are what the message is, if it is a record of receipts: it is filed, and not among the messages.
+	Receipts []protocol.Receipt
 	// Contradiction is set when the sender signed different content under the same id. The first stays.
 	Contradiction *protocol.Hash
 }
@@ -66,6 +70,12 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 	stored := 0
 	for i := range messages {
 		m := &messages[i]
+		if m.Receipts != nil {
+			if err := s.fileReceipts(ctx, tx, m.From, m.Receipts); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
 			name, device, seq, body, fault, sent, expires, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,

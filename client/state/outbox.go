@@ -67,24 +67,29 @@ func (s *Store) Enqueue(ctx context.Context, to protocol.PublicKey, relays []Rel
 		}
 		m := message
 		m.To, m.Device, m.Seq, m.Created = to, s.device, seq, s.now()
-		result, err := tx.ExecContext(ctx, `INSERT INTO outbox (record_id, receiver, sealed, tag, content_type, name, device, seq,
-			body, expires, max_pulls, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, to[:], m.Sealed, m.Tag,
-			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created)
-		if err != nil {
-			return err
-		}
-		if m.N, err = result.LastInsertId(); err != nil {
-			return err
-		}
-		for _, r := range relays {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO copies (n, relay, address, state, error, changed, cursor)
-				VALUES (?, ?, ?, 'queued', '', ?, '')`, m.N, r.Key[:], r.Address, m.Created); err != nil {
-				return err
-			}
-		}
-		return nil
+		return s.insertOutgoing(ctx, tx, m, relays)
 	})
 	return message, err
+}
+
+// insertOutgoing stores a message with a queued copy for each relay.
+func (s *Store) insertOutgoing(ctx context.Context, tx *sql.Tx, m *Outgoing, relays []Relay) error {
+	result, err := tx.ExecContext(ctx, `INSERT INTO outbox (record_id, receiver, sealed, tag, content_type, name, device, seq,
+		body, expires, max_pulls, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, m.To[:], m.Sealed, m.Tag,
+		m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created)
+	if err != nil {
+		return err
+	}
+	if m.N, err = result.LastInsertId(); err != nil {
+		return err
+	}
+	for _, r := range relays {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO copies (n, relay, address, state, error, changed, cursor)
+			VALUES (?, ?, ?, 'queued', '', ?, '')`, m.N, r.Key[:], r.Address, m.Created); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Waiting lists the numbers of the messages that have something to do on a relay, oldest first.
@@ -94,8 +99,9 @@ func (s *Store) Waiting(ctx context.Context, relay protocol.PublicKey) ([]int64,
 }
 
 // Attempt notes an envelope before it is sent.
-func (s *Store) Attempt(ctx context.Context, n int64, relay protocol.PublicKey, envelope protocol.Hash) error {
-	return s.exec(ctx, `INSERT OR IGNORE INTO attempts VALUES (?, ?, ?)`, n, relay[:], envelope[:])
+func (s *Store) Attempt(ctx context.Context, n int64, relay protocol.PublicKey, e *protocol.Envelope) error {
+	h := e.Hash()
+	return s.exec(ctx, `INSERT OR IGNORE INTO attempts (n, relay, hash, bytes, signed) VALUES (?, ?, ?, ?, ?)`, n, relay[:], h[:], e.Size(), e.Timestamp)
 }
 
 // Stored notes a relay's confirmation. It is false, and nothing changes, if no envelope with this
@@ -177,12 +183,12 @@ func (s *Store) Outgoing(ctx context.Context, n int64) (*Outgoing, error) {
 	return &found[0], nil
 }
 
-// Outbox lists the newest messages, oldest first; limit 0 is all.
+// Outbox lists the newest messages, oldest first, without receipts; limit 0 is all.
 func (s *Store) Outbox(ctx context.Context, limit int) ([]Outgoing, error) {
 	if limit <= 0 {
 		limit = -1
 	}
-	return s.outgoing(ctx, `SELECT * FROM (`+outgoingColumns+`ORDER BY n DESC LIMIT ?) ORDER BY n`, limit)
+	return s.outgoing(ctx, `SELECT * FROM (`+outgoingColumns+`WHERE tag <> 'ack' ORDER BY n DESC LIMIT ?) ORDER BY n`, limit)
 }
 
 // OutgoingNamed lists the messages whose record id is id, or starts or ends with it.
@@ -233,14 +239,20 @@ func (s *Store) Copy(ctx context.Context, n int64, relay protocol.PublicKey) (Co
 	return c, err
 }
 
+// WaitingRelay is a relay on which something is to be done.
+type WaitingRelay struct {
+	Relay
+	OnlyReceipts bool // nobody waits for it
+}
+
 // WaitingRelays lists the relays on which something is to be done.
-func (s *Store) WaitingRelays(ctx context.Context) ([]Relay, error) {
-	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (r Relay, err error) {
+func (s *Store) WaitingRelays(ctx context.Context) ([]WaitingRelay, error) {
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (r WaitingRelay, err error) {
 		var key []byte
-		err = scan(&key, &r.Address)
+		err = scan(&key, &r.Address, &r.OnlyReceipts)
 		r.Key = publicKey(key)
 		return r, err
-	}, `SELECT c.relay, coalesce(r.address, max(c.address)) FROM copies c LEFT JOIN relays r ON r.key = c.relay
+	}, `SELECT c.relay, coalesce(r.address, max(c.address)), min(o.tag = 'ack') FROM copies c JOIN outbox o ON o.n = c.n LEFT JOIN relays r ON r.key = c.relay
 		WHERE c.state IN ('queued', 'removing') GROUP BY c.relay ORDER BY c.relay`)
 }
 

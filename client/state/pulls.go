@@ -222,8 +222,10 @@ func (s *Store) NotePage(ctx context.Context, relay protocol.PublicKey, p *Page)
 // StoreMessages keeps the records of a page that was cut. The page stays noted. It returns how many were new.
 func (s *Store) StoreMessages(ctx context.Context, messages []Message) (stored int, err error) {
 	err = s.tx(ctx, func(tx *sql.Tx) error {
-		stored, err = s.storeMessages(ctx, tx, messages)
-		return err
+		if stored, err = s.storeMessages(ctx, tx, messages); err != nil {
+			return err
+		}
+		return s.noteReceived(ctx, tx, messages, "")
 	})
 	return stored, err
 }
@@ -239,6 +241,20 @@ func (s *Store) StorePage(ctx context.Context, relay protocol.PublicKey, p *Page
 	err = s.tx(ctx, func(tx *sql.Tx) error {
 		if stored, err = s.storeMessages(ctx, tx, messages); err != nil {
 			return err
+		}
+		if err := s.noteReceived(ctx, tx, messages, p.ID); err != nil {
+			return err
+		}
+		// The relay served this page, so it has the acknowledgement of the one before.
+		var before sql.NullString
+		err := tx.QueryRowContext(ctx, `SELECT ack_page FROM pulls WHERE relay = ? AND page = ?`, relay[:], p.ID).Scan(&before)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		if before.Valid && before.String != string(p.ID) {
+			if err := s.acknowledged(ctx, tx, relay, before.String); err != nil {
+				return err
+			}
 		}
 		result, err := tx.ExecContext(ctx, `UPDATE pulls SET page = NULL, page_senders = NULL, ack_page = ?, ack_root = ?,
 			next_limit = min(next_limit * 2, ?) WHERE relay = ? AND page = ?`, ackPage, ackRoot, protocol.MaxPageRecords, relay[:], p.ID)
@@ -267,7 +283,13 @@ func (s *Store) SpentPage(ctx context.Context, relay protocol.PublicKey, id prot
 
 // Acked forgets an acknowledgement that the relay took, or that it knows nothing of.
 func (s *Store) Acked(ctx context.Context, relay protocol.PublicKey, id protocol.PageID) error {
-	return s.exec(ctx, `UPDATE pulls SET ack_page = NULL, ack_root = NULL WHERE relay = ? AND ack_page = ?`, relay[:], id)
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		if err := s.acknowledged(ctx, tx, relay, string(id)); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE pulls SET ack_page = NULL, ack_root = NULL WHERE relay = ? AND ack_page = ?`, relay[:], id)
+		return err
+	})
 }
 
 // StartOver forgets how far a relay was pulled, because its cursors are of another life.

@@ -49,7 +49,7 @@ func (o *openOptions) flags(cmd *cobra.Command) {
 func (p *program) contractOpenCommand() *cobra.Command {
 	var o openOptions
 	cmd := &cobra.Command{
-		Use: "open ADDRESS", Short: "Lock a deposit with a relay, and use it", Args: oneArg("the relay's address"),
+		Use: "open ADDRESS", Short: "Lock a deposit with a relay, and use it", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
 		Long: `Tells what a contract with the relay costs, what it locks until when, and what you can lose; asks; and then opens it.
 When the funding has a confirmation, the relay takes what you write, and is added to your relays. Ctrl-C is safe at any time:
 relay contract resume goes on.
@@ -359,7 +359,7 @@ func msat(n int64) string {
 func (p *program) contractConsentCommand() *cobra.Command {
 	var payer, contract string
 	cmd := &cobra.Command{
-		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"),
+		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
 		Long: `Signs your consent that the contract of another key, with this relay, pays for what you write there. Its owner gives the
 file to relay contract open --id CONTRACT --writer FILE. Without --contract a fresh id is drawn and shown, for both of you.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -133,7 +133,7 @@ func (p *program) root(began *bool) *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true, Args: subcommand, SuggestionsMinimumDistance: 2,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			// Cobra looks at these after it, and would make them a failure of the command.
-			if err := cmd.ValidateFlagGroups(); err != nil {
+			if err := errors.Join(cmd.ValidateRequiredFlags(), cmd.ValidateFlagGroups()); err != nil {
 				return err
 			}
 			*began = true
@@ -147,7 +147,8 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "tell on standard error what is done")
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
-		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(), p.sendCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
+		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(),
+		p.sendCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.removeCommand(), p.versionCommand())
 	return root
 }

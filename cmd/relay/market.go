@@ -64,11 +64,11 @@ no contracts, but serve whom their operators know, come last.
 
 // profile is how relays are compared; told says it in words.
 func (p *program) profile(ctx context.Context, o *marketOptions) (profile relaybook.Profile, told string, err error) {
-	kept, err := size(o.kept, "--kept")
+	kept, err := readBytes(o.kept, "--kept")
 	if err != nil {
 		return profile, "", err
 	}
-	moved, err := size(o.moved, "--moved")
+	moved, err := readBytes(o.moved, "--moved")
 	if err != nil {
 		return profile, "", err
 	}
@@ -97,7 +97,7 @@ func (p *program) profile(ctx context.Context, o *marketOptions) (profile relayb
 	return profile, told, nil
 }
 
-func size(typed, flag string) (int64, error) {
+func readBytes(typed, flag string) (int64, error) {
 	if typed == "" {
 		return 0, nil
 	}
@@ -109,7 +109,7 @@ func size(typed, flag string) (int64, error) {
 }
 
 func (o *marketOptions) want() (relaybook.Want, error) {
-	record, err := size(o.record, "--record")
+	record, err := readBytes(o.record, "--record")
 	if err != nil {
 		return relaybook.Want{}, err
 	}

@@ -155,3 +155,27 @@ func TestPaidMessages(t *testing.T) {
 		t.Errorf("%v was spent: 1300 paid, %v of fees", spent, fees)
 	}
 }
+
+func TestWalletSend(t *testing.T) {
+	bitcoin, _, alice := market(t)
+	before := alice.balance()
+	to := newPurse(t, bitcoin, 10_000)
+	var sent struct{ TxID string }
+	alice.json(&sent, "wallet", "send", to.address(t), "50,000", "--feerate", "2.5", "--yes")
+	if len(sent.TxID) != 64 {
+		t.Errorf("%+v", sent)
+	}
+	bitcoin.Mine(1)
+	fee := before - alice.balance() - 50_000
+	if fee < 250 || fee > 500 {
+		t.Errorf("a fee of %d sat at 2.5 sat/vB", fee)
+	}
+	alice.runs("wallet", "send", to.address(t), "all", "--feerate", "1", "--yes")
+	bitcoin.Mine(1)
+	if rest := alice.balance(); rest != 0 {
+		t.Errorf("%d sat are left", rest)
+	}
+	if out := alice.runs("wallet", "address", "--amount", "1000", "--qr"); !strings.Contains(out, "█") || !strings.Contains(out, "?amount=0.00001\n") {
+		t.Errorf("the address is shown as\n%s", out)
+	}
+}

@@ -100,14 +100,26 @@ func (s *nodeSettings) complete(typed, certificate, since string) error {
 		}
 		s.Certificate = string(pem)
 	}
-	day := time.Now()
-	if since != "" {
-		if day, err = time.Parse(time.DateOnly, since); err != nil {
-			return fmt.Errorf("--since %q is not a day: write 2026-01-31", since)
-		}
+	if since == "" {
+		return nil
+	}
+	day, err := time.Parse(time.DateOnly, since)
+	if err != nil {
+		return fmt.Errorf("--since %q is not a day: write 2026-01-31", since)
 	}
 	s.Since = protocol.TimestampOf(day)
 	return nil
+}
+
+// sinceWhen is what was said, now or at an earlier connect, or today.
+func (s *nodeSettings) sinceWhen(before *nodeSettings) protocol.Timestamp {
+	switch {
+	case s.Since != 0:
+		return s.Since
+	case before != nil && before.Network == s.Network:
+		return before.Since
+	}
+	return protocol.TimestampOf(time.Now())
 }
 
 // client makes the client of the node. It reads the password, and does not connect.
@@ -146,6 +158,11 @@ func (p *program) connect(ctx context.Context, s nodeSettings) error {
 	if err := p.sameNetwork(ctx, store, s.Network); err != nil {
 		return err
 	}
+	before, err := readNode(ctx, store)
+	if err != nil && !errors.Is(err, userside.ErrNoNode) {
+		return err
+	}
+	s.Since = s.sinceWhen(before)
 	data, err := json.Marshal(s)
 	if err != nil {
 		return err

@@ -218,17 +218,16 @@ func (a *advancing) renewalWaits() bool {
 }
 
 // want marks which transactions are to be sent: the funding unless it is given up or too late, and what ends the contract
-// until a block shows that something does.
+// until a block shows that something does: of several of a kind, the one that pays most.
 func (a *advancing) want() error {
 	r, f := a.r, &a.f
 	funding := r.state != escrow.Abandoned && r.state != escrow.Archived &&
 		(f.fundingHeight != nil || r.state != escrow.FundingSent || !r.terms.SettlementDue(f.tip))
 	ending := f.spent == nil && (r.state == escrow.Settling || r.state == escrow.RefundRequested)
-	_, err := a.tx.Exec(a.ctx, `UPDATE contract_transactions SET wanted = CASE
+	_, err := a.tx.Exec(a.ctx, `UPDATE contract_transactions t SET wanted = CASE
 		WHEN kind = $2 THEN $3
-		WHEN kind = $5 THEN $4 AND txid = (SELECT txid FROM contract_transactions WHERE contract = $1 AND kind = $5 ORDER BY feerate DESC, made DESC LIMIT 1)
-		ELSE $4 END
-		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending, protocol.TxSettlement)
+		ELSE $4 AND txid = (SELECT txid FROM contract_transactions o WHERE o.contract = $1 AND o.kind = t.kind ORDER BY feerate DESC, made DESC LIMIT 1) END
+		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending)
 	return err
 }
 

@@ -87,16 +87,11 @@ func takeCoins(ctx context.Context, tx pgx.Tx, id escrow.ID, coins []escrow.Coin
 
 // tellWallet brings the tables and the wallet together: which coins may be offered, which are given away, where the next
 // contract pays to. Only the work does it.
-func (m *Manager) tellWallet(ctx context.Context) error {
-	if m.cfg.Wallet == nil {
-		return nil
-	}
-	if err := m.keepCoins(ctx); err != nil {
-		return err
-	}
+func (m *Manager) tellWallet(ctx context.Context, height uint32) error {
+	kept := m.keepCoins(ctx, height)
 	coins, err := m.cfg.Wallet.Coins(ctx)
 	if err != nil {
-		return wrap(err, "read the wallet's coins")
+		return errors.Join(kept, wrap(err, "read the wallet's coins"))
 	}
 	keys, values, scripts := make([][]byte, len(coins)), make([]int64, len(coins)), make([][]byte, len(coins))
 	for i, coin := range coins {
@@ -111,35 +106,41 @@ func (m *Manager) tellWallet(ctx context.Context) error {
 		return err
 	})
 	if err != nil {
-		return wrap(err, "store the wallet's coins")
+		return errors.Join(kept, wrap(err, "store the wallet's coins"))
 	}
-	return m.freshPayout(ctx)
+	return errors.Join(kept, m.freshPayout(ctx))
 }
 
 // keptFor is how long the wallet keeps a contract's coins at a time; they are kept again long before.
 const keptFor = 24 * time.Hour
 
 // keepCoins has the wallet spend for nothing else what contracts were given, and gives back what they cannot use any more.
-func (m *Manager) keepCoins(ctx context.Context) error {
-	// Once the funding is in a block there is nothing to keep.
-	rows, err := m.db.Pool().Query(ctx, `SELECT k.contract, array_agg(k.outpoint), c.state FROM contract_coins k JOIN contracts c ON c.id = k.contract
+func (m *Manager) keepCoins(ctx context.Context, height uint32) error {
+	// Once the funding is in a block there is nothing to keep. One that was given up has no use for its coins when the relay never
+	// signed it, or when what took its place is as deep as what closes a contract: should it come yet, the relay's next use
+	// of the coin is in its way, which does no harm.
+	rows, err := m.db.Pool().Query(ctx, `SELECT k.contract, array_agg(k.outpoint), bool_or(c.state = $1 OR c.state = $2 AND (
+		  NOT EXISTS (SELECT 1 FROM contract_transactions t WHERE t.txid = c.funding)
+		  OR EXISTS (SELECT 1 FROM contract_spends s WHERE s.contract = c.id AND s.height <= $3)))
+		FROM contract_coins k JOIN contracts c ON c.id = k.contract
 		WHERE NOT EXISTS (SELECT 1 FROM contract_transactions t WHERE t.txid = c.funding AND t.height IS NOT NULL) OR c.state = $1
-		GROUP BY k.contract, c.state`, string(escrow.Archived))
+		GROUP BY k.contract`, string(escrow.Archived), string(escrow.Abandoned), int64(height)-escrow.ClosedDepth+1)
 	if err != nil {
 		return wrap(err, "read the coins of contracts")
 	}
 	type given struct {
 		Contract  []byte
 		Outpoints [][]byte
-		State     string
+		Over      bool
 	}
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[given])
 	if err != nil {
 		return wrap(err, "read the coins of contracts")
 	}
+	var faults []error
 	for _, g := range all {
 		id := escrow.ID(g.Contract)
-		if escrow.Final(escrow.State(g.State)) {
+		if g.Over {
 			if err := m.releaseCoins(ctx, id); err != nil {
 				return err
 			}
@@ -151,10 +152,10 @@ func (m *Manager) keepCoins(ctx context.Context) error {
 		}
 		// A coin that is spent is not the wallet's to keep any more, mostly by the funding it was given for.
 		if err := m.cfg.Wallet.Keep(ctx, id.String(), coins, keptFor); err != nil && !errors.Is(err, wallet.ErrSpent) {
-			return wrap(err, "keep the coins of contract %s", id.Short())
+			faults = append(faults, wrap(err, "keep the coins of contract %s", id.Short()))
 		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // releaseCoins takes back what a contract was given, if it is still there: the next look at the wallet offers it again.

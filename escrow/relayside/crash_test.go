@@ -73,8 +73,70 @@ func (s tale) tell(t *testing.T) {
 	}
 }
 
+// A renewal, its payment for both escrows and its takeover, with an end at every durable step.
+func TestCrashInRenewal(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	h.crash()
+	h.contractChain = &careful{Client: h.chain, h: h}
+	h.start()
+	tell := func(t *testing.T) {
+		u := h.user()
+		old := u.active(100_000, 1500)
+		if err := h.use(u.key.Public(), 3_000_000); err != nil {
+			t.Fatal(err)
+		}
+		d, r := old.renew(80_000, 2000)
+		h.retry(func() error { return d.open(r) })
+		d.witness(old.key)
+		h.retry(func() error { _, err := d.send(); return err })
+		h.inMempool(d.out.Hash)
+		if _, err := old.pay(7_000, d.pending(7_000)); err != nil {
+			h.revive()
+			h.retry(func() error { _, err := old.repay(); return err })
+		}
+		h.mine(1)
+		old.reaches(escrow.Settling)
+		if s := d.reaches(escrow.Active); s.Owed != 8_000 || s.Amount != 7_000 || s.Seq != 1 {
+			t.Fatalf("the successor is %+v", s)
+		}
+		if err := h.use(u.key.Public(), 1_000_000); err != nil {
+			t.Fatal(err)
+		}
+		h.mine(5)
+		old.reaches(escrow.Closed)
+		request := d.refundRequest(9_000, 500)
+		h.retry(func() error { _, err := h.manager.Refund(t.Context(), u.envelope(request), request); return err })
+		h.inMempool(h.latest(d.id, protocol.TxClosing).TxHash())
+		h.mine(6)
+		d.reaches(escrow.Closed)
+	}
+	tell(t)
+	h.faults.mu.Lock()
+	passed := maps.Clone(h.faults.hits)
+	h.faults.mu.Unlock()
+	for step, times := range passed {
+		for skip := range times {
+			if step == "block" && skip != 9 && skip != 10 || times > 3 && skip == times-1 {
+				continue // the blocks around the renewal's; and how many steps there are depends on how they are waited for
+			}
+			t.Run(fmt.Sprintf("%s %d", step, skip), func(t *testing.T) {
+				h.faults.arm(step, skip)
+				tell(t)
+				if h.faults.armed() {
+					t.Errorf("the process did not end at %s", step)
+				}
+			})
+			if t.Failed() {
+				return
+			}
+		}
+	}
+}
+
 // At every durable step the process ends, and another one goes on with what is on disk.
 func TestCrashAtEveryStep(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	for range 8 {
 		h.fundWallet(200_000)

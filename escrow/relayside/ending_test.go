@@ -38,6 +38,7 @@ func (h *house) latest(id protocol.ContractID, kind string) *wire.MsgTx {
 
 // The relay alone: at T − M usage ends, the highest state is settled, and the user has the rest a block later.
 func TestSettlementAtItsTime(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.active(100_000, 900)
@@ -93,6 +94,7 @@ func TestSettlementAtItsTime(t *testing.T) {
 
 // A relay that is gone over T loses what was not settled, and no more; the user needs nobody.
 func TestRefundAtExpiry(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.active(100_000, 900)
@@ -120,8 +122,31 @@ func TestRefundAtExpiry(t *testing.T) {
 	}
 }
 
+// A relay that was away when it should have settled does so when it is back, as long as T is ahead.
+func TestSettlementIsLate(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	d := h.user().active(100_000, 900)
+	if _, err := d.pay(30_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	h.crash()
+	h.node.Mine(int(d.terms.Expiry) - 5 - h.node.Height())
+	h.start()
+	h.synced()
+	d.reaches(escrow.Settling)
+	h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
+	h.mine(1)
+	if spend, _ := escrow.Identify(&d.terms, d.out, h.spender(d.out)); spend.Kind != protocol.TxSettlement || spend.Amount != 30_000 {
+		t.Fatalf("the escrow ended in %+v", spend)
+	}
+	h.mine(5)
+	d.reaches(escrow.Closed)
+}
+
 // A payment request: the user signs and broadcasts what is due; or does not, and the relay settles.
 func TestPaymentRequest(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	h.limits.RequestPatience = 10
 	h.restart()
@@ -190,6 +215,7 @@ func (s *spiky) Feerate(ctx context.Context, blocks int) (escrow.Feerate, error)
 // In a fee spike the settlement is in no block for a while. With each block the bid rises, what the node takes as a
 // replacement, up to what the amount can pay.
 func TestSettlementBidsInFeeSpike(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	node := &spiky{Client: h.chain}
 	h.crash()

@@ -9,6 +9,7 @@ import (
 
 // A contract from its opening over payments to a cooperative refund, every transaction mined under the policy of nodes.
 func TestOpenPayRefund(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.opened(100_000, 1500)

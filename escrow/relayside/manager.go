@@ -41,6 +41,13 @@ type Chain interface {
 
 // Books are the accounts that contracts are. The methods run in the contract's own transaction.
 type Books interface {
+	Accounts
+	// Paid notes that a payment covers usage up to an amount: the evidence for it need not be kept for good.
+	Paid(ctx context.Context, tx pgx.Tx, id protocol.ContractID, usage protocol.Msat) error
+}
+
+// Accounts are the accounts that contracts are.
+type Accounts interface {
 	OpenContract(ctx context.Context, tx pgx.Tx, o books.Opening) error
 	SetCredit(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID, credit protocol.Msat) error
 	StopTaking(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error

@@ -127,22 +127,25 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 	if err != nil {
 		return 0, stale(err)
 	}
-	for patience := m.clock().Add(workPatience); ; {
+	for waited := time.Duration(0); ; waited += workLook {
 		known, err := tip(ctx, m.db.Pool())
 		if err != nil {
 			return 0, wrap(err, "read the known height")
 		}
+		if newest.Height+workBehind < known {
+			return 0, stale(fmt.Errorf("the node is at block %d, %d is known", newest.Height, known))
+		}
 		if known+workBehind >= newest.Height {
 			return max(known, newest.Height), nil
 		}
-		if !m.clock().Before(patience) {
+		if waited >= workPatience {
 			return 0, stale(fmt.Errorf("the work of contracts is at block %d, the node at %d", known, newest.Height))
 		}
 		m.nudge()
 		select {
 		case <-ctx.Done():
 			return 0, ctx.Err()
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(workLook):
 		}
 	}
 }
@@ -150,6 +153,7 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 const (
 	workBehind   = 2               // blocks that the work may be behind the node when a contract is opened
 	workPatience = 3 * time.Second // how long opening waits for the work to see a few new blocks
+	workLook     = 100 * time.Millisecond
 )
 
 // agree makes the contract of what was asked and what the relay announced.

@@ -21,6 +21,7 @@ func bondOffer() protocol.ContractOffer {
 
 // The relay's coin is offered to all who ask and held for none: the first to sign has it, the next is offered another.
 func TestFirstSignatureTakesTheCoin(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(200_000)
 	first, second := h.user(), h.user()
@@ -67,8 +68,44 @@ func TestFirstSignatureTakesTheCoin(t *testing.T) {
 	}
 }
 
+// A user who spends his coin elsewhere after he signed costs the relay nothing but time: its coin is free again at six
+// confirmations.
+func TestCoinComesBack(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1500, coin)
+	d.offer(nil)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
+	h.node.MineWith(u.elsewhere(coin, 5_000))
+	h.synced()
+	d.reaches(escrow.Abandoned)
+	h.mine(4)
+	time.Sleep(500 * time.Millisecond) // more than twice the time in which the wallet is looked at
+	free := func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 }
+	if free() {
+		t.Fatal("the coin is free at five confirmations")
+	}
+	h.mine(1)
+	h.eventually("the coin", free)
+	v := h.user()
+	next := v.opened(100_000, 1500)
+	h.mine(6)
+	next.reaches(escrow.Active)
+}
+
 // Asked often about one coin, the relay shows one of its own.
 func TestSameInputSameCoin(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	for range 3 {
 		h.fundWallet(200_000)
@@ -100,6 +137,7 @@ func TestSameInputSameCoin(t *testing.T) {
 
 // Each step again has the same answer; other content under its name is a conflict.
 func TestStepsAreIdempotent(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	coin, _ := u.coin(150_000)
@@ -170,6 +208,7 @@ func TestStepsAreIdempotent(t *testing.T) {
 
 // What is not as the chain or the announcement says is refused with its code, and holds nothing.
 func TestOpenRefuses(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(200_000)
 	u := h.user()
@@ -245,6 +284,7 @@ func TestOpenRefuses(t *testing.T) {
 
 // Half-opened contracts are bounded by payer, by coin and in all, end by themselves and hold nothing.
 func TestHalfOpenedAreBounded(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(200_000)
 	h.crash()
@@ -297,6 +337,7 @@ func TestHalfOpenedAreBounded(t *testing.T) {
 // While the node is away nothing is opened or signed, the refusal says so, and what is open is paid and served; when it is
 // back, what was to be sent is sent.
 func TestNodeDownAndBack(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u, v := h.user(), h.user()
 	d := u.active(100_000, 1500)

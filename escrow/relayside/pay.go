@@ -57,6 +57,12 @@ func (m *Manager) pay(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r *p
 	if err != nil {
 		return err
 	}
+	if r.Usage != nil { // what it says, and no more than it pays
+		covered := min(*r.Usage, protocol.Msat(max(r.Amount-c.terms.OpeningPrice, 0))*1000)
+		if err := m.books.Paid(ctx, tx, r.Contract, covered); err != nil {
+			return err
+		}
+	}
 	if err := m.payPending(ctx, tx, c, r.Pending); err != nil {
 		return err
 	}

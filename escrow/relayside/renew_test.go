@@ -46,6 +46,7 @@ func (old *deal) signedRenewal(deposit btcutil.Amount, lifetime int, coins ...es
 // A contract is renewed out of its own escrow, without another coin. Writes go on all the time; what was used and not paid
 // goes over to the successor, and is paid once.
 func TestRenewal(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	h.fundWallet(50_000)
 	u := h.user()
@@ -112,8 +113,10 @@ func TestRenewal(t *testing.T) {
 // The renewal's block leaves the chain, and comes again; or the user spends the coin that he added to it, and the old contract goes
 // on with all that is owed.
 func TestRenewalIsReorganized(t *testing.T) {
+	t.Parallel()
 	for name, doubleSpent := range map[string]bool{"comes again": false, "double spent": true} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			h := newHouse(t, standardOffer)
 			u := h.user()
 			old := u.active(100_000, 1500)
@@ -174,6 +177,7 @@ func TestRenewalIsReorganized(t *testing.T) {
 
 // A payment between the offer of a renewal and its signature makes the offer void: it would take too little.
 func TestRenewalAfterPayment(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	old := u.active(100_000, 1500)

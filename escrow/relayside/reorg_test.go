@@ -11,9 +11,11 @@ import (
 // The block of the funding leaves the chain. Without a double spend the funding comes again; with one the contract is
 // given up, and its account with it. Whatever was used meanwhile, the relay's loss is the credit limit at most.
 func TestFundingIsReorganized(t *testing.T) {
+	t.Parallel()
 	for _, depth := range []int{1, 3, 6} {
 		for _, doubleSpent := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%d blocks, double spent %v", depth, doubleSpent), func(t *testing.T) {
+				t.Parallel()
 				h := newHouse(t, standardOffer)
 				u := h.user()
 				coin, _ := u.coin(150_000)
@@ -82,6 +84,7 @@ func TestFundingIsReorganized(t *testing.T) {
 
 // The user ends a funding by spending its input. When that is undone and the funding comes after all, it is settled at once.
 func TestLateFundingIsSettled(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	coin, _ := u.coin(150_000)

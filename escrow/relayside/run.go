@@ -86,7 +86,7 @@ func fatal(ctx context.Context, err error) bool {
 func (w *work) readWallet(ctx context.Context, height uint32) error {
 	if now := w.m.clock(); height == w.height && now.Sub(w.walleted).Abs() < w.m.limits.Wallet {
 		return w.m.freshPayout(ctx)
-	} else if err := w.m.tellWallet(ctx); err != nil {
+	} else if err := w.m.tellWallet(ctx, height); err != nil {
 		return err
 	} else {
 		w.walleted, w.height = now, height

@@ -113,7 +113,7 @@ func (m *Manager) signFundings(ctx context.Context, height uint32) error {
 		switch {
 		case fatal(ctx, err):
 			return err
-		case errors.Is(err, wallet.ErrSpent), errors.Is(err, protocol.CodeContractExpiry):
+		case errors.Is(err, wallet.ErrSpent), errors.Is(err, wallet.ErrNotLeased), errors.Is(err, protocol.CodeContractExpiry):
 			m.log.Warn("a contract is given up before its funding was signed", "contract", id.Short(), "err", err)
 			err = m.giveUp(ctx, id)
 		}

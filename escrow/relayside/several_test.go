@@ -42,6 +42,7 @@ func (h *house) run(withWallet bool) (*relayside.Manager, func()) {
 // Any process answers; one works, and another goes on when it ends or falls silent. A process without a wallet gets its
 // fundings signed by the one that has it.
 func TestSeveralProcesses(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, bondOffer())
 	for range 3 {
 		h.fundWallet(200_000)
@@ -79,8 +80,52 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
+// The process with the wallet was away for so long that T came near: a funding that it has not signed it does not sign any
+// more, and coin and account are free.
+func TestTooLateToSign(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	h.fundWallet(200_000)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1000, coin)
+	d.offer(nil)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	h.crash()
+	if _, err := d.send(); err != nil { // the handlers answer without the work
+		t.Fatal(err)
+	}
+	if s := d.status(); s.State != escrow.FundingSent || s.Funding != nil {
+		t.Fatalf("signed by the user only: %+v", s)
+	}
+	h.node.Mine(200)
+	h.start()
+	h.synced()
+	d.reaches(escrow.Abandoned)
+	h.eventually("the coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 })
+	if n := h.count(`SELECT count(*) FROM contract_transactions`); n != 0 {
+		t.Fatal("the relay signed")
+	}
+	again := u.plan(100_000, 1500, coin)
+	again.offer(nil)
+	if err := again.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	again.witness(nil)
+	if _, err := again.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(again.out.Hash)
+	h.mine(1)
+	again.reaches(escrow.Active)
+}
+
 // Payments for one contract that come at once, at several processes: each seq has one effect, and A never falls.
 func TestPaymentsAtOnce(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	other, _ := h.run(false)
 	u := h.user()
@@ -108,6 +153,7 @@ func TestPaymentsAtOnce(t *testing.T) {
 // A database that is set back to an older copy takes the state that the user has, whatever seq it has; and a settlement that
 // the chain shows teaches it what it held.
 func TestDatabaseSetBack(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	u := h.user()
 	d := u.active(100_000, 1500)
@@ -176,6 +222,7 @@ func (s *thief) Next(ctx context.Context, recent []chain.BlockID) (chain.Event, 
 // A process that lost its lease between two steps changes nothing any more; requests are answered without any work, but for
 // new contracts, which are refused when the work falls behind.
 func TestLeaseIsLost(t *testing.T) {
+	t.Parallel()
 	h := newHouse(t, standardOffer)
 	node := &thief{Client: h.chain, h: h}
 	h.crash()

@@ -253,13 +253,9 @@ func (u *user) opened(deposit btcutil.Amount, lifetime int) *deal {
 	coin, _ := u.coin(deposit + 50_000)
 	d := u.plan(deposit, lifetime, coin)
 	d.offer(nil)
-	if err := d.open(nil); err != nil {
-		u.h.t.Fatal(err)
-	}
+	u.h.retry(func() error { return d.open(nil) })
 	d.witness(nil)
-	if _, err := d.send(); err != nil {
-		u.h.t.Fatal(err)
-	}
+	u.h.retry(func() error { _, err := d.send(); return err })
 	u.h.inMempool(d.out.Hash)
 	return d
 }

@@ -32,27 +32,7 @@ func (m *Manager) Close(ctx context.Context, id protocol.ContractID, amount btcu
 	if s != nil && s.Closing != nil && s.Closing.Amount <= amount {
 		return m.accept(ctx, r, s.Closing)
 	}
-	b, err := deal(r)
-	if err != nil {
-		return r, err
-	}
-	if feerate, err = m.feerate(ctx, feerate); err != nil {
-		return r, err
-	}
-	closing, err := escrow.NewClosing(&b.Contract, amount, escrow.User, feerate)
-	if err != nil {
-		return r, err
-	}
-	key, err := m.Keys.ContractKey(r.Network, r.ID)
-	if err != nil {
-		return r, err
-	}
-	defer key.Zero()
-	signature, err := escrow.SignClosing(&b.Contract, b.Funding, closing, key)
-	if err != nil {
-		return r, err
-	}
-	tx, err := escrow.ClosingTx(&b.Contract, b.Funding, closing)
+	tx, request, err := m.signClosing(ctx, r, amount, feerate)
 	if err != nil {
 		return r, err
 	}
@@ -63,11 +43,11 @@ func (m *Manager) Close(ctx context.Context, id protocol.ContractID, amount btcu
 		if err := move(r, escrow.RequestRefund); err != nil {
 			return err
 		}
-		if err := u.note(ctx, r, "Asking for the rest: the relay gets %d sat, the fee is %d sat.", int64(amount), int64(closing.Fee)); err != nil {
+		if err := u.note(ctx, r, "Asking for the rest: the relay gets %d sat, the fee is %d sat.", int64(amount), int64(request.Fee)); err != nil {
 			return err
 		}
 		// Not ours to broadcast: the relay's signature is missing.
-		return u.track(ctx, r, Transaction{TxID: tx.ID(), Kind: protocol.TxClosing, Raw: tx.Bytes(), Fee: closing.Fee})
+		return u.track(ctx, r, Transaction{TxID: tx.ID(), Kind: protocol.TxClosing, Raw: tx.Bytes(), Fee: request.Fee})
 	})
 	if err != nil {
 		return r, err
@@ -76,11 +56,37 @@ func (m *Manager) Close(ctx context.Context, id protocol.ContractID, amount btcu
 	if err != nil {
 		return r, err
 	}
-	e, err := relay.RefundContract(ctx, &protocol.ContractRefund{Contract: id, Amount: amount, Fee: closing.Fee, Signature: signature})
+	e, err := relay.RefundContract(ctx, request)
 	if err != nil {
 		return r, err
 	}
 	return m.heard(ctx, r, e)
+}
+
+// signClosing makes the closing transaction that the user asks for, and his signature of it.
+func (m *Manager) signClosing(ctx context.Context, r *Record, amount btcutil.Amount, feerate escrow.Feerate) (*escrow.Tx, *protocol.ContractRefund, error) {
+	b, err := deal(r)
+	if err != nil {
+		return nil, nil, err
+	}
+	if feerate, err = m.feerate(ctx, feerate); err != nil {
+		return nil, nil, err
+	}
+	closing, err := escrow.NewClosing(&b.Contract, amount, escrow.User, feerate)
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := m.Keys.ContractKey(r.Network, r.ID)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer key.Zero()
+	signature, err := escrow.SignClosing(&b.Contract, b.Funding, closing, key)
+	if err != nil {
+		return nil, nil, err
+	}
+	tx, err := escrow.ClosingTx(&b.Contract, b.Funding, closing)
+	return tx, &protocol.ContractRefund{Contract: r.ID, Amount: amount, Fee: closing.Fee, Signature: signature}, err
 }
 
 // accept completes the closing transaction that the relay has signed, and sends it.

@@ -5,9 +5,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
 )
@@ -183,6 +187,22 @@ func TestReorganizedAndDoubleSpent(t *testing.T) {
 	}
 }
 
+// A reorganization deeper than what is remembered: everything is looked at anew.
+func TestReorganizedTooDeep(t *testing.T) {
+	u := somebody(t)
+	id := u.opens()
+	u.node.Mine(chain.Depth + 5)
+	u.steps()
+	u.node.Reorg(chain.Depth + 10)
+	u.steps()
+	if r := u.record(id); r.Confirmed(protocol.TxFunding) != nil || r.State != escrow.FundingSent {
+		t.Errorf("the contract is %s with %+v", r.State, r.Transactions)
+	}
+	u.node.Mine(1)
+	u.steps()
+	u.is(id, escrow.Active)
+}
+
 // Laptop and relay are both gone. Words and backup file get the deposit back: at T, or what a settlement left.
 func TestRestore(t *testing.T) {
 	for _, settled := range []bool{false, true} {
@@ -272,4 +292,51 @@ func TestRestoreWrong(t *testing.T) {
 	if err != nil || len(restored) != 1 || !errors.Is(restored[0].Err, userside.ErrSeed) {
 		t.Errorf("%+v, %v", restored, err)
 	}
+}
+
+// Two programs look after one file at once: what happened is told once, and each transaction is made once.
+func TestTwoProcesses(t *testing.T) {
+	u := somebody(t)
+	id := u.opens()
+	one := u.Manager
+	u.openStore()
+	two := u.Manager
+	u.relay.settle(id)
+	for range 8 {
+		u.node.Mine(1)
+		var group errgroup.Group
+		for _, m := range []*userside.Manager{one, two} {
+			group.Go(func() error { return m.Step(t.Context()) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := u.is(id, escrow.Closed)
+	text := u.journal(id)
+	for _, once := range []string{"The relay settled", "What the settlement left is yours", "The contract is closed"} {
+		if strings.Count(text, once) != 1 {
+			t.Errorf("%q is told %d times\n%s", once, strings.Count(text, once), text)
+		}
+	}
+	if r.Confirmed(protocol.TxSweep) == nil {
+		t.Errorf("%+v", r.Transactions)
+	}
+}
+
+// A node that is away, or behind, is said, and nothing is lost by it.
+func TestNodeAway(t *testing.T) {
+	u := somebody(t)
+	id := u.opens()
+	u.node.Stop()
+	want(t, u.Step(t.Context()), chain.ErrUnreachable)
+	if _, err := u.Pay(t.Context(), id, openingPrice+100); err != nil {
+		t.Errorf("a payment needs no chain: %v", err)
+	}
+	u.node.Restart()
+	u.steps()
+	u.relay.settle(id)
+	u.node.Mine(1)
+	u.steps()
+	u.is(id, escrow.Settling)
 }

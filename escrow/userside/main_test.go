@@ -18,6 +18,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"go.uber.org/goleak"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
@@ -26,6 +27,8 @@ import (
 	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // branchOf is the Bitcoin branch of a made-up owner.
 func branchOf(owner byte) *hdkeychain.ExtendedKey {

@@ -111,7 +111,7 @@ func (m *Manager) Refund(ctx context.Context, id protocol.ContractID, feerate es
 	}
 	if !b.Contract.RefundDue(tip.Height) {
 		return r, fmt.Errorf("%w: block %d comes in %d blocks, about %s; until then the relay has to agree: relay contract close %s", ErrTooEarly,
-			b.Contract.Expiry, b.Contract.Expiry-tip.Height, time.Duration(b.Contract.Expiry-tip.Height)*blockTime, r.ID.Short())
+			b.Contract.Expiry, b.Contract.Expiry-tip.Height, about(b.Contract.Expiry-tip.Height), r.ID.Short())
 	}
 	if t := r.Confirmed(ending...); t != nil {
 		return r, fmt.Errorf("contract %s is ended already, by the %s %s", r.ID.Short(), t.Kind, t.TxID)
@@ -124,6 +124,15 @@ func (m *Manager) Refund(ctx context.Context, id protocol.ContractID, feerate es
 	return m.bid(ctx, r, tip.Height, protocol.TxRefund, feerate, func(rate escrow.Feerate) (*escrow.Tx, error) {
 		return escrow.Refund(&b.Contract, b.Funding, b.Contract.UserScript, rate, key)
 	})
+}
+
+// about says how long blocks take, as a person reckons.
+func about(blocks uint32) string {
+	const hour, day = 6, 144
+	if blocks < 2*day {
+		return fmt.Sprintf("%d hours", (blocks+hour-1)/hour)
+	}
+	return fmt.Sprintf("%d days", (blocks+day/2)/day)
 }
 
 // ErrTooEarly: the user alone can spend the escrow from block T on.
@@ -262,7 +271,7 @@ func (m *Manager) converse(ctx context.Context, r *Record) error {
 		_, err := m.hand(ctx, r)
 		return err
 	}
-	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) {
+	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) || r.Address == "" {
 		return nil
 	}
 	var err error

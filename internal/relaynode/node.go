@@ -81,8 +81,9 @@ type node struct {
 	nats      *natsnode.Node
 	store     *store
 	room      *diskspace.Watch // nil with an external database
-	bitcoin   *bitcoin         // nil: no contracts
-	market    *market          // nil: in no market
+	books     *books.Store
+	bitcoin   *bitcoin // nil: no contracts
+	market    *market  // nil: in no market
 	records   *records.Store
 	api       *api.Server
 	public    *http.Server
@@ -139,7 +140,8 @@ func (n *node) wire(ctx context.Context) error {
 	cfg := n.cfg
 	registry := n.registry
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock})
+	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock, Logger: cfg.Logger})
+	n.books = accounts
 	var err error
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
@@ -192,6 +194,7 @@ func (n *node) run(ctx context.Context) error {
 		}
 		return nil
 	})
+	group.Go(func() error { return n.books.Run(ctx) })
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}

@@ -159,11 +159,47 @@ func TestContractRefusals(t *testing.T) {
 	}
 }
 
+// Of two relayd on one database one keeps the wallet. The other opens a contract on an announcement of the first, takes writes
+// and payments under it, and does so while the first is away.
+func TestContractBesideTheWallet(t *testing.T) {
+	keeper := newMarket(t, dear)
+	other := keeper.beside()
+	alice, laptop, bob := other.payer(), scenario.NewPerson(t, other.relay.Key), scenario.NewPerson(t, other.relay.Key)
+	refused := keeper.problem(keeper.call(alice.Person, alice.Write(bob.Key.Public(), "early", 8)), protocol.CodeNoAccount)
+	alice.plan(refused.Announcement, 100_000, 1000, laptop)
+	var offer protocol.ContractServerInputs
+	alice.answer(alice.open(), &offer)
+	var status protocol.ContractStatus
+	path := "/contracts/" + alice.asked.Contract.String()
+	alice.answer(alice.post(path+"/signed", alice.agree(&offer)), &status)
+	other.mined(alice, 6)
+	alice.reaches(protocol.StateActive)
+	keeper.relay.Stop()
+	for i, id := range []string{"one", "two", "three"} {
+		reply := other.call(laptop, laptop.Write(bob.Key.Public(), id, 8))
+		if i < 2 {
+			if reply.Status != http.StatusCreated {
+				t.Fatalf("%d %s", reply.Status, reply.Body)
+			}
+			continue
+		}
+		other.problem(reply, protocol.CodePaymentDue) // to the millisatoshi, whoever keeps the wallet
+	}
+	alice.answer(alice.post(path+"/payments", alice.payment(alice.status().Owed)), &status)
+	if reply := other.call(laptop, laptop.Write(bob.Key.Public(), "three", 8)); reply.Status != http.StatusCreated {
+		t.Errorf("%d %s", reply.Status, reply.Body)
+	}
+	keeper.relay.Restart()
+	if reply := keeper.call(alice.Person, alice.Write(bob.Key.Public(), "four", 8)); reply.Status != http.StatusCreated {
+		t.Errorf("%d %s", reply.Status, reply.Body)
+	}
+}
+
 // mined puts the funding, or what spends it, into a block as soon as the relay has sent it, and blocks on top.
 func (m *market) mined(p *payer, blocks int) {
 	m.t.Helper()
 	var sent *protocol.ContractTx
-	for deadline := time.Now().Add(30 * time.Second); sent == nil; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); sent == nil; time.Sleep(50 * time.Millisecond) {
 		for _, tx := range p.status().Transactions {
 			if tx.Confirmations == 0 && m.coins.InMempool(wireID(tx.TxID)) {
 				sent = &tx

@@ -22,22 +22,39 @@ import (
 	"relaymarket/protocol"
 )
 
+// chainPatience bounds each wait for what the chain brings about: a wallet looks ahead for a hundred addresses, which takes
+// long with the race detector.
+const chainPatience = 2 * time.Minute
+
 // market is a relay that sells, and the Bitcoin node that it and its users look at.
 type market struct {
 	t     *testing.T
 	coins *regtest.Test
 	relay *testnode.Node
+	setup func(*relaynode.Config)
 }
 
 func newMarket(t *testing.T, offer protocol.ContractOffer) *market {
 	t.Helper()
 	m := &market{t: t, coins: regtest.Start(t, regtest.Plain)}
 	contracts := testnode.Contracts(t, m.coins.Node)
-	m.relay = testnode.Start(t, testnode.Options{Setup: func(cfg *relaynode.Config) {
+	m.setup = func(cfg *relaynode.Config) {
 		contracts(cfg)
 		cfg.Bitcoin.Offer = &offer
-	}})
+	}
+	m.relay = testnode.Start(t, testnode.Options{Setup: m.setup})
 	return m
+}
+
+// beside is another process of the relay on the same database, without the wallet.
+func (m *market) beside() *market {
+	m.t.Helper()
+	other := *m
+	other.relay = testnode.Start(m.t, testnode.Options{DSN: m.relay.DSN, Key: m.relay.Secret, Setup: func(cfg *relaynode.Config) {
+		m.setup(cfg)
+		cfg.Bitcoin.Wallet = ""
+	}})
+	return &other
 }
 
 // payer opens contracts with plain keys, by package escrow and HTTP alone.
@@ -89,7 +106,7 @@ func (p *payer) post(path string, request protocol.Request) *scenario.Reply {
 // open asks for the contract, again while the relay has not seen the newest block yet.
 func (p *payer) open() *scenario.Reply {
 	p.m.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); ; time.Sleep(50 * time.Millisecond) {
 		reply := p.post("/contracts", p.asked)
 		if reply.Status != protocol.CodeChainStale.Status() || time.Now().After(deadline) {
 			return reply
@@ -133,13 +150,13 @@ func (p *payer) status() *protocol.ContractStatus {
 // reaches waits for a state.
 func (p *payer) reaches(state protocol.ContractState) *protocol.ContractStatus {
 	p.m.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(chainPatience); ; time.Sleep(50 * time.Millisecond) {
 		s := p.status()
 		if s.State == state {
 			return s
 		}
 		if time.Now().After(deadline) {
-			p.m.t.Fatalf("the contract is %s, not %s", s.State, state)
+			p.m.t.Fatalf("the contract is %s, not %s, at height %d of %d: %+v", s.State, state, s.Height, p.m.coins.Height(), s)
 		}
 	}
 }

@@ -14,6 +14,8 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+
+	"github.com/jackc/pgx/v5"
 	"time"
 
 	"relaymarket/internal/relaynode"
@@ -143,6 +145,43 @@ func (n *Node) Grant(t testing.TB, keys ...protocol.PublicKey) {
 func (n *Node) Put(t testing.TB, grant books.Grant) {
 	t.Helper()
 	withBooks(t, n.DSN, func(ctx context.Context, b *books.Store) error { return b.Put(ctx, grant) })
+}
+
+// Admit sets whom an account admits.
+func (n *Node) Admit(t testing.TB, owner protocol.PublicKey, keys ...protocol.Admitted) {
+	t.Helper()
+	withBooks(t, n.DSN, func(ctx context.Context, b *books.Store) error { return b.SetAdmitted(ctx, owner, keys) })
+}
+
+// Contract makes a contract the account of its payer, with credit but without any bitcoin behind it.
+func (n *Node) Contract(t testing.TB, o books.Opening, credit protocol.Msat) {
+	t.Helper()
+	withBooks(t, n.DSN, func(ctx context.Context, b *books.Store) error {
+		conn, err := pgx.Connect(ctx, n.DSN)
+		if err != nil {
+			return err
+		}
+		defer conn.Close(ctx)
+		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+			if err := b.OpenContract(ctx, tx, o); err != nil {
+				return err
+			}
+			return b.SetCredit(ctx, tx, o.Payer, o.ID, credit)
+		})
+	})
+}
+
+// Posted has everything posted that happened before, and returns a contract's bill.
+func (n *Node) Posted(t testing.TB, id protocol.ContractID) (bill books.Bill) {
+	t.Helper()
+	withBooks(t, n.DSN, func(ctx context.Context, b *books.Store) (err error) {
+		if err := b.Post(ctx); err != nil {
+			return err
+		}
+		bill, err = b.Posted(ctx, id)
+		return err
+	})
+	return bill
 }
 
 // Account is what a key has and has used.

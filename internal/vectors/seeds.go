@@ -79,6 +79,7 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		words = append(words, wordSample{bad(w, protocol.CodeMalformed), w})
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
+	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
 	var hubs []sample
 	for _, w := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "https://hub.example", "nats://127.0.0.1:1"} {
 		hubs = append(hubs, wordSample{good(w), w})
@@ -96,7 +97,7 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractOpen": "FuzzDecodeContractOpen", "contractConsent": "FuzzDecodeContractConsent",
 		"contractServerAddInputs": "FuzzDecodeContractServerInputs", "contractClientSigned": "FuzzDecodeContractClientSigned",
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
-		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList",
+		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 	}
 	for requestType, target := range targets {
 		var mine []sample

@@ -45,9 +45,11 @@ func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 	// A record is on the bill if it was written from since on. Clocks of several processes differ, so since is
 	// later than all that was charged here, whatever this clock says.
 	tag, err := tx.Exec(ctx, `
-		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, contract, taking, since, storage_price, bandwidth_price)
-		VALUES ($1, 'contract', 0, 0, '0001-01-01', $2, true, $3, $4, $5)
-		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, contract = $2, taking = true,
+		WITH b AS (INSERT INTO bills (contract, payer, storage_price, bandwidth_price) VALUES ($2, $1, $4, $5)
+		  ON CONFLICT (contract) DO UPDATE SET payer = bills.payer RETURNING id)
+		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, contract, taking, since, storage_price, bandwidth_price, bill)
+		SELECT $1, 'contract', 0, 0, '0001-01-01', $2, true, $3, $4, $5, id FROM b
+		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, contract = $2, taking = true, bill = excluded.bill,
 		  since = greatest($3, a.latest + 1, a.since + 1), storage_price = $4, bandwidth_price = $5, credit = 0, used_stored = 0, used_moved = 0
 		WHERE a.contract IS NULL OR a.contract = $6`,
 		o.Payer[:], o.ID[:], s.clock().UnixMilli(), int64(o.Prices.Storage), int64(o.Prices.Bandwidth), renews)
@@ -110,7 +112,7 @@ func (s *Store) StartTaking(ctx context.Context, tx pgx.Tx, payer protocol.Publi
 // CloseContract forgets a contract that is settled, with its writers: the payer may open another, or be given a
 // grant. What is stored stays readable until it expires. The error may be [ErrNotInForce].
 func (s *Store) CloseContract(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
-	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL WHERE key = $1 AND contract = $2`, payer[:], id[:]); err != nil {
+	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL, bill = NULL WHERE key = $1 AND contract = $2`, payer[:], id[:]); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `DELETE FROM writers WHERE account = $1`, payer[:])

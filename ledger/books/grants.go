@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -81,6 +82,7 @@ type Account struct {
 	Admitted []AdmittedUse
 
 	latest time.Time // when the last record charged to it was written
+	bill   int64     // that it charges now; 0: none
 }
 
 // AdmittedUse is a key that the account admits, and what it has stored here now.
@@ -92,19 +94,26 @@ type AdmittedUse struct {
 
 // Config is what a [Store] needs.
 type Config struct {
-	DB    *db.DB
-	Clock func() time.Time
+	DB     *db.DB
+	Clock  func() time.Time
+	Logger *slog.Logger // what [Store.Run] cannot do for now; nil is silent
 }
 
 // Store is the accounts of one relay. It is safe for concurrent use.
 type Store struct {
 	db        *db.DB
 	clock     func() time.Time
+	log       *slog.Logger
 	delegates *delegates
 }
 
 // New makes a store; it does not touch the database.
-func New(cfg Config) *Store { return &Store{db: cfg.DB, clock: cfg.Clock, delegates: &delegates{}} }
+func New(cfg Config) *Store {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Store{db: cfg.DB, clock: cfg.Clock, log: cfg.Logger, delegates: &delegates{}}
+}
 
 // Put makes or changes a grant. What was used stays counted; a revoked grant is in force again. The error has code
 // [protocol.CodeConflict] when the key pays by a contract.
@@ -135,7 +144,7 @@ func (s *Store) Revoke(ctx context.Context, key protocol.PublicKey) error {
 }
 
 const accountColumns = `key, quota_stored, quota_moved, last_day::text, note, revoked, stored, moved, month, kind, latest,
-	contract, taking, since, credit, storage_price, bandwidth_price, used_stored::text, used_moved::text`
+	contract, taking, since, credit, storage_price, bandwidth_price, used_stored::text, used_moved::text, coalesce(bill, 0)`
 
 func (s *Store) scan(row pgx.CollectableRow) (Account, error) { return scanAt(row, s.clock()) }
 
@@ -147,7 +156,7 @@ func scanAt(row pgx.CollectableRow, now time.Time) (Account, error) {
 	var latest, since int64
 	var storedText, movedText string
 	err := row.Scan(&key, &a.QuotaStored, &a.QuotaMoved, &a.LastDay, &a.Note, &a.Revoked, &a.Stored, &a.Moved, &month, &a.Kind, &latest,
-		&contract, &c.Taking, &since, &c.Credit, &c.Prices.Storage, &c.Prices.Bandwidth, &storedText, &movedText)
+		&contract, &c.Taking, &since, &c.Credit, &c.Prices.Storage, &c.Prices.Bandwidth, &storedText, &movedText, &a.bill)
 	if err != nil {
 		return a, err
 	}

@@ -80,8 +80,8 @@ func (s *Store) payersOf(charges []Charge) []protocol.PublicKey {
 }
 
 // Paid is the common table expression that charges a [Payment], whose [Payment.Args] are the first
-// parameters of the statement around it. Its rows are the keys of the accounts that were charged and
-// how many records each pays for. An account without room or credit for all of its records is not charged, nor
+// parameters of the statement around it. Its rows are the keys of the accounts that were charged,
+// how many records each pays for, and on which bill (null: a grant's). An account without room or credit for all of its records is not charged, nor
 // one that is ended, revoked, not taking, or of a month or contract ahead of this clock; nor one with a writer that it
 // does not pay for any more. The rows are locked in the order of their keys, as [Store.Lock] does.
 //
@@ -109,7 +109,7 @@ paid AS (
 	    NOT a.revoked AND a.last_day >= $6::date
 	    AND a.stored + t.stored <= a.quota_stored AND CASE WHEN a.month < $5 THEN 0 ELSE a.moved END + t.moved <= a.quota_moved
 	  END
-	RETURNING a.key, t.records)`
+	RETURNING a.key, t.records, a.bill)`
 
 // Args are the values of the parameters.
 func (p Payment) Args() []any {

@@ -30,6 +30,7 @@ type Batch struct {
 	now      time.Time
 	payers   payers
 	admitted map[admission]*admittedUse
+	facts    []fact // for the ledger
 }
 
 type use struct {
@@ -142,6 +143,14 @@ func (b *Batch) payer(owner protocol.PublicKey) *use { return b.payers.accounts[
 
 // Payer is the key of the account that pays for an owner.
 func (b *Batch) Payer(owner protocol.PublicKey) protocol.PublicKey { return b.payers.of(owner) }
+
+// Bill is the bill that a charge to an owner's account is on; 0: none, it is a grant's.
+func (b *Batch) Bill(owner protocol.PublicKey) int64 {
+	if u := b.payer(owner); u != nil && u.account.Contract != nil {
+		return u.account.bill
+	}
+	return 0
+}
 
 // Active tells whether a key has an account that takes writes today.
 func (b *Batch) Active(key protocol.PublicKey) bool {
@@ -265,6 +274,7 @@ type Held struct {
 // Release is what comes back when a record ends.
 type Release struct {
 	Held
+	Record  Billed
 	Bytes   int64
 	Pulls   int64              // those that were reserved and never made
 	Written time.Time          // when it was charged, see [Batch.Counted]
@@ -288,6 +298,7 @@ func (b *Batch) Release(r Release) {
 		}
 		u.changed = true
 	}
+	b.end(r)
 	if r.Admitted == nil {
 		return
 	}
@@ -296,8 +307,19 @@ func (b *Batch) Release(r Release) {
 	}
 }
 
-// Save writes what the batch changed: one statement for accounts, one for admissions.
+// Save writes what the batch changed, in one round trip: accounts, admissions and what the ledger is to say of it.
 func (b *Batch) Save(ctx context.Context, tx pgx.Tx) error {
+	round := &pgx.Batch{}
+	b.saveAccounts(round)
+	b.saveAdmitted(round)
+	b.saveFacts(round)
+	if round.Len() == 0 {
+		return nil
+	}
+	return tx.SendBatch(ctx, round).Close()
+}
+
+func (b *Batch) saveAccounts(round *pgx.Batch) {
 	var keys [][]byte
 	var stored, moved, latest []int64
 	var months []int32
@@ -317,19 +339,16 @@ func (b *Batch) Save(ctx context.Context, tx pgx.Tx) error {
 		usedStored, usedMoved = append(usedStored, s), append(usedMoved, m)
 	}
 	if len(keys) > 0 {
-		if _, err := tx.Exec(ctx, `
+		round.Queue(`
 			UPDATE accounts a SET stored = t.stored, moved = t.moved, month = t.month, latest = t.latest,
 			  used_stored = coalesce(t.used_stored::numeric, a.used_stored), used_moved = coalesce(t.used_moved::numeric, a.used_moved)
 			FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::integer[], $5::bigint[], $6::text[], $7::text[])
 			  AS t (key, stored, moved, month, latest, used_stored, used_moved)
-			WHERE a.key = t.key`, keys, stored, moved, months, latest, usedStored, usedMoved); err != nil {
-			return err
-		}
+			WHERE a.key = t.key`, keys, stored, moved, months, latest, usedStored, usedMoved)
 	}
-	return b.saveAdmitted(ctx, tx)
 }
 
-func (b *Batch) saveAdmitted(ctx context.Context, tx pgx.Tx) error {
+func (b *Batch) saveAdmitted(round *pgx.Batch) {
 	var owners, keys [][]byte
 	var used, records []int64
 	for a, u := range b.admitted {
@@ -339,13 +358,12 @@ func (b *Batch) saveAdmitted(ctx context.Context, tx pgx.Tx) error {
 		}
 	}
 	if len(keys) == 0 {
-		return nil
+		return
 	}
-	_, err := tx.Exec(ctx, `
+	round.Queue(`
 		UPDATE admissions a SET used_bytes = t.used_bytes, used_records = t.used_records
 		FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::bigint[]) AS t (owner, key, used_bytes, used_records)
 		WHERE a.owner = t.owner AND a.key = t.key`, owners, keys, used, records)
-	return err
 }
 
 func sortedKeys[V any](m map[protocol.PublicKey]V) [][]byte {

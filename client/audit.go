@@ -1,0 +1,374 @@
+package client
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+
+	"relaymarket/client/rest"
+	"relaymarket/client/state"
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+// maxReports bounds what one audit takes from a relay, which may be a liar that always has more: a million lines and a half.
+const maxReports = 100
+
+// Metered is a contract whose bill is to be audited.
+type Metered struct {
+	Contract protocol.ContractID
+	Relay    protocol.PublicKey
+	Address  string
+	Prices   ledger.Prices // that the contract was opened on
+}
+
+// Audit is what became of auditing a bill.
+type Audit struct {
+	Metered
+	At       protocol.Timestamp
+	Bill     ledger.Bill
+	Lines    int64 // of the ledger, up to which this goes
+	New      int64 // of them, audited now
+	Claimed  ledger.Totals
+	Accepted ledger.Totals
+	Friends  []AuditedFriend // by key
+	Reasons  []AuditedReason // in the order of [ledger.Reasons]
+	// Unread are records with accepted pulls for which their readers left no receipt (yet); Unbilled are those with
+	// receipts and no pull on the bill.
+	Unread, Unbilled int64
+	// Fault is set when the relay's report is not one that can be true: the rest is what was audited before. Proof, if
+	// any, are two reports that prove it to anybody.
+	Fault error
+	Proof []*protocol.Envelope
+}
+
+// AuditedFriend is a part of a bill: what was written to one reader.
+type AuditedFriend struct {
+	Key      protocol.PublicKey
+	Records  int64
+	Pulls    int64        // accepted
+	Receipts int64        // records that he left one for
+	Used     ledger.Usage // accepted, until now
+	Cost     protocol.Msat
+	Refused  int64 // lines
+}
+
+// AuditedReason is what was refused for one reason.
+type AuditedReason struct {
+	Reason ledger.Reason
+	Lines  int64
+	Used   ledger.Usage
+	Cost   protocol.Msat
+}
+
+// AuditedRecord and RefusedLine are the parts of an audit, one by one.
+type (
+	AuditedRecord = state.Audited
+	RefusedLine   = state.Refusal
+)
+
+// Audit takes the relay's reports on a contract since the last audit, checks them line by line against what was written
+// from this device, the signatures of readers and the lines before, and says what the bill comes to. What it found is on disk report
+// by report, and goes on from there the next time.
+//
+// What a relay reports that cannot be true is in the result (Fault). The error is a [*RelayError] if it could not be
+// asked; the result is then what was audited before.
+func (c *Client) Audit(ctx context.Context, m Metered) (*Audit, error) {
+	if err := c.unlocked(); err != nil {
+		return nil, err
+	}
+	p, err := c.peer(m.Relay, m.Address)
+	if err != nil {
+		return nil, err
+	}
+	auditor := &auditor{c: c, p: p, m: m, who: ledger.Parties{Relay: m.Relay, Payer: c.Key(), Contract: m.Contract}}
+	asked := auditor.run(ctx)
+	a, err := c.Audited(ctx, m)
+	if err != nil {
+		return nil, err
+	}
+	a.New = auditor.lines
+	var refusal *RelayError
+	switch {
+	case errors.As(asked, &refusal), ctx.Err() != nil:
+		return a, asked
+	case untrue(asked):
+		a.Fault, a.Proof = asked, auditor.prove(ctx)
+		return a, nil
+	}
+	return a, asked
+}
+
+// untrue tells whether an error says that a report cannot be true.
+func untrue(err error) bool {
+	return errors.Is(err, ledger.ErrReport) || errors.Is(err, ledger.ErrChain) || errors.Is(err, ledger.ErrLine) || errors.Is(err, ledger.ErrOverflow)
+}
+
+// auditor audits one contract.
+type auditor struct {
+	c     *Client
+	p     *peer
+	m     Metered
+	who   ledger.Parties
+	lines int64              // audited
+	last  *protocol.Envelope // the report that it stopped at
+}
+
+func (a *auditor) run(ctx context.Context) error {
+	for range maxReports {
+		more, err := a.report(ctx)
+		if err != nil || !more {
+			return err
+		}
+	}
+	return nil
+}
+
+// report audits the next report, in one transaction with what it found.
+func (a *auditor) report(ctx context.Context) (more bool, err error) {
+	bill, err := a.c.state.Bill(ctx, a.m.Contract)
+	if err != nil {
+		return false, err
+	}
+	if bill.Place.Last > 0 && bill.Relay != a.m.Relay {
+		return false, fmt.Errorf("contract %s is with the relay %s, not %s", a.m.Contract.Short(), bill.Relay.Short(), a.m.Relay.Short())
+	}
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	err = a.p.usage(limited, a.m.Contract, bill.Place.Last, func(h *protocol.UsageHeader, line func() ([]byte, error)) error {
+		a.last = h.Report
+		if h.Report == nil {
+			return nil
+		}
+		v, err := ledger.NewVerifier(h.Report, a.who, bill.Place)
+		if err != nil {
+			return err
+		}
+		if h.Lines == 0 {
+			return fmt.Errorf("%w: it shows no lines for report %d, of which nothing was paid", ledger.ErrReport, bill.Place.Last+1)
+		}
+		more = h.More
+		return a.c.state.AuditReport(ctx, a.m.Contract, a.m.Relay, func(memory *state.Audit) error {
+			return a.judge(h.Report, v, &bill, memory, line)
+		})
+	})
+	return more, err
+}
+
+// judge takes the lines of one report.
+func (a *auditor) judge(e *protocol.Envelope, v *ledger.Verifier, bill *state.Bill, memory *state.Audit, line func() ([]byte, error)) error {
+	audit := ledger.NewAudit(a.m.Relay, memory, a.c.now(), bill.Accepted)
+	for range v.Lines() {
+		data, err := line()
+		if err != nil {
+			return err
+		}
+		l, err := v.Line(data)
+		if err != nil {
+			return err
+		}
+		verdict, err := audit.Judge(l)
+		if err != nil {
+			return err
+		}
+		if verdict.Reason != "" {
+			if err := memory.Refuse(l, verdict); err != nil {
+				return err
+			}
+		}
+	}
+	after, err := v.End()
+	if err != nil {
+		return err
+	}
+	a.lines += v.Lines()
+	return memory.Done(e, bill.Place.Last+1, after, audit.Accepted(), a.c.now())
+}
+
+// prove looks for two reports with one predecessor: the one at hand, or what the relay shows now for the last that was
+// audited.
+func (a *auditor) prove(ctx context.Context) []*protocol.Envelope {
+	bill, err := a.c.state.Bill(ctx, a.m.Contract)
+	if err != nil || bill.Place.Last == 0 {
+		return nil
+	}
+	first, raw, err := a.c.state.Report(ctx, a.m.Contract, bill.Place.Last)
+	if err != nil || raw == nil {
+		return nil
+	}
+	known, err := protocol.ParseEnvelope(raw)
+	if err != nil {
+		return nil
+	}
+	if a.last != nil && ledger.Lie(known, a.last) {
+		return []*protocol.Envelope{known, a.last}
+	}
+	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	var now *protocol.Envelope
+	err = a.p.usage(limited, a.m.Contract, first-1, func(h *protocol.UsageHeader, _ func() ([]byte, error)) error {
+		now = h.Report
+		return nil
+	})
+	if err != nil || now == nil || !ledger.Lie(known, now) {
+		return nil
+	}
+	return []*protocol.Envelope{known, now}
+}
+
+// usage asks for the report after a line. take is called with the header and a function that reads the next line,
+// which is valid until it is called again.
+func (p *peer) usage(ctx context.Context, contract protocol.ContractID, after int64, take func(*protocol.UsageHeader, func() ([]byte, error)) error) error {
+	params := &rest.GetUsageParams{Contract: contract.String(), After: &after}
+	request, err := rest.NewGetUsageRequest(p.address, params)
+	if err != nil {
+		return err
+	}
+	return p.do(ctx, exchange{
+		build: p.signed(&protocol.Targeted{Type: protocol.TypeUsage, Target: protocol.Target(http.MethodGet, request.URL.RequestURI())}),
+		send: func(ctx context.Context, e *protocol.Envelope) (*http.Response, error) {
+			return p.rest.GetUsage(ctx, params, authorize(e))
+		},
+		read: func(reply *http.Response) error {
+			lines := bufio.NewReaderSize(reply.Body, protocol.MaxUsageLine+1)
+			line := func() ([]byte, error) { return p.readUsageLine(lines) }
+			first, err := line()
+			if err != nil {
+				return err
+			}
+			header, err := protocol.ParseUsageHeader(first)
+			if err != nil {
+				return fmt.Errorf("%w: %w", ledger.ErrReport, err)
+			}
+			return take(header, line)
+		},
+	})
+}
+
+func (p *peer) readUsageLine(r *bufio.Reader) ([]byte, error) {
+	line, err := r.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull):
+		return nil, fmt.Errorf("%w: a line has more than %d bytes", ledger.ErrReport, protocol.MaxUsageLine)
+	case errors.Is(err, io.EOF):
+		return nil, p.fail(errors.New("the report was cut off: it is taken again next time"))
+	case err != nil:
+		return nil, p.fail(fmt.Errorf("the report was cut off: %w", plainCause(err)))
+	}
+	return line[:len(line)-1], nil
+}
+
+// Audited is what the audits of a contract found so far, reckoned until now, without asking the relay.
+func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
+	bill, err := c.state.Bill(ctx, m.Contract)
+	if err != nil {
+		return nil, err
+	}
+	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
+	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
+	if err := c.state.Audited(ctx, m.Contract, s.record); err != nil {
+		return nil, err
+	}
+	if err := c.state.Refusals(ctx, m.Contract, s.refusal); err != nil {
+		return nil, err
+	}
+	if a.Bill, err = ledger.Settle(m.Prices, a.Claimed, a.Accepted, s.accrued); err != nil {
+		return nil, err
+	}
+	return a, s.close()
+}
+
+// summary adds up an audit.
+type summary struct {
+	audit   *Audit
+	accrued ledger.Quantity
+	friends map[protocol.PublicKey]*AuditedFriend
+	reasons map[ledger.Reason]*AuditedReason
+}
+
+func (s *summary) friend(key protocol.PublicKey) *AuditedFriend {
+	if s.friends[key] == nil {
+		s.friends[key] = &AuditedFriend{Key: key}
+	}
+	return s.friends[key]
+}
+
+func (s *summary) record(r *AuditedRecord) error {
+	f := s.friend(r.Path.Receiver)
+	f.Records++
+	f.Pulls += r.Pulled
+	if r.Receipts > 0 {
+		f.Receipts++
+	}
+	switch {
+	case r.Pulled > 0 && r.Receipts == 0:
+		s.audit.Unread++
+	case r.Pulled == 0 && r.Receipts > 0:
+		s.audit.Unbilled++
+	}
+	var ok bool
+	if s.accrued, ok = s.accrued.Plus(r.Accrued(s.audit.At)); !ok {
+		return ledger.ErrOverflow
+	}
+	used, err := f.Used.Plus(RecordUsage(r, s.audit.At))
+	f.Used = used
+	return err
+}
+
+// RecordUsage is what an audited record has used until now.
+func RecordUsage(r *AuditedRecord, now protocol.Timestamp) ledger.Usage {
+	u := ledger.Usage{Stored: r.Accrued(now), Moved: ledger.Times(r.Bytes, 1+r.Pulled)}
+	if r.End != 0 {
+		u.Stored = ledger.Times(r.Bytes, max(int64(r.Ended-r.Written), 0))
+	}
+	return u
+}
+
+func (s *summary) refusal(r *RefusedLine) error {
+	s.friend(r.Path.Receiver).Refused++
+	if s.reasons[r.Reason] == nil {
+		s.reasons[r.Reason] = &AuditedReason{Reason: r.Reason}
+	}
+	of := s.reasons[r.Reason]
+	of.Lines++
+	used, err := of.Used.Plus(r.Refused)
+	of.Used = used
+	return err
+}
+
+// close puts prices to the parts, each rounded by itself: only the bill adds up to the millisatoshi.
+func (s *summary) close() (err error) {
+	for _, f := range s.friends {
+		if f.Cost, err = s.audit.Prices.Cost(f.Used); err != nil {
+			return err
+		}
+		s.audit.Friends = append(s.audit.Friends, *f)
+	}
+	slices.SortFunc(s.audit.Friends, func(a, b AuditedFriend) int { return slices.Compare(a.Key[:], b.Key[:]) })
+	for _, reason := range ledger.Reasons() {
+		r := s.reasons[reason]
+		if r == nil {
+			continue
+		}
+		if r.Cost, err = s.audit.Prices.Cost(r.Used); err != nil {
+			return err
+		}
+		s.audit.Reasons = append(s.audit.Reasons, *r)
+	}
+	return nil
+}
+
+// AuditedRecords visits the accepted records of a contract by reader, in the order they were written. visit must not use
+// the client.
+func (c *Client) AuditedRecords(ctx context.Context, contract protocol.ContractID, visit func(*AuditedRecord) error) error {
+	return c.state.Audited(ctx, contract, visit)
+}
+
+// RefusedLines visits the lines of a contract of which something was refused. visit must not use the client.
+func (c *Client) RefusedLines(ctx context.Context, contract protocol.ContractID, visit func(*RefusedLine) error) error {
+	return c.state.Refusals(ctx, contract, visit)
+}

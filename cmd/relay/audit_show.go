@@ -1,0 +1,328 @@
+package main
+
+import (
+	"context"
+	"encoding/csv"
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+
+	"relaymarket/client"
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+// auditItem is an audit in JSON. Amounts are msat in decimal, quantities of any size decimal too.
+type auditItem struct {
+	Contract     string           `json:"contract"`
+	Relay        string           `json:"relay"`
+	Address      string           `json:"address"`
+	At           *string          `json:"at"`
+	Lines        int64            `json:"lines"`
+	New          int64            `json:"new"`
+	AcceptedMsat string           `json:"acceptedMsat"`
+	WaitingMsat  string           `json:"waitingMsat"`
+	DisputedMsat string           `json:"disputedMsat"`
+	ClaimedMsat  string           `json:"claimedMsat"`
+	Reasons      []auditReason    `json:"reasons"`
+	Friends      []auditFriend    `json:"friends"`
+	Unread       int64            `json:"withoutReceipt"` // records with accepted pulls and no receipt
+	Unbilled     int64            `json:"notBilled"`      // records with receipts and no pull on the bill
+	Fault        *string          `json:"fault"`
+	Proof        []map[string]any `json:"proof,omitempty"`
+	PaidSat      int64            `json:"paidSat"`
+	AskSat       int64            `json:"askSat"`
+	ShortSat     int64            `json:"shortSat"`
+	Records      []auditRecord    `json:"records,omitempty"`
+	Refused      []auditLine      `json:"refused,omitempty"`
+}
+
+type auditReason struct {
+	Reason string `json:"reason"`
+	Lines  int64  `json:"lines"`
+	Msat   string `json:"msat"`
+}
+
+type auditFriend struct {
+	Key         string `json:"key"`
+	Name        string `json:"name"`
+	Records     int64  `json:"records"`
+	Pulls       int64  `json:"pulls"`
+	Receipts    int64  `json:"receipts"`
+	Moved       string `json:"bytesMoved"`
+	Stored      string `json:"byteMilliseconds"`
+	Msat        string `json:"msat"`
+	RefusedLine int64  `json:"refusedLines"`
+}
+
+type auditRecord struct {
+	Line     int64   `json:"line"`
+	From     string  `json:"from"`
+	To       string  `json:"to"`
+	Record   string  `json:"record"`
+	Hash     string  `json:"hash"`
+	Bytes    int64   `json:"bytes"`
+	Written  *string `json:"written"`
+	Ended    *string `json:"ended"`
+	Pulls    int64   `json:"pulls"`
+	Receipts int64   `json:"receipts"`
+	Moved    string  `json:"bytesMoved"`
+	Stored   string  `json:"byteMilliseconds"`
+	Msat     string  `json:"msat"`
+}
+
+type auditLine struct {
+	Line   int64  `json:"line"`
+	Kind   string `json:"kind"`
+	Reason string `json:"reason"`
+	Why    string `json:"why"`
+	From   string `json:"from"`
+	To     string `json:"to"`
+	Record string `json:"record"`
+	Bytes  int64  `json:"bytes"`
+	Moved  string `json:"bytesMoved"`
+	Stored string `json:"byteMilliseconds"`
+	Msat   string `json:"msat"`
+}
+
+func (p *program) showAudits(ctx context.Context, c *client.Client, shown []*auditedContract, names map[protocol.PublicKey]string, o auditOptions) error {
+	if o.csv {
+		return p.auditCSV(ctx, c, shown, names)
+	}
+	items := make([]auditItem, 0, len(shown))
+	for _, a := range shown {
+		item := auditJSON(a, names)
+		if o.friend != "" {
+			if err := item.addRecords(ctx, c, a, o.friend, names); err != nil {
+				return err
+			}
+		}
+		if o.refused {
+			if err := item.addRefused(ctx, c, a); err != nil {
+				return err
+			}
+		}
+		items = append(items, item)
+	}
+	if p.json {
+		return p.printJSON(map[string]any{"audits": items})
+	}
+	if len(items) == 0 {
+		return p.say("You have no contract that is in force. See: relay contract list\n")
+	}
+	for i := range items {
+		if err := p.auditText(&items[i], shown[i], names, o); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func auditJSON(a *auditedContract, names map[protocol.PublicKey]string) auditItem {
+	b := a.audit.Bill
+	item := auditItem{Contract: a.audit.Contract.String(), Relay: a.audit.Relay.String(), Address: a.address, At: stamp(a.audit.At), Lines: a.audit.Lines,
+		New: a.audit.New, AcceptedMsat: b.Accepted.String(), WaitingMsat: b.Waiting.String(), DisputedMsat: b.Disputed.String(), ClaimedMsat: b.Claimed.String(),
+		Reasons: []auditReason{}, Friends: []auditFriend{}, Unread: a.audit.Unread, Unbilled: a.audit.Unbilled,
+		PaidSat: int64(a.paid), AskSat: int64(a.decision.Ask), ShortSat: int64(a.decision.Short)}
+	for _, r := range a.audit.Reasons {
+		item.Reasons = append(item.Reasons, auditReason{string(r.Reason), r.Lines, r.Cost.String()})
+	}
+	for _, f := range a.audit.Friends {
+		item.Friends = append(item.Friends, auditFriend{Key: f.Key.String(), Name: nameOf(f.Key, names), Records: f.Records, Pulls: f.Pulls,
+			Receipts: f.Receipts, Moved: f.Used.Moved.String(), Stored: f.Used.Stored.String(), Msat: f.Cost.String(), RefusedLine: f.Refused})
+	}
+	if a.audit.Fault != nil {
+		text := a.audit.Fault.Error()
+		item.Fault = &text
+	}
+	for _, e := range a.audit.Proof {
+		item.Proof = append(item.Proof, map[string]any{"envelope": string(e.Bytes())})
+	}
+	return item
+}
+
+func (item *auditItem) addRecords(ctx context.Context, c *client.Client, a *auditedContract, friend string, names map[protocol.PublicKey]string) error {
+	f, err := c.FindFriend(ctx, friend)
+	if err != nil {
+		return err
+	}
+	item.Records = []auditRecord{}
+	return c.AuditedRecords(ctx, a.audit.Contract, func(r *client.AuditedRecord) error {
+		if r.Path.Receiver != f.Key {
+			return nil
+		}
+		one, err := recordJSON(a, r)
+		item.Records = append(item.Records, one)
+		return err
+	})
+}
+
+func recordJSON(a *auditedContract, r *client.AuditedRecord) (auditRecord, error) {
+	used := client.RecordUsage(r, a.audit.At)
+	cost, err := a.audit.Prices.Cost(used)
+	return auditRecord{Line: r.Write, From: r.Path.Sender.String(), To: r.Path.Receiver.String(), Record: string(r.Path.ID), Hash: r.Hash.String(),
+		Bytes: r.Bytes, Written: stamp(r.Written), Ended: stamp(r.Ended), Pulls: r.Pulled, Receipts: r.Receipts,
+		Moved: used.Moved.String(), Stored: used.Stored.String(), Msat: cost.String()}, err
+}
+
+func (item *auditItem) addRefused(ctx context.Context, c *client.Client, a *auditedContract) error {
+	item.Refused = []auditLine{}
+	return c.RefusedLines(ctx, a.audit.Contract, func(r *client.RefusedLine) error {
+		one, err := refusedJSON(a, r)
+		item.Refused = append(item.Refused, one)
+		return err
+	})
+}
+
+func refusedJSON(a *auditedContract, r *client.RefusedLine) (auditLine, error) {
+	cost, err := a.audit.Prices.Cost(r.Refused)
+	return auditLine{Line: r.Line, Kind: string(r.Kind), Reason: string(r.Reason), Why: r.Why, From: r.Path.Sender.String(), To: r.Path.Receiver.String(),
+		Record: string(r.Path.ID), Bytes: r.Bytes, Moved: r.Refused.Moved.String(), Stored: r.Refused.Stored.String(), Msat: cost.String()}, err
+}
+
+// auditText is the one screen.
+func (p *program) auditText(item *auditItem, a *auditedContract, names map[protocol.PublicKey]string, o auditOptions) error {
+	if err := p.say("Contract %s with %s: %d lines, %d of them new\n", a.audit.Contract.Short(), escape(a.address), item.Lines, item.New); err != nil {
+		return err
+	}
+	b := a.audit.Bill
+	rows := [][]string{{"  accepted", msat(int64(b.Accepted)), "used and proven"}, {"  waiting", msat(int64(b.Waiting)), "reserved: used later, or back"},
+		{"  disputed", msat(int64(b.Disputed)), "refused"}}
+	for _, r := range a.audit.Reasons {
+		rows = append(rows, []string{"    " + string(r.Reason), msat(int64(r.Cost)), count(int(r.Lines), "line") + " used, its reservations apart"})
+	}
+	if err := p.table(rows); err != nil {
+		return err
+	}
+	if err := p.auditNotes(item, a); err != nil {
+		return err
+	}
+	switch {
+	case o.friend != "":
+		return p.recordsText(item.Records)
+	case o.refused:
+		return p.refusedText(item.Refused, names)
+	case len(a.audit.Friends) == 0:
+		return p.say("\n")
+	}
+	rows = [][]string{{"FRIEND", "RECORDS", "READ", "RECEIPTS", "MOVED", "COST", "REFUSED"}}
+	for i, f := range a.audit.Friends {
+		rows = append(rows, []string{escape(item.Friends[i].Name), fmt.Sprint(f.Records), fmt.Sprint(f.Pulls), fmt.Sprint(f.Receipts), size(f.Used.Moved),
+			msat(int64(f.Cost)), fmt.Sprint(f.Refused)})
+	}
+	return p.headless(rows)
+}
+
+// auditNotes is what needs saying beside the amounts.
+func (p *program) auditNotes(item *auditItem, a *auditedContract) error {
+	var notes []string
+	if item.Fault != nil {
+		notes = append(notes, "The relay's next report cannot be true, and nothing of it is accepted: "+escape(*item.Fault))
+		if len(item.Proof) > 0 {
+			notes = append(notes, "Two reports that it signed for one period prove it to anybody: relay audit --json has them.")
+		}
+		notes = append(notes, "Pay nothing more, and close the contract: relay contract close "+a.audit.Contract.Short())
+	}
+	if a.audit.Unread > 0 {
+		notes = append(notes, fmt.Sprintf("%s signed for by readers who left no receipt: they use another program, or not yet.", count(int(a.audit.Unread), "record")))
+	}
+	if a.paid > 0 {
+		notes = append(notes, fmt.Sprintf("Paid %s.", sat(a.paid)))
+	}
+	if a.decision.Ask > 0 && a.paid == 0 {
+		notes = append(notes, fmt.Sprintf("To pay: relay contract pay %s --accept %d", a.audit.Contract.Short(), int64(ledger.Sat(a.audit.Bill.Accepted))))
+	}
+	if a.decision.Short > 0 {
+		notes = append(notes, fmt.Sprintf("The relay asks for %s more than was accepted: it may take no new messages until reservations come back.", sat(a.decision.Short)))
+	}
+	for _, n := range notes {
+		if err := p.say("  %s\n", n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func size(q ledger.Quantity) string {
+	n, ok := q.Int64()
+	if !ok {
+		return q.String() + " B"
+	}
+	return humanize.Bytes(uint64(n))
+}
+
+func (p *program) recordsText(records []auditRecord) error {
+	rows := [][]string{{"LINE", "RECORD", "BYTES", "WRITTEN", "ENDED", "READ", "RECEIPTS", "MSAT"}}
+	for _, r := range records {
+		written, ended := "", "stored"
+		if r.Written != nil {
+			written = *r.Written
+		}
+		if r.Ended != nil {
+			ended = *r.Ended
+		}
+		rows = append(rows, []string{fmt.Sprint(r.Line), escape(r.Record), fmt.Sprint(r.Bytes), written, ended, fmt.Sprint(r.Pulls), fmt.Sprint(r.Receipts), r.Msat})
+	}
+	return p.headless(rows)
+}
+
+func (p *program) refusedText(lines []auditLine, names map[protocol.PublicKey]string) error {
+	rows := [][]string{{"LINE", "KIND", "REASON", "TO", "RECORD", "BYTES", "MSAT", "WHY"}}
+	for _, l := range lines {
+		var to protocol.PublicKey
+		if err := to.UnmarshalText([]byte(l.To)); err != nil {
+			return err
+		}
+		rows = append(rows, []string{fmt.Sprint(l.Line), l.Kind, l.Reason, escape(nameOf(to, names)), escape(l.Record), fmt.Sprint(l.Bytes), l.Msat, escape(l.Why)})
+	}
+	return p.headless(rows)
+}
+
+// auditCSV prints every accepted record and every refused line, one a row. Amounts are msat, each rounded by itself.
+func (p *program) auditCSV(ctx context.Context, c *client.Client, shown []*auditedContract, names map[protocol.PublicKey]string) error {
+	w := csv.NewWriter(p.out)
+	head := []string{"contract", "outcome", "line", "kind", "from", "to", "friend", "record", "bytes", "written", "ended", "pulls", "receipts",
+		"bytesMoved", "byteMilliseconds", "msat", "reason", "why"}
+	if err := w.Write(head); err != nil {
+		return err
+	}
+	text := func(s *string) string {
+		if s == nil {
+			return ""
+		}
+		return *s
+	}
+	for _, a := range shown {
+		id := a.audit.Contract.String()
+		if err := c.AuditedRecords(ctx, a.audit.Contract, func(r *client.AuditedRecord) error {
+			j, err := recordJSON(a, r)
+			if err != nil {
+				return err
+			}
+			return w.Write([]string{id, "accepted", fmt.Sprint(j.Line), "record", j.From, j.To, cell(nameOf(r.Path.Receiver, names)), j.Record, fmt.Sprint(j.Bytes),
+				text(j.Written), text(j.Ended), fmt.Sprint(j.Pulls), fmt.Sprint(j.Receipts), j.Moved, j.Stored, j.Msat, "", ""})
+		}); err != nil {
+			return err
+		}
+		if err := c.RefusedLines(ctx, a.audit.Contract, func(r *client.RefusedLine) error {
+			j, err := refusedJSON(a, r)
+			if err != nil {
+				return err
+			}
+			return w.Write([]string{id, "disputed", fmt.Sprint(j.Line), j.Kind, j.From, j.To, cell(nameOf(r.Path.Receiver, names)), j.Record, fmt.Sprint(j.Bytes),
+				"", "", "", "", j.Moved, j.Stored, j.Msat, j.Reason, j.Why})
+		}); err != nil {
+			return err
+		}
+	}
+	w.Flush()
+	return w.Error()
+}
+
+// cell keeps a spreadsheet from taking a name for a formula.
+func cell(name string) string {
+	if name != "" && (name[0] == '=' || name[0] == '+' || name[0] == '-' || name[0] == '@') {
+		return "'" + name
+	}
+	return name
+}

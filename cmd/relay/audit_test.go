@@ -1,0 +1,94 @@
+package main
+
+import (
+	"encoding/csv"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+type auditResult struct{ Audits []auditItem }
+
+// A bill is audited, shown in all its forms, and paid by itself within the limit; the relay's count, the payments and the
+// audit agree.
+func TestAuditAndPay(t *testing.T) {
+	bitcoin, node, alice := market(t)
+	if out := alice.runs("audit"); !strings.Contains(out, "You have no contract") {
+		t.Errorf("without a contract: %s", out)
+	}
+	opened, mined := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(mined)
+		for open := true; open; {
+			select {
+			case <-opened:
+				open = false
+			case <-time.After(time.Second):
+				bitcoin.Mine(1)
+			}
+		}
+	}()
+	alice.runs("contract", "open", node.URL, "--deposit", "100000", "--yes")
+	close(opened)
+	<-mined
+	bitcoin.Mine(6) // full credit
+	alice.stdin = alice.runs("id", "--card", "-")
+	alice.runs("friend", "add", "-", "--name", "=me")
+	alice.stdin = ""
+	var list struct{ Contracts []contractItem }
+	alice.json(&list, "contract", "list")
+	id := list.Contracts[0].ID
+
+	for range 3 {
+		alice.runs("send", "=me", strings.Repeat("a message that costs something ", 1000))
+	}
+	alice.runs("inbox")
+	time.Sleep(1200 * time.Millisecond) // the ledger is written behind
+	var first auditResult
+	alice.json(&first, "audit", id[:8])
+	a := first.Audits[0]
+	if len(first.Audits) != 1 || a.Contract != id || a.DisputedMsat != "0" || a.Lines != 6 || a.New != 6 || len(a.Friends) != 1 || a.Friends[0].Pulls != 3 {
+		t.Fatalf("%+v", first)
+	}
+	accepted := msatOf(t, a.AcceptedMsat)
+	if accepted == 0 || msatOf(t, a.WaitingMsat) == 0 || accepted+msatOf(t, a.WaitingMsat) != msatOf(t, a.ClaimedMsat) {
+		t.Errorf("%+v", a)
+	}
+	if out := alice.runs("audit"); !strings.Contains(out, "accepted") || !strings.Contains(out, "=me") {
+		t.Errorf("audit says\n%s", out)
+	}
+	if out := alice.runs("audit", "--friend", "=me", "--offline"); strings.Count(out, "stored") < 3 {
+		t.Errorf("by record:\n%s", out)
+	}
+	rows, err := csv.NewReader(strings.NewReader(alice.runs("audit", "--csv", "--offline"))).ReadAll()
+	if err != nil || len(rows) != 4 || rows[1][6] != "'=me" {
+		t.Errorf("%q, %v", rows, err)
+	}
+
+	alice.runs("contract", "pay", id, "0", "--cushion", "0", "--yes")
+	if _, errs, code := alice.types("audit", "--pay", "sometimes"); code != exitUsage {
+		t.Errorf("exit %d, %s", code, errs)
+	}
+	var paid auditResult
+	alice.json(&paid, "audit", "--pay", "auto", "--limit", "50000")
+	want := (msatOf(t, paid.Audits[0].AcceptedMsat) + 999) / 1000
+	item := alice.contract(id)
+	if paid.Audits[0].PaidSat != want || item.Paid != item.OpeningPrice+want {
+		t.Errorf("paid %d of %d, the contract says %d", paid.Audits[0].PaidSat, want, item.Paid-item.OpeningPrice)
+	}
+	var again auditResult
+	alice.json(&again, "audit", "--pay", "auto", "--limit", "50000")
+	if again.Audits[0].PaidSat > 1 {
+		t.Errorf("paid twice: %+v", again.Audits[0])
+	}
+}
+
+func msatOf(t *testing.T, s string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(s, 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}

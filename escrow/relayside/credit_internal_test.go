@@ -1,0 +1,53 @@
+package relayside
+
+import (
+	"testing"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"pgregory.net/rapid"
+
+	"relaymarket/escrow"
+	"relaymarket/protocol"
+)
+
+// Whatever was paid and carried: what may be owed beyond what the relay has for sure is the credit limit at most, and a
+// funding that can still be undone gives nothing for sure.
+func TestCreditIsBounded(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		amount := func(name string) btcutil.Amount {
+			return btcutil.Amount(rapid.Int64Range(0, 1_000_000_000).Draw(t, name))
+		}
+		opening := amount("opening")
+		limit := amount("limit")
+		paid := amount("paid")
+		carried := protocol.Msat(rapid.Int64Range(-1_000_000, 1_000_000_000).Draw(t, "carried"))
+		r := &record{terms: escrow.Contract{OpeningPrice: opening, CreditLimit: limit}, held: escrow.Payment{Amount: opening + paid}, carried: carried}
+		secured := protocol.Msat(0) // what the old escrow is worth more, in msat
+		if rapid.Bool().Draw(t, "renewal") {
+			r.terms.Renews = new(escrow.ID)
+			secured = protocol.Msat(amount("secured")) * 1000
+		} else if carried < 0 {
+			r.carried = 0
+		}
+		confirmations := rapid.Int64Range(0, 10).Draw(t, "confirmations")
+		credit, err := r.credit(confirmations, secured)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sure := secured
+		if confirmations >= escrow.FullCredit {
+			sure = protocol.Msat(paid) * 1000
+		}
+		if owed := credit + r.carried; owed > protocol.Msat(limit)*1000+sure {
+			t.Fatalf("%d msat may be owed, of a limit of %d and %d for sure", owed, limit, sure)
+		}
+		if confirmations == 0 && r.terms.Renews == nil && credit > 0 {
+			t.Fatalf("%d msat before the funding is in a block", credit)
+		}
+		deeper, err := r.credit(confirmations+1, secured)
+		if err != nil || deeper < credit && r.terms.Renews == nil {
+			t.Fatalf("a block more lowers the credit from %d to %d, %v", credit, deeper, err)
+		}
+	})
+}

@@ -1,0 +1,47 @@
+package main
+
+import (
+	"strings"
+
+	"relaymarket/protocol"
+)
+
+func (b *requestTopicBuilder) usageReport() {
+	h := quote(strings.Repeat("1a", 32))
+	totals := members{"written": `"1"`, "pulled": `"0"`, "stored": `"340282366920938463463374607431768211455"`,
+		"reservedPulled": `"20"`, "reservedStored": `"9007199254740993"`}
+	plain := members{"type": quote(protocol.TypeUsageReport), "contract": h, "first": "1", "last": "16384", "root": h, "totals": object(totals)}
+	b.begin(protocol.TypeUsageReport, plain, true)
+	b.hex("contract")
+	b.hex("root")
+	b.integer("first")
+	b.integer("last")
+	b.member("totals", "object", true)
+	b.accept("later", members{"first": "16385", "last": "16385", "previous": h})
+	b.refuse("first-0", protocol.CodeInvalidValue, members{"first": "0", "previous": h})
+	b.refuse("no-lines", protocol.CodeInvalidValue, members{"last": "0"})
+	b.refuse("too-many-lines", protocol.CodeInvalidValue, members{"last": "16385"})
+	b.refuse("first-with-one-before", protocol.CodeInvalidValue, members{"previous": h})
+	b.refuse("later-without-one-before", protocol.CodeInvalidValue, members{"first": "2"})
+	for name, text := range sortedPairs("empty", "", "sign", "-1", "leading-zero", "01", "space", " 1", "exponent", "1e3", "point", "1.0",
+		"2-128", "340282366920938463463374607431768211456", "40-digits", strings.Repeat("1", 40)) {
+		b.refuse("total-"+name, protocol.CodeMalformed, members{"totals": object(totals.with(members{"stored": quote(text)}))})
+	}
+	b.refuse("total-is-number", protocol.CodeMalformed, members{"totals": object(totals.with(members{"stored": "1"}))})
+	b.refuse("total-missing", protocol.CodeMalformed, members{"totals": object(totals.with(members{"stored": ""}))})
+	b.accept("total-of-the-future", members{"totals": object(totals.with(members{"zzz": `"1"`}))})
+}
+
+// receiptSamples are seeds: receipts travel sealed, and have no vector file.
+func receiptSamples() []sample {
+	h := strings.Repeat("1a", 32)
+	one := `{"bytes":7,"got":1,"hash":"` + h + `","recordId":"a","relay":"` + h + `"}`
+	var all []sample
+	for _, text := range []string{`{"receipts":[` + one + `]}`, `{"later":1,"receipts":[` + one + `,` + one + `]}`} {
+		all = append(all, wordSample{good("receipts"), text})
+	}
+	for _, text := range []string{`{"receipts":[]}`, `{"receipts":[{}]}`, `{}`, `{"receipts":[` + strings.Replace(one, ":7", ":0", 1) + `]}`} {
+		all = append(all, wordSample{bad("receipts", protocol.CodeMalformed), text})
+	}
+	return all
+}

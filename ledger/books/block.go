@@ -1,0 +1,228 @@
+package books
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+// A block is some consecutive lines of a bill as they are stored. All integers are unsigned varints (package
+// encoding/binary), keys and hashes 32 bytes, ids and acknowledgements have their length before them:
+//
+//	write  1 record written expires maxPulls
+//	end    2 record written expires ended pulls
+//	lapse  3 record pulls
+//	page   4 got records treed  and, if treed is 1, the hashes of all its records
+//	pull   5 record index       and, if the page has no hashes: path length, path
+//	record = from to hash id bytes
+//
+// A pull is of the page before it in the block. Numbers of lines are not stored: they count up to the block's last.
+
+const (
+	entryWrite = 1 + iota
+	entryEnd
+	entryLapse
+	entryPage
+	entryPull
+)
+
+// posting is a line on its way into a block.
+type posting struct {
+	line ledger.Line // of a pull without its evidence
+	page *acked
+	at   int // index in the page
+}
+
+// acked is a page that was acknowledged.
+type acked struct {
+	got    []byte
+	hashes []protocol.Hash
+	mine   int               // records on the bill that is being written
+	paths  [][]protocol.Hash // once one was needed
+}
+
+// treed tells whether the hashes of the whole page take less room than the paths of those on the bill.
+func (p *acked) treed() bool {
+	depth := 0
+	for n := 1; n < len(p.hashes); n *= 2 {
+		depth++
+	}
+	return p.mine*depth >= len(p.hashes)
+}
+
+func (p *acked) path(at int) []protocol.Hash {
+	if p.paths == nil {
+		p.paths, _ = protocol.MerklePaths(p.hashes)
+	}
+	return p.paths[at]
+}
+
+// encodeBlock writes postings of one bill.
+func encodeBlock(postings []posting) []byte {
+	var b []byte
+	number := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
+	var open *acked
+	for i := range postings {
+		p := &postings[i]
+		if p.page != nil && p.page != open {
+			open = p.page
+			b = append(b, entryPage)
+			number(int64(len(open.got)))
+			b = append(b, open.got...)
+			number(int64(len(open.hashes)))
+			if open.treed() {
+				number(1)
+				for h := range open.hashes {
+					b = append(b, open.hashes[h][:]...)
+				}
+			} else {
+				number(0)
+			}
+		}
+		l := &p.line
+		b = append(b, map[ledger.Kind]byte{ledger.KindWrite: entryWrite, ledger.KindEnd: entryEnd, ledger.KindLapse: entryLapse, ledger.KindPull: entryPull}[l.Kind])
+		b = append(append(append(b, l.From[:]...), l.To[:]...), l.Hash[:]...)
+		number(int64(len(l.RecordID)))
+		b = append(b, l.RecordID...)
+		number(l.Bytes)
+		switch l.Kind {
+		case ledger.KindWrite:
+			number(int64(l.Written))
+			number(int64(l.Expires))
+			number(l.MaxPulls)
+		case ledger.KindEnd:
+			number(int64(l.Written))
+			number(int64(l.Expires))
+			number(int64(l.Ended))
+			number(l.Pulls)
+		case ledger.KindLapse:
+			number(l.Pulls)
+		case ledger.KindPull:
+			number(int64(p.at))
+			if !open.treed() {
+				path := open.path(p.at)
+				number(int64(len(path)))
+				for h := range path {
+					b = append(b, path[h][:]...)
+				}
+			}
+		}
+	}
+	return b
+}
+
+// errBlock: what is stored is not what encodeBlock writes.
+var errBlock = errors.New("a block of the ledger is damaged")
+
+// blockReader takes a block apart; the first thing that does not fit sticks.
+type blockReader struct {
+	rest []byte
+	bad  bool
+	page *ledger.Evidence
+	tree *acked // nil: paths are stored
+}
+
+// decodeBlock calls visit with each line, which has no number yet.
+func decodeBlock(data []byte, visit func(*ledger.Line) error) error {
+	r := blockReader{rest: data}
+	for len(r.rest) > 0 {
+		kind := r.bytes(1)[0]
+		if kind == entryPage {
+			r.readPage()
+			continue
+		}
+		l := r.line(kind)
+		if r.bad {
+			return fmt.Errorf("%w: %d bytes from its end", errBlock, len(r.rest))
+		}
+		if err := visit(l); err != nil {
+			return err
+		}
+	}
+	if r.bad {
+		return errBlock
+	}
+	return nil
+}
+
+func (r *blockReader) bytes(n int64) []byte {
+	if n < 0 || int64(len(r.rest)) < n {
+		r.bad, r.rest = true, nil
+		return make([]byte, min(max(n, 0), 32))
+	}
+	b := r.rest[:n]
+	r.rest = r.rest[n:]
+	return b
+}
+
+func (r *blockReader) number() int64 {
+	n, k := binary.Uvarint(r.rest)
+	if k <= 0 || n > math.MaxInt64 {
+		r.bad, r.rest = true, nil
+		return 0
+	}
+	r.rest = r.rest[k:]
+	return int64(n)
+}
+
+func (r *blockReader) hashes(n int64) []protocol.Hash {
+	if n > int64(len(r.rest)/32) {
+		r.bad, r.rest = true, nil
+		return nil
+	}
+	hashes := make([]protocol.Hash, n)
+	for i := range hashes {
+		hashes[i] = protocol.Hash(r.bytes(32))
+	}
+	return hashes
+}
+
+func (r *blockReader) readPage() {
+	r.page = &ledger.Evidence{Got: r.bytes(r.number())}
+	r.page.Records = r.number()
+	if r.tree = nil; r.number() == 1 {
+		r.tree = &acked{hashes: r.hashes(r.page.Records)}
+	}
+}
+
+func (r *blockReader) line(kind byte) *ledger.Line {
+	l := &ledger.Line{From: protocol.PublicKey(r.bytes(32)), To: protocol.PublicKey(r.bytes(32)), Hash: protocol.Hash(r.bytes(32))}
+	l.RecordID = protocol.RecordID(r.bytes(r.number()))
+	l.Bytes = r.number()
+	switch kind {
+	case entryWrite:
+		l.Kind, l.Written, l.Expires, l.MaxPulls = ledger.KindWrite, protocol.Timestamp(r.number()), protocol.Timestamp(r.number()), r.number()
+	case entryEnd:
+		l.Kind, l.Written, l.Expires = ledger.KindEnd, protocol.Timestamp(r.number()), protocol.Timestamp(r.number())
+		l.Ended, l.Pulls = protocol.Timestamp(r.number()), r.number()
+	case entryLapse:
+		l.Kind, l.Pulls = ledger.KindLapse, r.number()
+	case entryPull:
+		r.pull(l)
+	default:
+		r.bad = true
+	}
+	return l
+}
+
+func (r *blockReader) pull(l *ledger.Line) {
+	if l.Kind = ledger.KindPull; r.page == nil {
+		r.bad = true
+		return
+	}
+	evidence := *r.page
+	evidence.Index = r.number()
+	switch {
+	case r.tree == nil:
+		evidence.Path = r.hashes(r.number())
+	case evidence.Index < int64(len(r.tree.hashes)):
+		evidence.Path = r.tree.path(int(evidence.Index))
+	default:
+		r.bad = true
+	}
+	l.Evidence = &evidence
+}

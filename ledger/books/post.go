@@ -1,0 +1,302 @@
+package books
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+// The poster writes the ledgers behind the work they are about. What is to be posted is durable already, in the
+// transaction that had the effect: a write is its row in records, an end and a lapse are rows of ledger_facts,
+// an acknowledged page has one in ledger_acks. So no effect goes without its line, none has two, and nobody who writes
+// or reads waits for any of it.
+
+const (
+	postEvery   = 500 * time.Millisecond // between looks when nothing is to do
+	postTimeout = 30 * time.Second
+	postRetry   = 20 * time.Millisecond
+	postPlaces  = 5000 // records looked through in one transaction
+	postFacts   = 5000
+	postPages   = 50
+	blockLines  = 2048 // lines of a block at most, or all of one page
+)
+
+// Run posts until ctx is done. One process of those that share a database posts at a time.
+func (s *Store) Run(ctx context.Context) error {
+	t := time.NewTicker(postEvery)
+	defer t.Stop()
+	var tidied time.Time
+	for {
+		if err := s.post(ctx); err != nil && !errors.Is(err, errPosting) && ctx.Err() == nil {
+			s.log.Warn("post the ledger: it is tried again", "err", err)
+		}
+		if now := s.clock(); now.Sub(tidied).Abs() > tidyEvery {
+			tidied = now
+			if err := s.Tidy(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("drop evidence of paid bills: it is tried again", "err", err)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// errPosting: another process posts.
+var errPosting = errors.New("another process posts")
+
+// Post posts all that is to be posted at this moment. [Store.Run] does so all the time; calling it at any other time is
+// safe.
+func (s *Store) Post(ctx context.Context) error {
+	for {
+		err := s.post(ctx)
+		if !errors.Is(err, errPosting) {
+			return wrap(err, "post the ledger")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(postRetry):
+		}
+	}
+}
+
+// post posts all, unless another process is at it, which is errPosting.
+func (s *Store) post(ctx context.Context) error {
+	for {
+		more, err := s.postSome(ctx)
+		if err != nil || !more {
+			return err
+		}
+	}
+}
+
+// round is what one transaction posts.
+type round struct {
+	upTo     int64 // writes up to this place are posted
+	postings map[int64][]posting
+	full     bool // a bound was reached: there may be more
+}
+
+func (s *Store) postSome(ctx context.Context) (more bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+	defer cancel()
+	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		more = false
+		var from, head int64
+		var billed bool
+		// One statement, one moment: without a bill, no record up to head is on one.
+		err := tx.QueryRow(ctx, `SELECT p.n, c.n, EXISTS (SELECT FROM bills) FROM ledger_posted p, relay_cursor c FOR UPDATE OF p SKIP LOCKED`).
+			Scan(&from, &head, &billed)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return errPosting
+		}
+		if err != nil {
+			return err
+		}
+		r := round{upTo: head, postings: make(map[int64][]posting)}
+		if billed {
+			r.upTo = min(head, from+postPlaces)
+			if err := r.read(ctx, tx, from); err != nil {
+				return err
+			}
+		}
+		if more = r.full || r.upTo < head; r.upTo > from {
+			if _, err := tx.Exec(ctx, `UPDATE ledger_posted SET n = $1`, r.upTo); err != nil {
+				return err
+			}
+		}
+		return r.write(ctx, tx)
+	})
+	return more, err
+}
+
+// read takes what is to be posted: writes after a place, then what came of records up to the last of them.
+func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
+	b := &pgx.Batch{}
+	if r.upTo > from {
+		b.Queue(`SELECT bill, sender, receiver, id, hash, bytes, written, expires, max_pulls FROM records
+			WHERE n > $1 AND n <= $2 AND bill IS NOT NULL ORDER BY n`, from, r.upTo).Query(r.readWrites)
+	}
+	b.Queue(`WITH a AS (DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_acks WHERE upto <= $1 LIMIT $2)) RETURNING reader, page_id, at)
+		SELECT p.reader, p.bills, p.senders, p.ids, p.sizes, p.hashes, p.got FROM a CROSS JOIN LATERAL
+		  (SELECT * FROM pages WHERE reader = a.reader AND page_id = a.page_id AND got IS NOT NULL OFFSET 0) p`, r.upTo, postPages).Query(r.readPages)
+	b.Queue(`DELETE FROM ledger_facts WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_facts WHERE n <= $1 LIMIT $2))
+		RETURNING bill, kind, sender, receiver, id, hash, bytes, written, expires, ended, pulls`, r.upTo, postFacts).Query(r.readFacts)
+	return tx.SendBatch(ctx, b).Close()
+}
+
+func (r *round) add(bill int64, p posting) { r.postings[bill] = append(r.postings[bill], p) }
+
+func (r *round) readWrites(rows pgx.Rows) error {
+	var bill, written, expires int64
+	var sender, receiver, hash []byte
+	var id string
+	var size, pulls int32
+	_, err := pgx.ForEachRow(rows, []any{&bill, &sender, &receiver, &id, &hash, &size, &written, &expires, &pulls}, func() error {
+		l := lineOf(sender, receiver, id, hash, size)
+		l.Kind, l.Written, l.Expires, l.MaxPulls = ledger.KindWrite, protocol.Timestamp(written), protocol.Timestamp(expires), int64(pulls)
+		r.add(bill, posting{line: l})
+		return nil
+	})
+	return err
+}
+
+func lineOf(sender, receiver []byte, id string, hash []byte, size int32) ledger.Line {
+	return ledger.Line{From: protocol.PublicKey(sender), To: protocol.PublicKey(receiver), RecordID: protocol.RecordID(id),
+		Hash: protocol.Hash(hash), Bytes: int64(size)}
+}
+
+func (r *round) readPages(rows pgx.Rows) error {
+	var reader, senders, hashes, got []byte
+	var bills []int64
+	var ids []string
+	var sizes []int32
+	pages := 0
+	_, err := pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &ids, &sizes, &hashes, &got}, func() error {
+		pages++
+		all := make([]protocol.Hash, len(ids))
+		for i := range all {
+			all[i] = protocol.Hash(hashes[32*i : 32*i+32])
+		}
+		byBill := make(map[int64]*acked)
+		for i, bill := range bills {
+			if bill == 0 {
+				continue
+			}
+			if byBill[bill] == nil {
+				byBill[bill] = &acked{got: slices.Clone(got), hashes: all}
+			}
+			page := byBill[bill]
+			page.mine++
+			l := lineOf(senders[32*i:32*i+32], reader, ids[i], all[i][:], sizes[i])
+			l.Kind = ledger.KindPull
+			r.add(bill, posting{line: l, page: page, at: i})
+		}
+		bills, ids, sizes = nil, nil, nil
+		return nil
+	})
+	r.full = r.full || pages == postPages
+	return err
+}
+
+// Kinds of ledger_facts.
+const (
+	factEnd   = 1
+	factLapse = 2
+)
+
+func (r *round) readFacts(rows pgx.Rows) error {
+	var bill, written, expires, ended int64
+	var sender, receiver, hash []byte
+	var id string
+	var size, pulls int32
+	var kind int16
+	facts := 0
+	_, err := pgx.ForEachRow(rows, []any{&bill, &kind, &sender, &receiver, &id, &hash, &size, &written, &expires, &ended, &pulls}, func() error {
+		facts++
+		l := lineOf(sender, receiver, id, hash, size)
+		l.Pulls = int64(pulls)
+		if l.Kind = ledger.KindLapse; kind == factEnd {
+			l.Kind, l.Written, l.Expires, l.Ended = ledger.KindEnd, protocol.Timestamp(written), protocol.Timestamp(expires), protocol.Timestamp(ended)
+		}
+		r.add(bill, posting{line: l})
+		return nil
+	})
+	r.full = r.full || facts == postFacts
+	return err
+}
+
+// write gives the postings their numbers, adds them up and stores them.
+func (r *round) write(ctx context.Context, tx pgx.Tx) error {
+	if len(r.postings) == 0 {
+		return nil
+	}
+	ids := make([]int64, 0, len(r.postings))
+	for id := range r.postings {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	states, err := lockBills(ctx, tx, ids)
+	if err != nil {
+		return err
+	}
+	b := &pgx.Batch{}
+	for _, state := range states {
+		postings := r.postings[state.id]
+		for rest := postings; len(rest) > 0; {
+			k := blockEnd(rest)
+			for i := range rest[:k] {
+				if err := state.totals.Apply(&rest[i].line); err != nil {
+					return fmt.Errorf("bill %d: %w", state.id, err)
+				}
+			}
+			state.last += int64(k)
+			b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, state.id, state.last, encodeBlock(rest[:k]))
+			rest = rest[k:]
+		}
+		state.queueSave(b)
+	}
+	return tx.SendBatch(ctx, b).Close()
+}
+
+// blockEnd is how many of the postings the next block has. A page is not torn, so that its signature is stored once.
+func blockEnd(postings []posting) int {
+	k := min(len(postings), blockLines)
+	for k < len(postings) && postings[k].page != nil && postings[k].page == postings[k-1].page {
+		k++
+	}
+	return k
+}
+
+// billState is how far a bill is posted.
+type billState struct {
+	id, last int64
+	totals   ledger.Totals
+}
+
+const totalsColumns = `written::text, pulled::text, stored::text, reserved_pulled::text, reserved_stored::text`
+
+func lockBills(ctx context.Context, tx pgx.Tx, ids []int64) ([]*billState, error) {
+	rows, err := tx.Query(ctx, `SELECT id, last, `+totalsColumns+` FROM bills WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids)
+	if err != nil {
+		return nil, err
+	}
+	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*billState, error) {
+		s := &billState{}
+		var text [5]string
+		if err := row.Scan(&s.id, &s.last, &text[0], &text[1], &text[2], &text[3], &text[4]); err != nil {
+			return nil, err
+		}
+		var err error
+		s.totals, err = totalsOf(text)
+		return s, err
+	})
+	if err == nil && len(states) != len(ids) {
+		err = fmt.Errorf("%d of %d bills are gone", len(ids)-len(states), len(ids))
+	}
+	slices.SortFunc(states, func(a, b *billState) int { return cmp.Compare(a.id, b.id) })
+	return states, err
+}
+
+func totalsOf(text [5]string) (ledger.Totals, error) {
+	d := func(i int) protocol.Decimal { return protocol.Decimal(text[i]) }
+	return ledger.TotalsOf(protocol.UsageTotals{Written: d(0), Pulled: d(1), Stored: d(2), ReservedPulled: d(3), ReservedStored: d(4)})
+}
+
+func (s *billState) queueSave(b *pgx.Batch) {
+	t := s.totals
+	b.Queue(`UPDATE bills SET last = $2, written = $3::text::numeric, pulled = $4::text::numeric, stored = $5::text::numeric,
+		reserved_pulled = $6::text::numeric, reserved_stored = $7::text::numeric WHERE id = $1`,
+		s.id, s.last, t.Written.String(), t.Pulled.String(), t.Stored.String(), t.ReservedPulled.String(), t.ReservedStored.String())
+}

@@ -1,0 +1,282 @@
+package books
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+const (
+	keepPaid  = 35 * 24 * time.Hour // evidence, after a payment covered it
+	tidyEvery = time.Hour
+)
+
+// Signer signs a report for a payer with the relay's key.
+type Signer func(to protocol.PublicKey, report *protocol.UsageReport) (*protocol.Envelope, error)
+
+// Report is a report that was signed, and where its lines are.
+type Report struct {
+	Envelope []byte // nil: nothing new is posted
+	First    int64
+	Last     int64
+	More     bool // lines after it are posted already
+	Dropped  bool // its lines are not kept any more
+
+	bill int64
+}
+
+// bill is a contract's bill as far as reports need it.
+type bill struct {
+	id     int64
+	payer  protocol.PublicKey
+	prices ledger.Prices
+	last   int64
+}
+
+func readBill(ctx context.Context, q Querier, contract protocol.ContractID, lock string) (bill, error) {
+	rows, err := q.Query(ctx, `SELECT id, payer, storage_price, bandwidth_price, last FROM bills WHERE contract = $1`+lock, contract[:])
+	if err != nil {
+		return bill{}, err
+	}
+	found, err := pgx.CollectExactlyOneRow(rows, func(row pgx.CollectableRow) (bill, error) {
+		var b bill
+		var payer []byte
+		err := row.Scan(&b.id, &payer, &b.prices.Storage, &b.prices.Bandwidth, &b.last)
+		copy(b.payer[:], payer)
+		return b, err
+	})
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = protocol.Errorf(protocol.CodeNotFound, "there is no contract %s of yours", contract.Short())
+	}
+	return found, err
+}
+
+// Report is the report of a payer's contract that begins after a line, where another one ended or at 0. The first
+// time it is asked for it is made of what is posted, signed, and stored before anybody sees it; from then on it is that
+// one. The error has code [protocol.CodeNotFound] or, where no report ends, [protocol.CodeInvalidValue].
+func (s *Store) Report(ctx context.Context, payer protocol.PublicKey, contract protocol.ContractID, after int64, sign Signer) (*Report, error) {
+	b, err := readBill(ctx, s.db.Pool(), contract, "")
+	if err == nil && b.payer != payer {
+		err = protocol.Errorf(protocol.CodeNotFound, "there is no contract %s of yours", contract.Short())
+	}
+	if err != nil {
+		return nil, wrap(err, "report on contract %s", contract.Short())
+	}
+	r, err := s.signed(ctx, s.db.Pool(), b, after)
+	if err == nil && r == nil {
+		r, err = s.makeReport(ctx, b, contract, after, sign)
+	}
+	return r, wrap(err, "report on contract %s", contract.Short())
+}
+
+// signed is the report after a line, or nil if there is none yet.
+func (s *Store) signed(ctx context.Context, q Querier, b bill, after int64) (*Report, error) {
+	rows, err := q.Query(ctx, `SELECT last, envelope, dropped FROM usage_reports WHERE bill = $1 AND first = $2`, b.id, after+1)
+	if err != nil {
+		return nil, err
+	}
+	r := &Report{First: after + 1, bill: b.id}
+	if rows.Next() {
+		err = rows.Scan(&r.Last, &r.Envelope, &r.Dropped)
+	}
+	rows.Close()
+	if err = errors.Join(err, rows.Err()); err != nil || r.Envelope == nil {
+		return nil, err
+	}
+	r.More = b.last > r.Last
+	return r, nil
+}
+
+func (s *Store) makeReport(ctx context.Context, b bill, contract protocol.ContractID, after int64, sign Signer) (report *Report, err error) {
+	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
+		report = nil
+		// The bill's row keeps two processes from signing at once; the key of usage_reports, from ever storing both.
+		locked, err := readBill(ctx, tx, contract, " FOR UPDATE")
+		if err != nil {
+			return err
+		}
+		if report, err = s.signed(ctx, tx, locked, after); report != nil || err != nil {
+			return err
+		}
+		place, err := lastReport(ctx, tx, locked)
+		if err != nil {
+			return err
+		}
+		if after != place.Last {
+			return protocol.Errorf(protocol.CodeInvalidValue, "no report ends with line %d: the last one ends with %d", after, place.Last)
+		}
+		if report = (&Report{bill: b.id}); locked.last == after {
+			return nil
+		}
+		return s.signReport(ctx, tx, locked, contract, place, sign, report)
+	})
+	return report, err
+}
+
+// lastReport is the place where a bill's chain of reports ends.
+func lastReport(ctx context.Context, tx pgx.Tx, b bill) (ledger.Place, error) {
+	var last int64
+	var data []byte
+	err := tx.QueryRow(ctx, `SELECT last, envelope FROM usage_reports WHERE bill = $1 ORDER BY first DESC LIMIT 1`, b.id).Scan(&last, &data)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return ledger.Place{}, nil
+	}
+	if err != nil {
+		return ledger.Place{}, err
+	}
+	e, err := protocol.ParseEnvelope(data)
+	if err != nil {
+		return ledger.Place{}, err
+	}
+	var r protocol.UsageReport
+	if err := e.Decode(&r); err != nil {
+		return ledger.Place{}, err
+	}
+	totals, err := ledger.TotalsOf(r.Totals)
+	return ledger.Place{Report: e.Hash(), Last: last, Totals: totals}, err
+}
+
+func (s *Store) signReport(ctx context.Context, tx pgx.Tx, b bill, contract protocol.ContractID, place ledger.Place, sign Signer, report *Report) error {
+	builder := ledger.NewBuilder(ledger.Parties{Payer: b.payer, Contract: contract}, place)
+	last := min(b.last, place.Last+protocol.MaxReportLines)
+	err := readLines(ctx, tx, b.id, place.Last+1, last, func(l *ledger.Line) error {
+		_, err := builder.Add(l)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if builder.Lines() != last-place.Last {
+		return errBlock
+	}
+	document := builder.Report()
+	e, err := sign(b.payer, document)
+	if err != nil {
+		return err
+	}
+	used, err := builder.Totals().Used()
+	if err != nil {
+		return err
+	}
+	cost, err := b.prices.Cost(used)
+	if err != nil {
+		return err
+	}
+	*report = Report{Envelope: e.Bytes(), First: document.First, Last: document.Last, More: b.last > document.Last, bill: b.id}
+	_, err = tx.Exec(ctx, `INSERT INTO usage_reports (bill, first, last, envelope, cost) VALUES ($1, $2, $3, $4, $5)`,
+		b.id, document.First, document.Last, e.Bytes(), int64(cost))
+	return err
+}
+
+// readBlocks is how many blocks are read at once: whoever takes lines slowly holds no connection meanwhile.
+const readBlocks = 16
+
+// readLines visits lines of a bill in their order, numbered.
+func readLines(ctx context.Context, q Querier, bill, first, last int64, visit func(*ledger.Line) error) error {
+	for from := first; from <= last; {
+		rows, err := q.Query(ctx, `SELECT last, lines FROM ledger_blocks WHERE bill = $1 AND last >= $2 ORDER BY last LIMIT $3`, bill, from, readBlocks)
+		if err != nil {
+			return err
+		}
+		blocks, err := pgx.CollectRows(rows, pgx.RowToStructByPos[block])
+		if err != nil {
+			return err
+		}
+		if len(blocks) == 0 {
+			return errBlock
+		}
+		for _, b := range blocks {
+			if err := b.visit(from, last, visit); err != nil {
+				return err
+			}
+			from = b.Last + 1
+		}
+	}
+	return nil
+}
+
+type block struct {
+	Last  int64
+	Lines []byte
+}
+
+// visit visits the lines of a block within bounds.
+func (b block) visit(first, last int64, visit func(*ledger.Line) error) error {
+	var lines []*ledger.Line
+	if err := decodeBlock(b.Lines, func(l *ledger.Line) error { lines = append(lines, l); return nil }); err != nil {
+		return err
+	}
+	for i, l := range lines {
+		if l.Seq = b.Last - int64(len(lines)) + int64(i) + 1; l.Seq < first || l.Seq > last {
+			continue
+		}
+		if err := visit(l); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Lines visits the lines of a report in their order, in the wire form that its root commits to. It holds few in memory
+// at a time. What visit returns ends it.
+func (s *Store) Lines(ctx context.Context, r *Report, visit func(line []byte) error) error {
+	lines := int64(0)
+	err := readLines(ctx, s.db.Pool(), r.bill, r.First, r.Last, func(l *ledger.Line) error {
+		data, err := l.Encode()
+		if err != nil {
+			return err
+		}
+		lines++
+		return visit(data)
+	})
+	if err == nil && lines != r.Last-r.First+1 {
+		err = errBlock
+	}
+	return wrap(err, "read lines %d to %d of bill %d", r.First, r.Last, r.bill)
+}
+
+// Paid notes, in the transaction that stores a payment state, that it pays for a contract's usage up to an amount. The
+// evidence of reports that come to no more is kept for [keepPaid] from then on.
+func (s *Store) Paid(ctx context.Context, tx pgx.Tx, contract protocol.ContractID, usage protocol.Msat) error {
+	_, err := tx.Exec(ctx, `UPDATE usage_reports SET paid_at = $3 WHERE bill = (SELECT id FROM bills WHERE contract = $1) AND paid_at IS NULL AND cost <= $2`,
+		contract[:], int64(usage), s.clock().UnixMilli())
+	return wrap(err, "note what is paid of contract %s", contract.Short())
+}
+
+// Tidy drops the lines and the evidence of what was paid long ago. The reports stay: the chain can always be shown.
+func (s *Store) Tidy(ctx context.Context) error {
+	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
+		_, err := tx.Exec(ctx, `WITH old AS (
+			  UPDATE usage_reports SET dropped = true WHERE paid_at <= $1 AND paid_at IS NOT NULL AND NOT dropped RETURNING bill, last),
+			upto AS (SELECT bill, max(last) AS last FROM old GROUP BY bill)
+			DELETE FROM ledger_blocks b USING upto WHERE b.bill = upto.bill AND b.last <= upto.last`,
+			s.clock().Add(-keepPaid).UnixMilli())
+		return err
+	}), "drop evidence")
+}
+
+// Bill is how far a contract's ledger is posted, and what it comes to.
+type Bill struct {
+	Last   int64 // line
+	Totals ledger.Totals
+}
+
+// Posted is a contract's bill as it is posted now. The error has code [protocol.CodeNotFound].
+func (s *Store) Posted(ctx context.Context, contract protocol.ContractID) (Bill, error) {
+	var b Bill
+	var text [5]string
+	err := s.db.Pool().QueryRow(ctx, `SELECT last, `+totalsColumns+` FROM bills WHERE contract = $1`, contract[:]).
+		Scan(&b.Last, &text[0], &text[1], &text[2], &text[3], &text[4])
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = protocol.Errorf(protocol.CodeNotFound, "there is no bill of contract %s", contract.Short())
+	}
+	if err == nil {
+		b.Totals, err = totalsOf(text)
+	}
+	return b, wrap(err, "read the bill of contract %s", contract.Short())
+}
