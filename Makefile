@@ -56,6 +56,11 @@ bench: setup build ## speed of the relay beside the limits of this machine, some
 	go build -o bin/ ./internal/bench
 	bin/bench $(BENCH)
 
+.PHONY: bench-market
+bench-market: setup ## the market: proof of work, checks a second, books of 1,000 and 100,000 relays, a million junk announcements; two minutes
+	go build -o bin/ ./internal/marketbench
+	bin/marketbench
+
 .PHONY: soak
 soak: setup ## break relays on purpose for hours and check what they promise (SOAK='-fraction 0.1': a tenth)
 	go build -o bin/ ./internal/crash
