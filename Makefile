@@ -16,7 +16,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup build ## two relays and two people exchange messages, for real (KEEP=1 leaves them running)
+demo: setup build ## relays, people and a private Bitcoin chain, for real, in a minute (KEEP=1 leaves them running)
 	KEEP=$(KEEP) go run ./internal/demo
 
 .PHONY: test

@@ -21,6 +21,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/internal/regtest"
+	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testnode"
 )
 
@@ -105,63 +106,48 @@ func TestKilledWhileOpening(t *testing.T) {
 
 // The relay is gone and so is the laptop. The words and a backup, from a file or from another relay, get the deposit back.
 func TestLaptopGone(t *testing.T) {
-	for _, from := range []string{"file", "relay"} {
-		t.Run(from, func(t *testing.T) {
-			bitcoin := regtest.Start(t, regtest.Plain)
-			node := testnode.Start(t, testnode.Options{Setup: testnode.Contracts(t, bitcoin.Node)})
-			other := testnode.Start(t, testnode.Options{})
-			alice := shell(t)
-			var made initialResult
-			alice.json(&made, "init")
-			other.Grant(t, alice.key())
-			alice.runs("relays", "add", other.URL)
-			alice.connects(bitcoin)
-			alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/100)
-			id := alice.opens(bitcoin, node, "--days", "6").ID
-			backup := filepath.Join(t.TempDir(), "copy")
-			if err := os.Rename(filepath.Join(alice.dir, backupFile), backup); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.RemoveAll(alice.dir); err != nil {
-				t.Fatal(err)
-			}
-			node.Stop()
+	bitcoin := regtest.Start(t, regtest.Plain)
+	node := testnode.Start(t, testnode.Options{Setup: testnode.Contracts(t, bitcoin.Node)})
+	other := testnode.Start(t, testnode.Options{})
+	alice := shell(t)
+	var made initialResult
+	alice.json(&made, "init")
+	other.Grant(t, alice.key())
+	alice.runs("relays", "add", other.URL)
+	alice.connects(bitcoin)
+	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/100)
+	id := alice.opens(bitcoin, node, "--days", "6").ID
+	backup := filepath.Join(t.TempDir(), "copy")
+	if err := os.Rename(filepath.Join(alice.dir, backupFile), backup); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(alice.dir); err != nil {
+		t.Fatal(err)
+	}
+	node.Stop()
 
-			again := shell(t)
-			again.stdin = made.Words
-			again.runs("init", "--restore")
-			again.connects(bitcoin)
-			args := []string{"restore", "--file", backup}
-			if from == "relay" {
-				args = []string{"restore", "--relay", other.URL}
-			}
-			out, errs, _ := again.types(args...) // the relay does not answer: that is said
-			if !strings.Contains(out, "1 of them new here") {
-				t.Fatalf("restore says\n%s%s", out, errs)
-			}
-			if _, errs, code := again.types("contract", "refund", id, "--yes"); code != exitFailed || !strings.Contains(errs, "too early") {
-				t.Errorf("a refund before its time: exit %d\n%s", code, errs)
-			}
-			bitcoin.Mine(6 * 144)
-			again.runs("contract", "refund", id, "--yes")
-			bitcoin.Mine(1)
-			item := again.reaches(id, "settling")
-			refund := btcutil.Amount(0)
-			for _, tx := range item.Transactions {
-				if tx.Kind == "refund" {
-					refund = 100_000 - btcutil.Amount(tx.Fee)
-				}
-			}
-			if refund == 0 {
-				t.Errorf("%+v", item.Transactions)
-			}
-			if from == "relay" {
-				return // what follows takes long, and is the same
-			}
-			if got := again.balance(); got < btcutil.SatoshiPerBitcoin/100-10_000 {
-				t.Errorf("%d sat in the wallet, the refund among them is %d", got, refund)
-			}
-		})
+	again := shell(t)
+	for _, args := range [][]string{{"restore", "--relay", other.URL}, {"restore", "--file", backup}} {
+		again = shell(t)
+		again.stdin = made.Words
+		again.runs("init", "--restore")
+		again.connects(bitcoin)
+		if out, errs, _ := again.types(args...); !strings.Contains(out, "1 of them new here") {
+			t.Fatalf("%v says\n%s%s", args, out, errs)
+		}
+		if item := again.only(); item.ID != id || item.State != "active" {
+			t.Errorf("%v gives %+v", args, item)
+		}
+	}
+	if _, errs, code := again.types("contract", "refund", id, "--yes"); code != exitFailed || !strings.Contains(errs, "too early") {
+		t.Errorf("a refund before its time: exit %d\n%s", code, errs)
+	}
+	bitcoin.Mine(6 * 144)
+	again.runs("contract", "refund", id, "--yes")
+	bitcoin.Mine(1)
+	item := again.reaches(id, "settling")
+	if len(item.Transactions) != 2 || item.Transactions[1].Kind != "refund" && item.Transactions[0].Kind != "refund" {
+		t.Errorf("%+v", item.Transactions)
 	}
 }
 
@@ -420,4 +406,46 @@ func TestOnePaysForTwo(t *testing.T) {
 			t.Fatalf("bob writes: exit %d\n%s", code, errs)
 		}
 	}
+}
+
+// Credit that runs low is paid by the way, as far as the cushion goes, and then the user is asked.
+func TestPaidByTheWay(t *testing.T) {
+	bitcoin := regtest.Start(t, regtest.Plain)
+	setup := testnode.Contracts(t, bitcoin.Node)
+	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
+		setup(c)
+		// A small message, with the eight pulls that it reserves, comes to some 500 sat.
+		c.Bitcoin.Offer.BandwidthMsatPerGB, c.Bitcoin.Offer.StorageMsatPerGBDay = 24_000_000_000, 0
+	}})
+	alice := user(t)
+	alice.connects(bitcoin)
+	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	id := alice.opens(bitcoin, node).ID
+	bitcoin.Mine(5)
+	for deadline := time.Now().Add(10 * time.Second); ; {
+		if _, errs, code := alice.types("relays", "add", node.URL); code == 0 {
+			break
+		} else if time.Now().After(deadline) {
+			t.Fatal(errs)
+		}
+	}
+	alice.stdin = alice.runs("id", "--card", "-")
+	alice.runs("friend", "add", "-", "--name", "me")
+	sent := 0
+	for ; sent < 10; sent++ {
+		_, errs, code := alice.types("send", "me", "a small message", "--patience", "10s")
+		if code == 0 {
+			continue
+		}
+		if !strings.Contains(errs, "relay contract pay") {
+			t.Errorf("after %d messages: exit %d\n%s", sent, code, errs)
+		}
+		break
+	}
+	item := alice.contract(id)
+	if sent < 2 || sent > 4 || item.Paid <= testnode.OpeningPrice || item.Paid > item.Allowance {
+		t.Errorf("%d messages for %+v", sent, item)
+	}
+	alice.runs("contract", "pay", id, "--accept", "5000", "--yes")
+	alice.runs("send", "me", "another one")
 }

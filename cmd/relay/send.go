@@ -105,6 +105,9 @@ func (p *program) send(ctx context.Context, friend, text string, o client.SendOp
 	defer cancel()
 	done := p.busy("sending")
 	m, err := c.Send(ctx, key, body, o)
+	if m != nil && errors.Is(err, protocol.CodePaymentDue) && p.settleUp(ctx, contracts) {
+		m, err = sendAgain(ctx, c, m, err)
+	}
 	done()
 	if m == nil {
 		return err

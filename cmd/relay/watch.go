@@ -126,3 +126,31 @@ func (p *program) glance(ctx context.Context, m *money) {
 	}
 	p.tell(ctx, m.store)
 }
+
+// settleUp pays what relays say is due, as far as it is allowed, and tells whether it was tried.
+func (p *program) settleUp(ctx context.Context, m *money) bool {
+	if m == nil {
+		return false
+	}
+	if err := m.manager.Step(ctx); err != nil {
+		p.complain("relay: contracts: %s\n", escape(err.Error()))
+	}
+	return true
+}
+
+// sendAgain has what waits go out once more, and answers how the message stands then.
+func sendAgain(ctx context.Context, c *client.Client, m *client.Outgoing, before error) (*client.Outgoing, error) {
+	if _, err := c.Flush(ctx); err != nil {
+		return m, err
+	}
+	found, err := c.FindOutgoing(ctx, string(m.ID))
+	if err != nil || len(found) != 1 {
+		return m, errors.Join(before, err)
+	}
+	for _, copied := range found[0].Copies {
+		if copied.State == "queued" {
+			return &found[0], before
+		}
+	}
+	return &found[0], nil
+}

@@ -41,8 +41,11 @@ func (m *Manager) Open(ctx context.Context, d *Draft) (*Record, error) {
 	return m.Store.Contract(ctx, d.Record.ID)
 }
 
-// Opening tells whether Advance has something left to do.
+// Opening tells whether Advance has something left to do. A contract that was given up is not opened any more.
 func (r *Record) Opening() bool {
+	if r.has(protocol.TxCancel) {
+		return false
+	}
 	switch r.Step {
 	case StepDrawn, StepAnswered, StepKept, StepSigned:
 		return true
@@ -60,6 +63,9 @@ func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, purse Wal
 	if err != nil {
 		return nil, err
 	}
+	if !r.Opening() {
+		return r, nil
+	}
 	var next *Record
 	switch r.Step {
 	case StepDrawn:
@@ -70,8 +76,6 @@ func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, purse Wal
 		next, err = m.sign(ctx, r, purse)
 	case StepSigned:
 		next, err = m.hand(ctx, r)
-	default:
-		return r, nil
 	}
 	if err == nil || !final(err) {
 		return next, err

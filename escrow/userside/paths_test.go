@@ -222,6 +222,9 @@ func TestCancel(t *testing.T) {
 		t.Fatal(err)
 	}
 	u.relay.late = nil
+	if r, err := u.Advance(t.Context(), id, u.wallet); err != nil || r.Opening() || r.Step != userside.StepSigned {
+		t.Errorf("what was given up goes on: %s, %v", r.Step, err)
+	}
 	u.node.Mine(1)
 	u.steps()
 	u.is(id, escrow.Abandoned)
