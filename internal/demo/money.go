@@ -23,6 +23,7 @@ const (
 	purse      = 400_000 // satoshi that the sender begins with
 	deposit    = 100_000 // that one contract locks
 	operators  = 50_000  // satoshi that the operator has for bonds
+	perGB      = 2e9     // millisatoshi, dear enough for two messages to be seen on a bill
 	paidWords  = "These words were paid for."
 	blockEvery = 300 * time.Millisecond // how soon a block comes while a command waits for one
 )
@@ -64,7 +65,8 @@ func aPaidRelay(ctx context.Context, s *stage, c *cast) (err error) {
 		return err
 	}
 	m.inn.settings = []string{"--bitcoin-rpc", s.node.Host(), "--bitcoin-tls", "no", "--bitcoin-user", regtest.User,
-		"--bitcoin-password-file", password, "--bitcoin-network", "regtest", "--bond-percent", "10"}
+		"--bitcoin-password-file", password, "--bitcoin-network", "regtest", "--bond-percent", "10",
+		"--bandwidth-price", fmt.Sprint(int64(perGB)), "--storage-price", fmt.Sprint(int64(perGB))}
 	if err := m.inn.admin(ctx, "wallet", "init"); err != nil {
 		return err
 	}
@@ -162,16 +164,53 @@ func (m *money) open(ctx context.Context, s *stage) error {
 	return fmt.Errorf("no contract is active: %+v", list.Contracts)
 }
 
-func paysAndCloses(ctx context.Context, s *stage, c *cast) error {
-	scene("She pays twice, and they close the contract together.")
+// audit is what relay audit --json tells of a contract, as far as it matters here.
+type audit struct {
+	Lines    int64  `json:"lines"`
+	Accepted string `json:"acceptedMsat"`
+	Waiting  string `json:"waitingMsat"`
+	Disputed string `json:"disputedMsat"`
+	Paid     int64  `json:"paidSat"`
+}
+
+func theBill(ctx context.Context, _ *stage, c *cast) error {
+	scene("The relay sends a bill. She believes only what Bob has signed for.")
 	m := &c.money
-	id := m.contracts[0].ID
-	for _, more := range []string{"1500", "2500"} {
-		if _, err := m.carol.relay(ctx, "contract", "pay", id, more, "--yes"); err != nil {
+	// His signature of what he read rides on his next pull.
+	if err := c.bob.reads(ctx, "carol", paidWords); err != nil {
+		return err
+	}
+	for {
+		var out struct {
+			Audits []audit `json:"audits"`
+		}
+		if err := m.carol.json(ctx, &out, "audit", m.contracts[0].ID, "--pay", "auto", "--limit", "20000"); err != nil {
 			return err
 		}
-		tell("carol signs a state in which the relay has %s satoshi more; no transaction, no fee", more)
+		if len(out.Audits) != 1 || out.Audits[0].Disputed != "0" {
+			return fmt.Errorf("the audit is not as it should be: %+v", out)
+		}
+		a := out.Audits[0]
+		if a.Lines >= 2 { // written and pulled
+			tell("%d lines: %s msat are proven and accepted, %s are reserved, nothing is disputed", a.Lines, a.Accepted, a.Waiting)
+			tell("what was accepted is paid by itself, and a cushion ahead: %d satoshi", a.Paid)
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("the bill has %d lines only: %w", a.Lines, err)
+		}
 	}
+}
+
+func paysAndCloses(ctx context.Context, s *stage, c *cast) error {
+	scene("She trusts the relay with a larger cushion and pays once more. Then they close the contract together.")
+	m := &c.money
+	id := m.contracts[0].ID
+	const more = "500"
+	if _, err := m.carol.relay(ctx, "contract", "pay", id, more, "--cushion", "6000", "--yes"); err != nil {
+		return err
+	}
+	tell("carol signs a state in which the relay has %s satoshi more; no transaction, no fee", more)
 	if _, err := m.carol.relay(ctx, "contract", "close", id, "--yes"); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func story(ctx context.Context, s *stage) error {
 	c := &cast{}
 	for _, step := range []func(context.Context, *stage, *cast) error{
 		relaysStart, peopleMeet, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aStranger, aLiar, theDeadReturn,
-		aPaidRelay, aPurse, aContract, paysAndCloses, theInnVanishes, theBooks,
+		aPaidRelay, aPurse, aContract, theBill, paysAndCloses, theInnVanishes, theBooks,
 	} {
 		if err := step(ctx, s, c); err != nil {
 			return err
