@@ -113,7 +113,8 @@ func (u *user) openStore() {
 	u.t.Cleanup(func() { _ = store.Close() })
 	u.Manager, err = userside.New(userside.Config{Network: protocol.Regtest, Store: u.store, Node: u.client, Keys: userside.BranchKeys{Branch: branchOf(u.owner)},
 		Relays:     func(protocol.PublicKey, string) (userside.Relay, error) { return u.relay, nil },
-		BackupFile: filepath.Join(u.dir, "contracts.backup"), Keeper: u.keeper, Clock: u.clock, Entropy: rand.Reader, Poll: 20 * time.Millisecond})
+		BackupFile: filepath.Join(u.dir, "contracts.backup"), Keeper: u.keeper, Clock: u.clock, Entropy: rand.Reader, Poll: 20 * time.Millisecond,
+		Patience: 20 * time.Millisecond})
 	if err != nil {
 		u.t.Fatal(err)
 	}

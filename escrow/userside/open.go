@@ -75,7 +75,7 @@ func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, purse Wal
 	case StepKept:
 		next, err = m.sign(ctx, r, purse)
 	case StepSigned:
-		next, err = m.hand(ctx, r)
+		next, err = m.hand(ctx, r, m.Patience)
 	}
 	if err == nil || !final(err) {
 		return next, err

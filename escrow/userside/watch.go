@@ -268,7 +268,7 @@ func (m *Manager) converse(ctx context.Context, r *Record) error {
 		if r.State != escrow.FundingSent || r.has(protocol.TxCancel) {
 			return nil // it is not to happen any more
 		}
-		_, err := m.hand(ctx, r)
+		_, err := m.hand(ctx, r, 0) // the next step asks again
 		return err
 	}
 	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) || r.Address == "" {
