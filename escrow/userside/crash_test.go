@@ -324,6 +324,42 @@ func TestTwoProcesses(t *testing.T) {
 	}
 }
 
+// The relay lost its disk and goes on with an older backup: it is shown the highest state again, by watching and by paying.
+func TestRelayRestored(t *testing.T) {
+	for name, again := range map[string]func(*user, protocol.ContractID) error{
+		"watched": func(u *user, _ protocol.ContractID) error { return u.Step(t.Context()) },
+		"paid": func(u *user, id protocol.ContractID) error {
+			if _, err := u.Refresh(t.Context(), id); err != nil {
+				return err
+			}
+			_, err := u.Pay(t.Context(), id, openingPrice)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := somebody(t)
+			id := u.opens()
+			if _, err := u.Pay(t.Context(), id, openingPrice+100); err != nil {
+				t.Fatal(err)
+			}
+			held := u.relay.contracts[id]
+			backup := held.highest
+			if _, err := u.Pay(t.Context(), id, openingPrice+300); err != nil {
+				t.Fatal(err)
+			}
+			held.highest = backup
+			u.now = u.now.Add(askAgain)
+			if err := again(u, id); err != nil {
+				t.Fatal(err)
+			}
+			last, _ := u.record(id).Last()
+			if held.highest.Seq != 2 || held.highest.Amount != openingPrice+300 || !last.Taken || len(u.record(id).Payments) != 3 {
+				t.Errorf("the relay has %d sat in state %d; %+v", held.highest.Amount, held.highest.Seq, u.record(id).Payments)
+			}
+		})
+	}
+}
+
 // A node that is away, or behind, is said, and nothing is lost by it.
 func TestNodeAway(t *testing.T) {
 	u := somebody(t)
