@@ -1,6 +1,7 @@
 package userside_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
@@ -265,6 +266,64 @@ func TestRestore(t *testing.T) {
 			t.Fatalf("%+v", r.Transactions)
 		}
 		u.gets(before, 0, r)
+	}
+}
+
+// A folder that knows less does not take from the backup what it does not know, and the file that was there before is kept.
+func TestBackupOnlyGrows(t *testing.T) {
+	u := somebody(t)
+	file := filepath.Join(u.dir, "contracts.backup")
+	first := u.starts()
+	for u.record(first).Step != userside.StepKept {
+		if _, err := u.Advance(t.Context(), first, u.wallet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := u.record(first).Document
+	u.wipes() // the contracts are gone; the file is not
+	if err := os.WriteFile(file, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := u.starts()
+	if _, err := u.advances(second); err != nil {
+		t.Fatal(err)
+	}
+	check := func(name string, want ...[]byte) {
+		t.Helper()
+		got, err := userside.ReadBackup(name, u.key)
+		if err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Errorf("%s has %d documents, want %d; %v", filepath.Base(name), len(got), len(want), err)
+		}
+	}
+	check(file, document, u.record(second).Document)
+	check(file+".1", document)
+
+	// What is over is not kept for ever; what is no backup is not overwritten.
+	if _, err := u.Restore(t.Context(), [][]byte{document}, func(protocol.PublicKey) string { return "" }); err != nil {
+		t.Fatal(err)
+	}
+	check(file, u.record(second).Document, u.record(first).Document)
+	for name, test := range map[string]struct {
+		data string
+		want error
+	}{
+		"diary":           {"dear diary", userside.ErrBackup},
+		"somebody else's": {strings.Replace(string(old), u.key.String(), protocol.PublicKey{1}.String(), 1), userside.ErrOwner},
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(test.data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.store.ExportBackup(t.Context(), path); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+		if data, err := os.ReadFile(path); err != nil || string(data) != test.data {
+			t.Errorf("%s was overwritten, %v", name, err)
+		}
 	}
 }
 
