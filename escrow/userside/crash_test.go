@@ -188,6 +188,47 @@ func TestReorganizedAndDoubleSpent(t *testing.T) {
 	}
 }
 
+// The block of a renewal is replaced: the old contract is renewing again, and serves on if the renewal can never happen.
+func TestRenewalReorganized(t *testing.T) {
+	for _, depth := range []int{1, 6} { // settling, closed
+		u := somebody(t)
+		old := u.opens()
+		r, err := u.Open(t.Context(), u.draft(func(w *userside.Wish) { w.Renews, w.Deposit = &old, deposit+50_000 }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := r.ID
+		if _, err := u.advances(next); err != nil {
+			t.Fatal(err)
+		}
+		cancel := u.cancelOf(next)
+		u.node.Mine(depth)
+		u.steps()
+		u.is(next, escrow.Active)
+		u.node.Reorg(depth)
+		u.steps()
+		u.is(old, escrow.Renewing)
+		u.is(next, escrow.FundingSent)
+		if _, err := u.Pay(t.Context(), old, openingPrice+50); err != nil {
+			t.Fatal(err)
+		}
+		u.node.Mine(1)
+		u.steps()
+		if r := u.is(old, escrow.Settling); r.Confirmed(protocol.TxRenewal) == nil {
+			t.Errorf("%+v", r.Transactions)
+		}
+		u.node.Reorg(1, cancel)
+		u.steps()
+		u.is(next, escrow.Abandoned)
+		if r := u.is(old, escrow.Active); r.Renewed != nil {
+			t.Error("it is renewed by a contract that can never be funded")
+		}
+		if _, err := u.Pay(t.Context(), old, openingPrice+60); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A reorganization deeper than what is remembered: everything is looked at anew.
 func TestReorganizedTooDeep(t *testing.T) {
 	u := somebody(t)

@@ -17,6 +17,7 @@ import (
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"go.uber.org/goleak"
 
@@ -328,7 +329,7 @@ func (u *user) gets(before, paid btcutil.Amount, r *userside.Record) {
 	}
 }
 
-// cancelOf is a transaction that spends the coins of a funding elsewhere, signed by the wallet.
+// cancelOf is a transaction that spends the wallet's coins of a funding elsewhere.
 func (u *user) cancelOf(id protocol.ContractID) *wire.MsgTx {
 	u.t.Helper()
 	packet, err := escrow.DecodePSBT(u.record(id).PSBT)
@@ -338,6 +339,9 @@ func (u *user) cancelOf(id protocol.ContractID) *wire.MsgTx {
 	tx, in := wire.NewMsgTx(2), int64(0)
 	var prev []*wire.TxOut
 	for i, input := range packet.UnsignedTx.TxIn {
+		if txscript.IsPayToWitnessScriptHash(packet.Inputs[i].WitnessUtxo.PkScript) {
+			continue // the escrow that is renewed
+		}
 		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: input.PreviousOutPoint, Sequence: wire.MaxTxInSequenceNum - 2})
 		prev = append(prev, packet.Inputs[i].WitnessUtxo)
 		in += packet.Inputs[i].WitnessUtxo.Value
