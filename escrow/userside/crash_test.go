@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -280,6 +281,10 @@ func TestRestore(t *testing.T) {
 		}
 		if kept.documents == nil {
 			t.Fatal("nothing was kept elsewhere")
+		}
+		const day = 24 * time.Hour
+		if slow := time.Duration(escrow.MinLifetime) * 12 * time.Minute; kept.until.Before(u.now.Add(slow + 60*day)) {
+			t.Errorf("it is kept until %v, which slow blocks outlive", kept.until)
 		}
 		documents = append(documents, kept.documents...) // the same contract, without the whole funding
 		restored, err := u.Restore(t.Context(), documents, func(protocol.PublicKey) string { return "" })

@@ -292,11 +292,14 @@ func otherTx() protocol.RawTx {
 }
 
 // memory keeps documents as another relay would.
-type memory struct{ documents [][]byte }
+type memory struct {
+	documents [][]byte
+	until     time.Time // of the last
+}
 
 // KeepContract implements [userside.Keeper].
-func (m *memory) KeepContract(_ context.Context, document []byte, _ time.Time, _ protocol.PublicKey) error {
-	m.documents = append(m.documents, document)
+func (m *memory) KeepContract(_ context.Context, document []byte, until time.Time, _ protocol.PublicKey) error {
+	m.documents, m.until = append(m.documents, document), until
 	return nil
 }
 
