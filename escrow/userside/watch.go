@@ -274,16 +274,17 @@ func (m *Manager) converse(ctx context.Context, r *Record) error {
 	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) || r.Address == "" {
 		return nil
 	}
-	var err error
-	if last, ok := r.Last(); ok && !last.Taken {
-		if r, err = m.sendStates(ctx, r); err != nil {
-			return err
-		}
+	r, err := m.sendStates(ctx, r)
+	if err != nil {
+		return err
 	}
 	if !m.mayAsk(r.ID) {
 		return nil
 	}
 	if r, err = m.Refresh(ctx, r.ID); err != nil {
+		return err
+	}
+	if r, err = m.sendStates(ctx, r); err != nil { // the relay may have lost what it had
 		return err
 	}
 	return m.payDue(ctx, r)
