@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 
+	"relaymarket/escrow"
 	"relaymarket/internal/atomicfile"
 	"relaymarket/protocol"
 )
@@ -50,27 +52,96 @@ func (f *backupFile) encode() []byte {
 }
 
 // ExportBackup writes the documents of all contracts that may still hold money to a file, in one step, and returns
-// how many they are. Whoever is in doubt writes it again: it is always whole.
-func (s *Store) ExportBackup(ctx context.Context, path string) (int, error) {
-	records, err := s.Contracts(ctx)
-	if err != nil {
-		return 0, err
-	}
-	file := backupFile{Version: backupVersion, Owner: s.owner, Written: s.now(), Contracts: []json.RawMessage{}}
+// how many they are. Whoever is in doubt writes it again: it is always whole. What the file has of contracts that are unknown
+// here stays in it: another folder, or a disk that is gone, may have written it. What it was before it came to other contracts
+// is in the file named path.1. A file that cannot be read as a backup of this owner is left alone: ErrBackup, ErrOwner.
+func (s *Store) ExportBackup(ctx context.Context, path string) (n int, err error) {
+	// The lock on the contracts is held meanwhile, so that of two processes none writes what is old already.
+	err = s.do(ctx, func(u *unit) error {
+		records, err := load(ctx, u, ``)
+		if err != nil {
+			return err
+		}
+		before, err := readBackupFile(path, s.owner)
+		if errors.Is(err, fs.ErrNotExist) {
+			before, err = &backupFile{}, nil
+		}
+		if err != nil {
+			return fmt.Errorf("it would be overwritten: %w. Move it away, or name another file", err)
+		}
+		file := backupFile{Version: backupVersion, Owner: s.owner, Written: u.now, Contracts: merge(records, before.Contracts)}
+		n = len(file.Contracts)
+		if len(before.Contracts) > 0 && !sameContracts(before.Contracts, file.Contracts) {
+			if err := atomicfile.Replace(path+".1", before.encode()); err != nil {
+				return err
+			}
+		}
+		return atomicfile.Replace(path, file.encode())
+	})
+	return n, err
+}
+
+// merge is what a backup has to hold: the documents of these contracts, after those of contracts that are not among
+// them, or of which no document is here.
+func merge(records []Record, before []json.RawMessage) []json.RawMessage {
+	here := map[protocol.ContractID]bool{}
+	var fresh []json.RawMessage
 	for _, r := range records {
-		if r.Document != nil && r.Step != StepOver && r.State != protocol.StateArchived {
-			file.Contracts = append(file.Contracts, r.Document)
+		over := r.Step == StepOver || r.State == protocol.StateArchived
+		here[r.ID] = over || r.Document != nil
+		if !over && r.Document != nil {
+			fresh = append(fresh, r.Document)
 		}
 	}
-	return len(file.Contracts), atomicfile.Replace(path, file.encode())
+	all := []json.RawMessage{}
+	for _, document := range before {
+		if id, ok := contractOf(document); !ok || !here[id] {
+			all = append(all, document)
+		}
+	}
+	return append(all, fresh...)
+}
+
+// contractOf is the contract that a document is of; false for one that this version cannot read.
+func contractOf(document []byte) (protocol.ContractID, bool) {
+	b, err := escrow.ParseBackup(document)
+	if err != nil {
+		return protocol.ContractID{}, false
+	}
+	return b.Contract.ID, true
+}
+
+// sameContracts tells whether two lists of documents are of the same contracts, in any order.
+func sameContracts(a, b []json.RawMessage) bool {
+	ids := func(documents []json.RawMessage) map[protocol.ContractID]bool {
+		all := map[protocol.ContractID]bool{}
+		for _, d := range documents {
+			id, _ := contractOf(d)
+			all[id] = true
+		}
+		return all
+	}
+	return len(a) == len(b) && maps.Equal(ids(a), ids(b))
 }
 
 // ReadBackup reads the documents of a backup file of this owner. What is in them package escrow tells. ErrBackup, ErrOwner.
 func ReadBackup(path string, owner protocol.PublicKey) ([][]byte, error) {
-	info, err := os.Stat(path)
+	file, err := readBackupFile(path, owner)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("there is no file %s", path)
 	}
+	if err != nil {
+		return nil, err
+	}
+	documents := make([][]byte, 0, len(file.Contracts))
+	for _, d := range file.Contracts {
+		documents = append(documents, d)
+	}
+	return documents, nil
+}
+
+func readBackupFile(path string, owner protocol.PublicKey) (*backupFile, error) {
+	info, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
@@ -91,9 +162,5 @@ func ReadBackup(path string, owner protocol.PublicKey) ([][]byte, error) {
 	if file.Owner != owner {
 		return nil, fmt.Errorf("%w, %s", ErrOwner, file.Owner.Bech32())
 	}
-	documents := make([][]byte, 0, len(file.Contracts))
-	for _, d := range file.Contracts {
-		documents = append(documents, d)
-	}
-	return documents, nil
+	return &file, nil
 }

@@ -160,8 +160,8 @@ func (m *Manager) Refresh(ctx context.Context, id protocol.ContractID) (*Record,
 	return m.heard(ctx, r, e)
 }
 
-// heard notes what the relay says, as far as it can be believed: that it has our states, that it asks to be paid, and its
-// closing signature once that was verified.
+// heard notes what the relay says, as far as it can be believed: that it has our states, that it has them no more, that it
+// asks to be paid, and its closing signature once that was verified.
 func (m *Manager) heard(ctx context.Context, r *Record, e *protocol.Envelope) (*Record, error) {
 	s, err := status(r, e)
 	if err != nil {
@@ -177,6 +177,9 @@ func (m *Manager) heard(ctx context.Context, r *Record, e *protocol.Envelope) (*
 			if err := u.taken(ctx, r, s.Seq); err != nil {
 				return err
 			}
+		}
+		if err := u.lost(ctx, r, s.Seq, s.Amount); err != nil {
+			return err
 		}
 		if s.Closing == nil || before != nil && before.Closing != nil {
 			return nil

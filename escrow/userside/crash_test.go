@@ -1,12 +1,14 @@
 package userside_test
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -129,8 +131,8 @@ func (u *user) repeats(do func() error) {
 
 // The funding's block is replaced: it comes back in another, or a coin of it is spent elsewhere and it never does.
 func TestReorganized(t *testing.T) {
+	u := somebody(t)
 	for _, depth := range []int{1, 3, 6} {
-		u := somebody(t)
 		id := u.opens()
 		u.node.Mine(depth - 1)
 		u.steps()
@@ -187,6 +189,47 @@ func TestReorganizedAndDoubleSpent(t *testing.T) {
 	}
 }
 
+// The block of a renewal is replaced: the old contract is renewing again, and serves on if the renewal can never happen.
+func TestRenewalReorganized(t *testing.T) {
+	for _, depth := range []int{1, 6} { // settling, closed
+		u := somebody(t)
+		old := u.opens()
+		r, err := u.Open(t.Context(), u.draft(func(w *userside.Wish) { w.Renews, w.Deposit = &old, deposit+50_000 }))
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := r.ID
+		if _, err := u.advances(next); err != nil {
+			t.Fatal(err)
+		}
+		cancel := u.cancelOf(next)
+		u.node.Mine(depth)
+		u.steps()
+		u.is(next, escrow.Active)
+		u.node.Reorg(depth)
+		u.steps()
+		u.is(old, escrow.Renewing)
+		u.is(next, escrow.FundingSent)
+		if _, err := u.Pay(t.Context(), old, openingPrice+50); err != nil {
+			t.Fatal(err)
+		}
+		u.node.Mine(1)
+		u.steps()
+		if r := u.is(old, escrow.Settling); r.Confirmed(protocol.TxRenewal) == nil {
+			t.Errorf("%+v", r.Transactions)
+		}
+		u.node.Reorg(1, cancel)
+		u.steps()
+		u.is(next, escrow.Abandoned)
+		if r := u.is(old, escrow.Active); r.Renewed != nil {
+			t.Error("it is renewed by a contract that can never be funded")
+		}
+		if _, err := u.Pay(t.Context(), old, openingPrice+60); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // A reorganization deeper than what is remembered: everything is looked at anew.
 func TestReorganizedTooDeep(t *testing.T) {
 	u := somebody(t)
@@ -239,6 +282,10 @@ func TestRestore(t *testing.T) {
 		if kept.documents == nil {
 			t.Fatal("nothing was kept elsewhere")
 		}
+		const day = 24 * time.Hour
+		if slow := time.Duration(escrow.MinLifetime) * 12 * time.Minute; kept.until.Before(u.now.Add(slow + 60*day)) {
+			t.Errorf("it is kept until %v, which slow blocks outlive", kept.until)
+		}
 		documents = append(documents, kept.documents...) // the same contract, without the whole funding
 		restored, err := u.Restore(t.Context(), documents, func(protocol.PublicKey) string { return "" })
 		if err != nil || len(restored) != 2 || !restored[0].Fresh || restored[1].Fresh || restored[0].Err != nil {
@@ -265,6 +312,64 @@ func TestRestore(t *testing.T) {
 			t.Fatalf("%+v", r.Transactions)
 		}
 		u.gets(before, 0, r)
+	}
+}
+
+// A folder that knows less does not take from the backup what it does not know, and the file that was there before is kept.
+func TestBackupOnlyGrows(t *testing.T) {
+	u := somebody(t)
+	file := filepath.Join(u.dir, "contracts.backup")
+	first := u.starts()
+	for u.record(first).Step != userside.StepKept {
+		if _, err := u.Advance(t.Context(), first, u.wallet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	old, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document := u.record(first).Document
+	u.wipes() // the contracts are gone; the file is not
+	if err := os.WriteFile(file, old, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second := u.starts()
+	if _, err := u.advances(second); err != nil {
+		t.Fatal(err)
+	}
+	check := func(name string, want ...[]byte) {
+		t.Helper()
+		got, err := userside.ReadBackup(name, u.key)
+		if err != nil || !slices.EqualFunc(got, want, bytes.Equal) {
+			t.Errorf("%s has %d documents, want %d; %v", filepath.Base(name), len(got), len(want), err)
+		}
+	}
+	check(file, document, u.record(second).Document)
+	check(file+".1", document)
+
+	// What is over is not kept for ever; what is no backup is not overwritten.
+	if _, err := u.Restore(t.Context(), [][]byte{document}, func(protocol.PublicKey) string { return "" }); err != nil {
+		t.Fatal(err)
+	}
+	check(file, u.record(second).Document, u.record(first).Document)
+	for name, test := range map[string]struct {
+		data string
+		want error
+	}{
+		"diary":           {"dear diary", userside.ErrBackup},
+		"somebody else's": {strings.Replace(string(old), u.key.String(), protocol.PublicKey{1}.String(), 1), userside.ErrOwner},
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		if err := os.WriteFile(path, []byte(test.data), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := u.store.ExportBackup(t.Context(), path); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+		if data, err := os.ReadFile(path); err != nil || string(data) != test.data {
+			t.Errorf("%s was overwritten, %v", name, err)
+		}
 	}
 }
 
@@ -321,6 +426,42 @@ func TestTwoProcesses(t *testing.T) {
 	}
 	if r.Confirmed(protocol.TxSweep) == nil {
 		t.Errorf("%+v", r.Transactions)
+	}
+}
+
+// The relay lost its disk and goes on with an older backup: it is shown the highest state again, by watching and by paying.
+func TestRelayRestored(t *testing.T) {
+	for name, again := range map[string]func(*user, protocol.ContractID) error{
+		"watched": func(u *user, _ protocol.ContractID) error { return u.Step(t.Context()) },
+		"paid": func(u *user, id protocol.ContractID) error {
+			if _, err := u.Refresh(t.Context(), id); err != nil {
+				return err
+			}
+			_, err := u.Pay(t.Context(), id, openingPrice)
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := somebody(t)
+			id := u.opens()
+			if _, err := u.Pay(t.Context(), id, openingPrice+100); err != nil {
+				t.Fatal(err)
+			}
+			held := u.relay.contracts[id]
+			backup := held.highest
+			if _, err := u.Pay(t.Context(), id, openingPrice+300); err != nil {
+				t.Fatal(err)
+			}
+			held.highest = backup
+			u.now = u.now.Add(askAgain)
+			if err := again(u, id); err != nil {
+				t.Fatal(err)
+			}
+			last, _ := u.record(id).Last()
+			if held.highest.Seq != 2 || held.highest.Amount != openingPrice+300 || !last.Taken || len(u.record(id).Payments) != 3 {
+				t.Errorf("the relay has %d sat in state %d; %+v", held.highest.Amount, held.highest.Seq, u.record(id).Payments)
+			}
+		})
 	}
 }
 

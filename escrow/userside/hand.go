@@ -13,8 +13,9 @@ import (
 	"relaymarket/protocol"
 )
 
-// hand gives the relay our witnesses and state 0, which are on disk, and takes the whole funding back.
-func (m *Manager) hand(ctx context.Context, r *Record) (*Record, error) {
+// hand gives the relay our witnesses and state 0, which are on disk, and takes the whole funding back. A relay that puts in a
+// coin may sign in another process than the one that answers: it is waited for as long as patience says.
+func (m *Manager) hand(ctx context.Context, r *Record, patience time.Duration) (*Record, error) {
 	relay, err := m.relay(r)
 	if err != nil {
 		return r, err
@@ -28,9 +29,8 @@ func (m *Manager) hand(ctx context.Context, r *Record) (*Record, error) {
 		return r, err
 	}
 	s, err := status(r, e)
-	for tries := 0; err == nil && s.Funding == nil && tries < fundingTries; tries++ {
-		// A relay that puts in a coin may have its wallet in another process than the one that answers.
-		if err := m.pause(ctx, fundingPause); err != nil {
+	for waited := time.Duration(0); err == nil && s.Funding == nil && waited < patience; waited += fundingPause {
+		if err := m.pause(ctx, min(fundingPause, patience)); err != nil {
 			return r, err
 		}
 		if e, err = relay.Contract(ctx, r.ID); err == nil {
@@ -64,14 +64,12 @@ func (m *Manager) hand(ctx context.Context, r *Record) (*Record, error) {
 	return r, nil
 }
 
-// ErrUnfunded: the relay has our signatures and has not signed yet. Asking again has one effect, and so has giving up.
+// ErrUnfunded: the relay has our signatures and has not signed yet. The contract stays at StepSigned: Advance asks again, and
+// Cancel spends the inputs, so that the relay can never complete it.
 var ErrUnfunded = errors.New("the relay has not signed the funding yet")
 
-// How often, and how long in all, the relay is asked for the funding that it has still to sign.
-const (
-	fundingPause = 500 * time.Millisecond
-	fundingTries = 120
-)
+// fundingPause is how long the relay is left alone before it is asked again for the funding that it has still to sign.
+const fundingPause = 500 * time.Millisecond
 
 // pause waits, unless ctx ends before.
 func (m *Manager) pause(ctx context.Context, d time.Duration) error {

@@ -130,13 +130,13 @@ func TestWrongInputs(t *testing.T) {
 
 // After the signatures are out, a wrong answer costs a transaction, and no deposit.
 func TestWrongAfterSigned(t *testing.T) {
+	u := somebody(t)
 	for name, test := range map[string]struct {
 		told   func(*protocol.ContractStatus)
 		refuse func(what string) error
 		code   protocol.Code
 	}{
 		"another contract":      {told: func(s *protocol.ContractStatus) { s.Contract[0] ^= 1 }, code: protocol.CodeMismatch},
-		"no funding":            {told: func(s *protocol.ContractStatus) { s.Funding = nil }, code: protocol.CodeMalformed},
 		"a funding of nobody's": {told: func(s *protocol.ContractStatus) { s.Funding.Tx = otherTx() }, code: protocol.CodeWrongInput},
 		"rubbish":               {told: func(s *protocol.ContractStatus) { s.Funding.Tx = []byte{1, 2, 3} }, code: protocol.CodeMalformed},
 		"refused": {refuse: func(what string) error {
@@ -147,7 +147,6 @@ func TestWrongAfterSigned(t *testing.T) {
 		}, code: protocol.CodeFundingEnded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := somebody(t)
 			before := u.balance()
 			u.relay.told, u.relay.refuse = test.told, test.refuse
 			id := u.starts()
@@ -161,6 +160,30 @@ func TestWrongAfterSigned(t *testing.T) {
 			u.adds(id, before, 0)
 		})
 	}
+}
+
+// A relay that takes the signatures and never shows the funding: the user may go on asking, and has a way out at any time.
+func TestNeverFunded(t *testing.T) {
+	u := somebody(t)
+	before := u.balance()
+	u.relay.told = func(s *protocol.ContractStatus) { s.Funding = nil }
+	id := u.starts()
+	for range 2 { // open, and resume
+		_, err := u.advances(id)
+		want(t, err, userside.ErrUnfunded)
+		if r := u.is(id, escrow.FundingSent); r.Step != userside.StepSigned {
+			t.Fatalf("step %s", r.Step)
+		}
+	}
+	want(t, u.Step(t.Context()), userside.ErrUnfunded)
+	if _, err := u.Cancel(t.Context(), id, u.wallet, 0); err != nil {
+		t.Fatal(err)
+	}
+	u.steps() // it is not asked for any more
+	u.node.Mine(1)
+	u.steps()
+	u.is(id, escrow.Abandoned)
+	u.adds(id, before, 0)
 }
 
 // A relay that denies a payment is not believed, and the payment is not signed again under another number.

@@ -17,6 +17,7 @@ import (
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"go.uber.org/goleak"
 
@@ -113,7 +114,8 @@ func (u *user) openStore() {
 	u.t.Cleanup(func() { _ = store.Close() })
 	u.Manager, err = userside.New(userside.Config{Network: protocol.Regtest, Store: u.store, Node: u.client, Keys: userside.BranchKeys{Branch: branchOf(u.owner)},
 		Relays:     func(protocol.PublicKey, string) (userside.Relay, error) { return u.relay, nil },
-		BackupFile: filepath.Join(u.dir, "contracts.backup"), Keeper: u.keeper, Clock: u.clock, Entropy: rand.Reader, Poll: 20 * time.Millisecond})
+		BackupFile: filepath.Join(u.dir, "contracts.backup"), Keeper: u.keeper, Clock: u.clock, Entropy: rand.Reader, Poll: 20 * time.Millisecond,
+		Patience: 20 * time.Millisecond})
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -290,11 +292,14 @@ func otherTx() protocol.RawTx {
 }
 
 // memory keeps documents as another relay would.
-type memory struct{ documents [][]byte }
+type memory struct {
+	documents [][]byte
+	until     time.Time // of the last
+}
 
 // KeepContract implements [userside.Keeper].
-func (m *memory) KeepContract(_ context.Context, document []byte, _ time.Time, _ protocol.PublicKey) error {
-	m.documents = append(m.documents, document)
+func (m *memory) KeepContract(_ context.Context, document []byte, until time.Time, _ protocol.PublicKey) error {
+	m.documents, m.until = append(m.documents, document), until
 	return nil
 }
 
@@ -327,7 +332,7 @@ func (u *user) gets(before, paid btcutil.Amount, r *userside.Record) {
 	}
 }
 
-// cancelOf is a transaction that spends the coins of a funding elsewhere, signed by the wallet.
+// cancelOf is a transaction that spends the wallet's coins of a funding elsewhere.
 func (u *user) cancelOf(id protocol.ContractID) *wire.MsgTx {
 	u.t.Helper()
 	packet, err := escrow.DecodePSBT(u.record(id).PSBT)
@@ -337,6 +342,9 @@ func (u *user) cancelOf(id protocol.ContractID) *wire.MsgTx {
 	tx, in := wire.NewMsgTx(2), int64(0)
 	var prev []*wire.TxOut
 	for i, input := range packet.UnsignedTx.TxIn {
+		if txscript.IsPayToWitnessScriptHash(packet.Inputs[i].WitnessUtxo.PkScript) {
+			continue // the escrow that is renewed
+		}
 		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: input.PreviousOutPoint, Sequence: wire.MaxTxInSequenceNum - 2})
 		prev = append(prev, packet.Inputs[i].WitnessUtxo)
 		in += packet.Inputs[i].WitnessUtxo.Value

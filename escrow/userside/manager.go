@@ -87,8 +87,12 @@ type Keeper interface {
 	KeepContract(ctx context.Context, document []byte, until time.Time, except protocol.PublicKey) error
 }
 
-// DefaultPoll is how often Run looks for a new block.
-const DefaultPoll = 15 * time.Second
+const (
+	// DefaultPoll is how often Run looks for a new block.
+	DefaultPoll = 15 * time.Second
+	// DefaultPatience is how long Advance waits for a relay that has our signatures to sign the funding.
+	DefaultPatience = time.Minute
+)
 
 // Config is what a Manager works with.
 type Config struct {
@@ -105,6 +109,7 @@ type Config struct {
 	Entropy    io.Reader        // of contract ids
 	Logger     *slog.Logger     // nil: silent
 	Poll       time.Duration    // 0: DefaultPoll
+	Patience   time.Duration    // 0: DefaultPatience
 }
 
 // Manager is the user's side of his contracts. It is safe for concurrent use, also by several processes on one
@@ -144,6 +149,9 @@ func New(c Config) (*Manager, error) {
 	}
 	if c.Poll == 0 {
 		c.Poll = DefaultPoll
+	}
+	if c.Patience == 0 {
+		c.Patience = DefaultPatience
 	}
 	return &Manager{Config: c, asked: map[protocol.ContractID]time.Time{}}, nil
 }

@@ -75,7 +75,7 @@ func (m *Manager) Advance(ctx context.Context, id protocol.ContractID, purse Wal
 	case StepKept:
 		next, err = m.sign(ctx, r, purse)
 	case StepSigned:
-		next, err = m.hand(ctx, r)
+		next, err = m.hand(ctx, r, m.Patience)
 	}
 	if err == nil || !final(err) {
 		return next, err
@@ -211,11 +211,18 @@ func (m *Manager) checkCoins(ctx context.Context, coins []escrow.Coin) error {
 	return escrow.CheckCoins(coins, found)
 }
 
-// keptFor is how long after T a backup document stays on another relay.
-const keptFor = 60 * 24 * time.Hour
+const (
+	// keptFor is how long after T a backup document stays on another relay.
+	keptFor = 60 * 24 * time.Hour
+	// blockTime is how long a block takes, as the heights of a contract reckon.
+	blockTime = 10 * time.Minute
+)
 
-// blockTime is how long a block takes, as the heights of a contract reckon.
-const blockTime = 10 * time.Minute
+// keepFor is how long a backup document stays on another relay. T is a height: blocks that come a fifth more slowly than
+// they are meant to must not outlive it.
+func keepFor(expiry, tip uint32) time.Duration {
+	return time.Duration(expiry-min(tip, expiry))*blockTime*6/5 + keptFor
+}
 
 // keep puts the descriptor where the loss of this disk does not reach, before anything is signed on it.
 func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
@@ -232,7 +239,7 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 		if err != nil {
 			return r, err
 		}
-		until := m.Clock().Add(time.Duration(b.Contract.Expiry-min(tip.Height, b.Contract.Expiry))*blockTime + keptFor)
+		until := m.Clock().Add(keepFor(b.Contract.Expiry, tip.Height))
 		err = m.Keeper.KeepContract(ctx, r.Document, until, b.Contract.Relay)
 		if err != nil && !errors.Is(err, ErrNoOther) {
 			return r, fmt.Errorf("leave the descriptor on another relay: %w", err)

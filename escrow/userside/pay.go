@@ -46,7 +46,7 @@ func (r *Record) Allowance() btcutil.Amount {
 }
 
 // Pay raises A to amount and tells the relay. The state is on disk, with a seq of its own, before it is sent; a repetition
-// sends the same bytes. A amount that is not above the highest signed one sends that one again. ErrCushion if amount is
+// sends the same bytes. An amount that is not above the highest signed one sends that one, if the relay does not say that it has it. ErrCushion if amount is
 // above the allowance: Accept usage or raise the cushion first.
 func (m *Manager) Pay(ctx context.Context, id protocol.ContractID, amount btcutil.Amount) (*Record, error) {
 	r, err := m.Store.update(ctx, id, func(u *unit, r *Record) error { return m.raise(ctx, u, r, amount) })

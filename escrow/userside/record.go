@@ -174,6 +174,22 @@ func (u *unit) taken(ctx context.Context, r *Record, seq int64) error {
 	return u.exec(ctx, `UPDATE payments SET taken = 1 WHERE contract = ? AND seq <= ? AND taken = 0`, r.ID[:], seq)
 }
 
+// lost notes that the relay has nothing above a state that it had taken: it was restored from a backup. What is above will be
+// sent again.
+func (u *unit) lost(ctx context.Context, r *Record, seq int64, amount btcutil.Amount) error {
+	before, _ := r.Last()
+	for i, p := range r.Payments {
+		r.Payments[i].Taken = p.Taken && p.Seq <= seq && p.Amount <= amount
+	}
+	if last, _ := r.Last(); last.Taken == before.Taken {
+		return nil
+	}
+	if err := u.note(ctx, r, "The relay says that it has %d sat, and was paid %d before: it is given that signature again.", int64(amount), int64(before.Amount)); err != nil {
+		return err
+	}
+	return u.exec(ctx, `UPDATE payments SET taken = 0 WHERE contract = ? AND (seq > ? OR amount > ?)`, r.ID[:], seq, amount)
+}
+
 // track adds a transaction, or brings up to date what is known of it.
 func (u *unit) track(ctx context.Context, r *Record, t Transaction) error {
 	if known := r.Transaction(t.TxID); known != nil {

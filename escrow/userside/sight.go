@@ -207,7 +207,9 @@ func (m *Manager) unsight(ctx context.Context, u *unit, r *Record, b chain.Block
 		switch t.Kind {
 		case protocol.TxFunding:
 			m.happened(r, escrow.FundingReorged)
-		case protocol.TxSettlement, protocol.TxClosing, protocol.TxRefund, protocol.TxRenewal:
+		case protocol.TxRenewal: // the escrow serves again, until the renewal is in a block or can never be
+			m.happened(r, escrow.RenewalReorged)
+		case protocol.TxSettlement, protocol.TxClosing, protocol.TxRefund:
 			m.happened(r, escrow.SpendReorged)
 		}
 		t.Height = nil

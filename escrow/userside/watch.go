@@ -268,22 +268,23 @@ func (m *Manager) converse(ctx context.Context, r *Record) error {
 		if r.State != escrow.FundingSent || r.has(protocol.TxCancel) {
 			return nil // it is not to happen any more
 		}
-		_, err := m.hand(ctx, r)
+		_, err := m.hand(ctx, r, 0) // the next step asks again
 		return err
 	}
 	if r.Step != StepTaken && r.Step != StepRestored || !escrow.TakesPayments(r.State) || r.Address == "" {
 		return nil
 	}
-	var err error
-	if last, ok := r.Last(); ok && !last.Taken {
-		if r, err = m.sendStates(ctx, r); err != nil {
-			return err
-		}
+	r, err := m.sendStates(ctx, r)
+	if err != nil {
+		return err
 	}
 	if !m.mayAsk(r.ID) {
 		return nil
 	}
 	if r, err = m.Refresh(ctx, r.ID); err != nil {
+		return err
+	}
+	if r, err = m.sendStates(ctx, r); err != nil { // the relay may have lost what it had
 		return err
 	}
 	return m.payDue(ctx, r)
