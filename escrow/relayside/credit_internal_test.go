@@ -31,7 +31,7 @@ func TestCreditIsBounded(t *testing.T) {
 			r.carried = 0
 		}
 		confirmations := rapid.Int64Range(0, 10).Draw(t, "confirmations")
-		credit, err := r.credit(confirmations, secured)
+		credit, err := r.credit(r.held.Amount, confirmations, secured)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestCreditIsBounded(t *testing.T) {
 		if confirmations == 0 && r.terms.Renews == nil && credit > 0 {
 			t.Fatalf("%d msat before the funding is in a block", credit)
 		}
-		deeper, err := r.credit(confirmations+1, secured)
+		deeper, err := r.credit(r.held.Amount, confirmations+1, secured)
 		if err != nil || deeper < credit && r.terms.Renews == nil {
 			t.Fatalf("a block more lowers the credit from %d to %d, %v", credit, deeper, err)
 		}

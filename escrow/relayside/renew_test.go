@@ -196,3 +196,39 @@ func TestRenewalAfterPayment(t *testing.T) {
 	}
 	old.signedRenewal(80_000, 2000)
 }
+
+// While a contract is renewed, a payment must be worth as much in the pending escrow as in the old one: else the user would
+// be served on a state that the renewal makes void.
+func TestPendingPaysAsMuch(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	old := u.active(100_000, 1500)
+	if _, err := old.pay(9_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	d := old.signedRenewal(80_000, 2000)
+	for _, amount := range []btcutil.Amount{5_000, 5_001, 15_999} { // the renewal pays 9,000 out: 20,000 is 11,000 more
+		_, err := old.pay(20_000, &protocol.PendingState{Contract: d.id, Seq: 1, Amount: amount, Signature: d.state(amount)})
+		wantCode(t, err, protocol.CodeWrongAmount)
+	}
+	if _, err := d.pay(5_100, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := old.pay(20_000, &protocol.PendingState{Contract: d.id, Seq: 1, Amount: 5_100, Signature: d.state(5_100)}) // which is held already
+	wantCode(t, err, protocol.CodeWrongAmount)
+	if s := old.status(); s.Amount != 9_000 {
+		t.Fatalf("a refused payment is held: %+v", s)
+	}
+	if err := h.use(u.key.Public(), 9_000_000); err != nil { // Δ and what was paid
+		t.Fatal(err)
+	}
+	wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
+	if s, err := old.pay(20_000, d.pending(16_000)); err != nil || s.Amount != 20_000 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if err := h.use(u.key.Public(), 11_000_000); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
+}
