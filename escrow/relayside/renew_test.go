@@ -232,3 +232,34 @@ func TestPendingPaysAsMuch(t *testing.T) {
 	}
 	wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
 }
+
+// A contract whose funding can still be undone is not renewed: the renewal's credit would be undone with it.
+func TestRenewalNeedsSixConfirmations(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	old := u.opened(100_000, 1500)
+	h.mine(1)
+	old.reaches(escrow.Active)
+	d, r := old.renew(80_000, 2000)
+	wantCode(t, d.open(r), protocol.CodeContractState)
+	h.mine(4)
+	wantCode(t, d.open(r), protocol.CodeContractState)
+	h.mine(1)
+	if err := d.open(r); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(old.key)
+	h.node.Reorg(6) // after the offer
+	h.synced()
+	h.inMempool(old.out.Hash)
+	h.mine(2)
+	old.reaches(escrow.Active)
+	_, err := d.send()
+	wantCode(t, err, protocol.CodeContractState)
+	h.mine(4)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
+}
