@@ -109,6 +109,9 @@ func (a *advancing) run() error {
 			return err
 		}
 	}
+	if err := a.lapse(); err != nil {
+		return err
+	}
 	if a.r.finalOwed == nil {
 		if err := a.m.grantCredit(a.ctx, a.tx, a.r); err != nil {
 			return err

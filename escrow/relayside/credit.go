@@ -27,15 +27,9 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 			return err
 		}
 	}
-	secured := protocol.Msat(0)
-	if c.terms.Renews != nil {
-		old, err := read(ctx, tx, *c.terms.Renews)
-		if err != nil {
-			return err
-		}
-		if secured, err = ledger.MsatOf(old.held.Amount - *c.renewsPaid); err != nil {
-			return err
-		}
+	secured, err := secured(ctx, tx, c)
+	if err != nil {
+		return err
 	}
 	credit, err := c.credit(held, f.confirmations(f.fundingHeight), secured)
 	if err != nil {
@@ -46,6 +40,24 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 		return nil
 	}
 	return err
+}
+
+// secured is what the old escrow's state is worth beyond what the renewal of it pays out; nil without an old escrow that is
+// beyond being undone itself.
+func secured(ctx context.Context, q querier, c *record) (*protocol.Msat, error) {
+	if c.terms.Renews == nil {
+		return nil, nil
+	}
+	old, err := read(ctx, q, *c.terms.Renews)
+	if err != nil {
+		return nil, err
+	}
+	f, err := readFacts(ctx, q, old)
+	if err != nil || f.confirmations(f.fundingHeight) < escrow.FullCredit {
+		return nil, err
+	}
+	more, err := ledger.MsatOf(old.held.Amount - *c.renewsPaid)
+	return &more, err
 }
 
 // heldEitherWay is the A of a contract that is being renewed as far as the relay has it, whichever of the two escrows there
@@ -63,8 +75,9 @@ func heldEitherWay(ctx context.Context, q querier, c *record) (btcutil.Amount, e
 // Up to six confirmations a funding can be undone by whoever has much work, and then all that was paid under it is gone. So
 // meanwhile payments do not raise what may be owed above the limit: the relay's loss stays the limit's. A renewal that is
 // undone gives the old escrow back, of which the relay holds a state that is worth secured more than what the renewal paid:
-// so much of the payments counts at once, and the limit is full from the start.
-func (c *record) credit(held btcutil.Amount, confirmations int64, secured protocol.Msat) (protocol.Msat, error) {
+// so much of the payments counts at once, and the limit is full from the start. If the old escrow can be undone as well, or is
+// (nil), the renewal counts as a contract of its own.
+func (c *record) credit(held btcutil.Amount, confirmations int64, secured *protocol.Msat) (protocol.Msat, error) {
 	limit, err := ledger.MsatOf(c.terms.CreditLimit)
 	if err != nil {
 		return 0, err
@@ -76,13 +89,13 @@ func (c *record) credit(held btcutil.Amount, confirmations int64, secured protoc
 	switch {
 	case confirmations >= escrow.FullCredit:
 		return limit + paid - c.carried, nil
-	case c.terms.Renews != nil:
-		return limit + min(paid, secured) - c.carried, nil
+	case secured != nil:
+		return limit + min(paid, *secured) - c.carried, nil
 	case confirmations == 0:
-		return min(-c.carried, 0), nil
+		return -max(c.carried, 0), nil
 	}
 	early, err := ledger.MsatOf(c.terms.Credit(confirmations))
-	return min(early+paid, limit) - c.carried, err
+	return min(early+paid-min(c.carried, 0), limit) - max(c.carried, 0), err
 }
 
 // usage is what was used under the contract and has to be paid by it, in msat: the account's, and what is carried.
