@@ -36,7 +36,7 @@ func (o *openOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.deposit, "deposit", "", "satoshi to lock")
 	f.IntVar(&o.days, "days", 30, "for how many days, 6 to 182")
 	f.StringVar(&o.feerate, "feerate", "", "satoshi per vB of the funding; else as your node estimates")
-	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the relay's credit limit")
+	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the least of credit limit, opening price and 1 % of the deposit")
 	f.StringVar(&o.payout, "payout", "", "address that your money goes to in the end; else a new one of the wallet")
 	f.StringVar(&o.psbtIn, "psbt-in", "", "PSBT of your own wallet with the coins to lock; the funding is then signed there")
 	f.StringVar(&o.psbtOut, "psbt-out", "", "file for the funding, to be signed by your own wallet")
