@@ -16,7 +16,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
-demo: setup build ## two relays and two people exchange messages, for real (KEEP=1 leaves them running)
+demo: setup build ## relays, people and a private Bitcoin chain, for real, in a minute (KEEP=1 leaves them running)
 	KEEP=$(KEEP) go run ./internal/demo
 
 .PHONY: test
@@ -55,6 +55,11 @@ vectors: setup ## the test vectors, from the code, and out/transactions.jsonl: e
 bench: setup build ## speed of the relay beside the limits of this machine, some 20 minutes (BENCH='-seconds 3 -repeats 1': quicker)
 	go build -o bin/ ./internal/bench
 	bin/bench $(BENCH)
+
+.PHONY: bench-market
+bench-market: setup ## the market: proof of work, checks a second, books of 1,000 and 100,000 relays, a million junk announcements; two minutes
+	go build -o bin/ ./internal/marketbench
+	bin/marketbench
 
 .PHONY: soak
 soak: setup ## break relays on purpose for hours and check what they promise (SOAK='-fraction 0.1': a tenth)

@@ -106,7 +106,7 @@ type liar struct {
 	reports map[int64][]byte // answers by the line after which they begin
 }
 
-func (l *liar) serve(t *testing.T) client.Metered {
+func (l *liar) serve(t testing.TB) client.Metered {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		query, _ := url.ParseQuery(r.URL.RawQuery)
 		after, _ := strconv.ParseInt(query.Get("after"), 10, 64)
@@ -119,7 +119,7 @@ func (l *liar) serve(t *testing.T) client.Metered {
 }
 
 // report signs a report over lines and keeps it as the answer.
-func (l *liar) report(t *testing.T, before ledger.Place, lines ...*ledger.Line) ledger.Place {
+func (l *liar) report(t testing.TB, before ledger.Place, lines ...*ledger.Line) ledger.Place {
 	t.Helper()
 	b := ledger.NewBuilder(ledger.Parties{Relay: l.m.Relay, Payer: l.payer, Contract: l.m.Contract}, before)
 	var body bytes.Buffer

@@ -90,7 +90,7 @@ func (c *Client) signCard(label string, relays []state.Relay, last []byte) (*pro
 	if err := c.unlocked(); err != nil {
 		return nil, err
 	}
-	id := &protocol.Identity{Label: label, Relays: []protocol.RelayRef{}, Sealing: []protocol.SealingItem{c.sealing.Public().Item()}}
+	id := &protocol.Identity{Label: label, Relays: []protocol.RelayRef{}, Sealing: []protocol.SealingItem{c.sealing.Public().Item()}, Hubs: c.hubs}
 	for _, r := range relays {
 		id.Relays = append(id.Relays, protocol.RelayRef{Address: r.Address, PubKey: r.Key})
 	}
@@ -160,4 +160,15 @@ func (c *Client) putNewest(ctx context.Context, p *peer, card *protocol.Envelope
 		return nil, err
 	}
 	return card, p.putCard(ctx, card)
+}
+
+// cardHubs are those that may stand in a card.
+func cardHubs(hubs []string) []string {
+	var fit []string
+	for _, hub := range hubs {
+		if protocol.ValidateAddress(hub) == nil && len(fit) < protocol.MaxCardHubs {
+			fit = append(fit, hub)
+		}
+	}
+	return fit
 }

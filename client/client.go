@@ -27,6 +27,8 @@ type Config struct {
 	// the state, and adding friends. The rest fails with [ErrLocked].
 	Identity *protocol.PrivateKey
 	Sealing  *protocol.SealingPrivateKey
+	// Hubs are where the user learns of relays: his card names those with https:// addresses, so that friends find hubs too.
+	Hubs []string
 	// HTTP makes the requests; nil is a client with sane timeouts. Redirects and cookies are off
 	// whatever it says.
 	HTTP *http.Client
@@ -41,6 +43,7 @@ type Client struct {
 	state    *state.Store
 	identity *protocol.PrivateKey
 	sealing  *protocol.SealingPrivateKey
+	hubs     []string
 	http     *http.Client
 	clock    func() time.Time
 	log      *slog.Logger
@@ -74,7 +77,7 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		state: store, identity: c.Identity, sealing: c.Sealing, http: strictHTTP(c.HTTP), clock: c.Clock, log: c.Logger,
+		state: store, identity: c.Identity, sealing: c.Sealing, hubs: cardHubs(c.Hubs), http: strictHTTP(c.HTTP), clock: c.Clock, log: c.Logger,
 		offsets: map[protocol.PublicKey]time.Duration{}, pulling: map[protocol.PublicKey]*sync.Mutex{},
 	}, nil
 }

@@ -29,6 +29,7 @@ CREATE TABLE ledger_acks (
     reader  bytea  NOT NULL,
     page_id text   COLLATE "C" NOT NULL,
     upto    bigint NOT NULL, -- the last place in the page
+    records integer NOT NULL, -- in the page
     at      bigint NOT NULL  -- when it was acknowledged
 );
 CREATE TABLE ledger_facts (

@@ -74,3 +74,20 @@ func FuzzParseReceipts(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseUsageHeader(f *testing.F) {
+	f.Add([]byte(`{"lines":0,"more":false}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		h, err := ParseUsageHeader(data)
+		if err != nil {
+			checkCoded(t, err)
+			return
+		}
+		if h.Lines < 0 || h.Lines > MaxReportLines {
+			t.Fatalf("%q has %d lines", data, h.Lines)
+		}
+		if h.Report != nil && h.Report.From == (PublicKey{}) {
+			t.Fatalf("%q has a report of nobody", data)
+		}
+	})
+}

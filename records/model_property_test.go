@@ -277,6 +277,7 @@ func (s *history) advance() {
 }
 
 func (s *history) sweep() {
+	s.want("post", s.h.books.Post(s.h.t.Context()), "") // no row goes before its write is in the ledger
 	holdSweeper(s.h.t, s.sweeper, false)
 	err := s.h.store.Sweep(s.h.t.Context())
 	holdSweeper(s.h.t, s.sweeper, true)

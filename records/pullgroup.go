@@ -103,8 +103,8 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 
 // postAcks ends the common table expression g, which updates pages p, and has the ledger post what the
 // acknowledged pages' records cost their bills, in the same statement and at no cost to pages of grants. The time is $5.
-const postAcks = `RETURNING p.reader, p.page_id, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto),
-	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, at) SELECT reader, page_id, upto, $5 FROM g WHERE upto IS NOT NULL)`
+const postAcks = `RETURNING p.reader, p.page_id, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto, cardinality(p.ns) AS records),
+	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, records, at) SELECT reader, page_id, upto, records, $5 FROM g WHERE upto IS NOT NULL)`
 
 // findPages queues the look for pages that exist under a pull's id, which are served again alone, and
 // for pages that wait for their acknowledgement, which refuse it.

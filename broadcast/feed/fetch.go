@@ -52,7 +52,6 @@ type Page struct {
 // anywhere and the book may have any size.
 type request struct {
 	Seq   uint64 `json:"seq"`
-	Next  string `json:"next_by_subj"`
 	Batch int    `json:"batch"`
 	Bytes int    `json:"max_bytes"`
 }
@@ -62,7 +61,7 @@ type request struct {
 func Fetch(ctx context.Context, conn *nats.Conn, n protocol.Network, from uint64, limit int) (*Page, error) {
 	ctx, cancel := context.WithTimeout(ctx, pagePatience)
 	defer cancel()
-	body, err := json.Marshal(request{Seq: max(from, 1), Next: broadcast.AnnounceWildcard(n), Batch: min(max(limit, 1), PageRelays), Bytes: PageBytes})
+	body, err := json.Marshal(request{Seq: max(from, 1), Batch: min(max(limit, 1), PageRelays), Bytes: PageBytes})
 	if err != nil {
 		return nil, err
 	}

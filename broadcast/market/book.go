@@ -153,8 +153,18 @@ func (b *Book) Hubs(ctx context.Context) ([]Hub, error) {
 	}, `SELECT address, added, heard, fault, next, whole FROM hubs WHERE network = ? ORDER BY added, address`, b.cfg.Network)
 }
 
+// Addresses are those of all hubs in a file, of whatever network, the oldest first. A file that is missing has none.
+func Addresses(ctx context.Context, path string) ([]string, error) {
+	return peek[string](ctx, path, `SELECT address FROM hubs GROUP BY address ORDER BY min(added), address`)
+}
+
 // Networks are those of the hubs in a file, so that a user need not name his each time. A file that is missing has none.
 func Networks(ctx context.Context, path string) ([]protocol.Network, error) {
+	return peek[protocol.Network](ctx, path, `SELECT DISTINCT network FROM hubs ORDER BY network`)
+}
+
+// peek reads one column of a file that may be missing.
+func peek[T any](ctx context.Context, path, query string) ([]T, error) {
 	file, err := sqlite.Open(ctx, path, false, migrations)
 	if errors.Is(err, sqlite.ErrNone) {
 		return nil, nil
@@ -163,8 +173,7 @@ func Networks(ctx context.Context, path string) ([]protocol.Network, error) {
 		return nil, err
 	}
 	defer func() { _ = file.Close() }()
-	return sqlite.Collect(ctx, file, func(scan func(...any) error) (n protocol.Network, err error) { return n, scan(&n) },
-		`SELECT DISTINCT network FROM hubs ORDER BY network`)
+	return sqlite.Collect(ctx, file, func(scan func(...any) error) (v T, err error) { return v, scan(&v) }, query)
 }
 
 // noteHub keeps how far a hub's book was read, or why it was not.

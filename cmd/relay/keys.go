@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/term"
 
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
@@ -92,7 +93,11 @@ func (p *program) openWith(ctx context.Context, dir string, seed *keyfile.Seed) 
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(ctx, client.Config{Dir: dir, Identity: identity, Sealing: sealing, Logger: p.logger()})
+	hubs, err := relaybook.Addresses(ctx, filepath.Join(dir, marketFile))
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(ctx, client.Config{Dir: dir, Identity: identity, Sealing: sealing, Hubs: hubs, Logger: p.logger()})
 }
 
 // seed gets the secret: with the passphrase file if one is named, else from the agent, else with the

@@ -111,6 +111,16 @@ func TestMarketStory(t *testing.T) {
 		t.Errorf("hubs list says\n%s", out)
 	}
 
+	// A friend learns of her hub from her card.
+	cheap.Grant(t, alice.key())
+	alice.runs("relays", "add", cheap.URL)
+	bob := user(t)
+	bob.stdin = alice.runs("id", "--card", "-")
+	bob.runs("friend", "add", "-", "--name", "alice")
+	if out := bob.runs("hubs", "list"); !strings.Contains(out, "not yours:\n  "+hub.URL) {
+		t.Errorf("a friend's hubs list says\n%s", out)
+	}
+
 	alice.runs("hubs", "add", hub.HubURL)
 	alice.runs("hubs", "rm", hub.URL)
 	watched(t, alice, func() { offers(t, cheap, hub, 2, 2000) }, cheap)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -87,6 +88,9 @@ func (s *settings) checkMarket() error {
 		}
 	}
 	if m.address != "" {
+		if strings.Contains(m.address, "@") {
+			return usagef("hub-address is announced to everybody: leave user and password out")
+		}
 		if err := protocol.ValidateHub(m.address); err != nil {
 			return usagef("hub-address: %w", err)
 		}

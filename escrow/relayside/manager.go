@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/time/rate"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
@@ -139,8 +140,9 @@ type Manager struct {
 	clock  func() time.Time
 	log    *slog.Logger
 
-	holder [16]byte      // this process's name on the lease
-	wake   chan struct{} // one is enough: the work looks at everything
+	holder [16]byte       // this process's name on the lease
+	wake   chan struct{}  // one is enough: the work looks at everything
+	seldom rate.Sometimes // for the log: a chain that is not seen refuses every opening alike
 }
 
 // New makes a manager on a migrated database. It starts nothing: [Manager.Run] does. The handlers work without.
@@ -150,6 +152,7 @@ func New(cfg Config) (*Manager, error) {
 	}
 	m := &Manager{cfg: cfg, limits: cfg.Limits.withDefaults(), db: cfg.DB, books: cfg.Books, chain: cfg.Chain,
 		clock: cfg.Clock, log: cfg.Logger, wake: make(chan struct{}, 1)}
+	m.seldom.Interval = time.Second
 	if err := m.drawName(); err != nil {
 		return nil, err
 	}

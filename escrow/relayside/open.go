@@ -117,7 +117,7 @@ func (o *opening) answer() *protocol.ContractServerInputs {
 // fresh refuses anything new while the chain is not seen as it is, and answers the height that it is judged at.
 func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 	stale := func(err error) error {
-		m.log.Warn("no new contract: the chain is not seen", "err", err)
+		m.seldom.Do(func() { m.log.Warn("no new contract: the chain is not seen", "err", err) })
 		return protocol.Errorf(protocol.CodeChainStale, "this relay does not see the Bitcoin chain as it is now, so it opens no contract: try again later; all else is served")
 	}
 	if err := m.chain.Stale(ctx); err != nil {
@@ -254,7 +254,7 @@ func (m *Manager) checkCoins(ctx context.Context, coins []escrow.Coin) error {
 			found[coin.OutPoint] = escrow.Coin{OutPoint: coin.OutPoint, Value: out.Amount, PkScript: out.Script,
 				Confirmations: out.Confirmations, Coinbase: out.Coinbase}
 		case !errors.Is(err, chain.ErrNotFound):
-			m.log.Warn("no new contract: a coin cannot be looked up", "err", err)
+			m.seldom.Do(func() { m.log.Warn("no new contract: a coin cannot be looked up", "err", err) })
 			return protocol.Errorf(protocol.CodeChainStale, "the Bitcoin node did not tell about the input %s: try again later", coin.OutPoint)
 		}
 		if err := escrow.CheckCoins([]escrow.Coin{coin}, found); err != nil {

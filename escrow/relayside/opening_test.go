@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -198,6 +199,17 @@ func TestStepsAreIdempotent(t *testing.T) {
 	if s, err := d.refund(6_000, 900); err != nil || s.State != escrow.RefundRequested { // a higher fee
 		t.Fatalf("%+v, %v", s, err)
 	}
+	for fee := btcutil.Amount(1_300); fee <= 3_400; fee += 300 {
+		if _, err := d.refund(6_000, fee); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = d.refund(6_000, 4_000)
+	wantCode(t, err, protocol.CodeContractState)
+	if top := h.latest(d.id, protocol.TxClosing); d.terms.Value()-btcutil.Amount(top.TxOut[0].Value+top.TxOut[1].Value) != 3_400 {
+		t.Error("the closing that pays the most is not the one of 3,400 satoshi")
+	}
+	h.inMempool(h.latest(d.id, protocol.TxClosing).TxHash())
 	stranger := h.user()
 	_, err = h.manager.Status(t.Context(), stranger.key.Public(), d.id)
 	wantCode(t, err, protocol.CodeNotFound)

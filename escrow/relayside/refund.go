@@ -13,6 +13,9 @@ import (
 	"relaymarket/protocol"
 )
 
+// maxClosings bounds the closings that one contract has: each is a row.
+const maxClosings = 10
+
 // Refund closes the contract together: it takes the user's signature of a closing that pays the relay at least what it is
 // owed, stops the account, stores the closing with both signatures, and broadcasts it. The same request again has the same
 // answer; another one, at a higher fee say, is signed as well. Codes are those of package escrow, and
@@ -47,9 +50,14 @@ func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r
 	}
 	id := template.TxHash()
 	var known bool
-	err = tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM contract_transactions WHERE txid = $1 AND contract = $2)`, id[:], r.Contract[:]).Scan(&known)
+	var closings int
+	err = tx.QueryRow(ctx, `SELECT coalesce(bool_or(txid = $1), false), count(*) FROM contract_transactions WHERE contract = $2 AND kind = $3`,
+		id[:], r.Contract[:], protocol.TxClosing).Scan(&known, &closings)
 	if err != nil || known {
 		return err // signed before
+	}
+	if closings >= maxClosings {
+		return protocol.Errorf(protocol.CodeContractState, "%d closings were signed already: the one that pays the most is being sent", closings)
 	}
 	f, err := readFacts(ctx, tx, c)
 	if err != nil {

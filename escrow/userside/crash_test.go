@@ -131,8 +131,8 @@ func (u *user) repeats(do func() error) {
 
 // The funding's block is replaced: it comes back in another, or a coin of it is spent elsewhere and it never does.
 func TestReorganized(t *testing.T) {
+	u := somebody(t)
 	for _, depth := range []int{1, 3, 6} {
-		u := somebody(t)
 		id := u.opens()
 		u.node.Mine(depth - 1)
 		u.steps()

@@ -130,6 +130,7 @@ func TestWrongInputs(t *testing.T) {
 
 // After the signatures are out, a wrong answer costs a transaction, and no deposit.
 func TestWrongAfterSigned(t *testing.T) {
+	u := somebody(t)
 	for name, test := range map[string]struct {
 		told   func(*protocol.ContractStatus)
 		refuse func(what string) error
@@ -146,7 +147,6 @@ func TestWrongAfterSigned(t *testing.T) {
 		}, code: protocol.CodeFundingEnded},
 	} {
 		t.Run(name, func(t *testing.T) {
-			u := somebody(t)
 			before := u.balance()
 			u.relay.told, u.relay.refuse = test.told, test.refuse
 			id := u.starts()

@@ -32,10 +32,19 @@ type point struct {
 	conns    int
 	limit    string  // name of the point that bounds it; empty: it is a limit itself
 	target   float64 // least ratio, or for listen_fanout the largest; 0: none
+	metered  bool    // senders pay by contract: the ledger is written behind
 	sizeless bool    // the size of records does not matter: measured once
 	extra    bool    // measured only when it is named
 	guess    int     // requests a second at most, for the first moments
 	open     func(context.Context, *bench, point, int) (workload, error)
+}
+
+// sender is the role of who writes.
+func (p point) sender() string {
+	if p.metered {
+		return rolePayer
+	}
+	return roleSender
 }
 
 func (p point) isLimit() bool { return p.limit == "" && !p.extra }
@@ -58,6 +67,10 @@ func points() []point {
 		{name: "pull", conns: manyConns, limit: "limit_verify", target: 0.25, guess: 8000, open: openPulls(1)},
 		{name: "limit_select50", conns: readConns, open: openSelect(selectRows)},
 		{name: "pull_page", conns: pageConns, limit: "limit_select50", target: 0.4, guess: 1000, open: openPulls(pageRecords)},
+		{name: "write_metered", conns: manyConns, limit: "write", target: 0.85, metered: true, guess: 15_000, open: openWrites(1)},
+		{name: "batch_metered", conns: batchConns, limit: "write_batch", target: 0.85, metered: true, guess: 1000, open: openWrites(batchLines)},
+		{name: "pull_metered", conns: manyConns, limit: "pull", target: 0.85, metered: true, guess: 8000, open: openPulls(1)},
+		{name: "page_metered", conns: pageConns, limit: "pull_page", target: 0.85, metered: true, guess: 1000, open: openPulls(pageRecords)},
 		{name: "limit_nats_fanout", conns: listeners, sizeless: true, guess: 2000, open: openNATS},
 		{name: "listen_fanout", conns: listeners, limit: "limit_nats_fanout", target: 1, guess: 2000, open: openListen},
 		{name: "bare_write", conns: 1, limit: "limit_insert", extra: true, guess: 5000, open: openBareWrites(1)},

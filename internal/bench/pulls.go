@@ -53,7 +53,7 @@ func openPulls(limit int) func(context.Context, *bench, point, int) (workload, e
 		}
 		for i, c := range conns {
 			w.inboxes = append(w.inboxes, &inbox{conn: c, at: 1})
-			if w.inboxes[i].sender, err = person(roleSender, i); err != nil {
+			if w.inboxes[i].sender, err = person(p.sender(), i); err != nil {
 				return w, err
 			}
 			if w.inboxes[i].reader, err = person(roleReader, i); err != nil {

@@ -17,9 +17,12 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"relaymarket/api"
 	"relaymarket/internal/localpg"
 	"relaymarket/internal/relaynode"
+	"relaymarket/ledger"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 	"relaymarket/records"
@@ -214,12 +217,35 @@ func (r *relay) grant(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("grant: %w", err)
 	}
+	if err := r.openContracts(ctx); err != nil {
+		return fmt.Errorf("open contracts: %w", err)
+	}
 	cluster, err := localpg.Open(ctx, r.database().Cluster)
 	if err != nil {
 		return err
 	}
 	r.proc.postmaster = postmasterOf(cluster)
 	return cluster.Stop(ctx) // nothing, for it is relayd's
+}
+
+// openContracts gives the payers contracts with more credit than a run uses.
+func (r *relay) openContracts(ctx context.Context) error {
+	payers, err := people(rolePayer, manyConns)
+	if err != nil {
+		return err
+	}
+	return relaynode.WithAccounts(ctx, r.database(), func(ctx context.Context, b *books.Store, tx pgx.Tx) error {
+		for _, k := range payers {
+			o := books.Opening{ID: protocol.ContractID(k.Public()), Payer: k.Public(), Prices: ledger.Prices{Storage: 10_000, Bandwidth: 10_000}}
+			if err := b.OpenContract(ctx, tx, o); err != nil {
+				return err
+			}
+			if err := b.SetCredit(ctx, tx, o.Payer, o.ID, 1<<60); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // postmasterOf is the first process of a cluster, 0 if it cannot be told.

@@ -152,7 +152,7 @@ func (r *report) table() error {
 
 // verdict is the target and whether it is met, for the size that targets speak of.
 func (at *row) verdict(size int) string {
-	if at.Bytes == nil || *at.Bytes != size || at.p.isLimit() {
+	if at.Bytes == nil || *at.Bytes != size || at.p.isLimit() || at.Ratio == nil && at.Name != "idle_listeners" {
 		return ""
 	}
 	switch {

@@ -41,9 +41,10 @@ func people(role string, n int) ([]*protocol.PrivateKey, error) {
 	return keys, nil
 }
 
-// Roles. Senders need a grant, readers none.
+// Roles. Senders need a grant, payers a contract, readers nothing.
 const (
 	roleSender   = "sender"
+	rolePayer    = "payer"
 	roleReader   = "reader"
 	roleListener = "listener"
 )

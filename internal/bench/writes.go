@@ -36,7 +36,7 @@ func openWrites(lines int) func(context.Context, *bench, point, int) (workload, 
 func openWritesAt(ctx context.Context, b *bench, p point, size, lines int, host string) (*writes, error) {
 	w := &writes{b: b, host: host, size: size, lines: lines, requests: make([][][]byte, p.conns)}
 	var err error
-	if w.senders, err = people(roleSender, p.conns); err != nil {
+	if w.senders, err = people(p.sender(), p.conns); err != nil {
 		return nil, err
 	}
 	if w.readers, err = people(roleReader, p.conns); err != nil {

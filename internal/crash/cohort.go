@@ -11,7 +11,10 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"relaymarket/internal/db"
+	"relaymarket/ledger"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
@@ -34,6 +37,7 @@ const (
 	promiseKept    promise = "an acknowledged write is kept"
 	promiseOnce    promise = "nothing is stored or served twice"
 	promiseCount   promise = "nothing is charged twice"
+	promiseBill    promise = "what has an effect is on the bill, once"
 	promiseGenuine promise = "nothing is stored or served that its key did not sign"
 	promiseDeleted promise = "an acknowledged delete stays"
 	promiseLimit   promise = "quotas and maxPulls are never exceeded, and what they leave is not lost"
@@ -111,11 +115,30 @@ func newCohort(number int, relay protocol.PublicKey, counts *tally) (*cohort, er
 	return c, nil
 }
 
+// payer is the sender who pays by contract; the others have grants.
+func (c *cohort) payer() protocol.PublicKey { return c.senders[len(c.senders)-1].Public() }
+
+func (c *cohort) contract() protocol.ContractID { return protocol.ContractID(c.payer()) }
+
+// contracted opens the payer's contract, with more credit than a round uses.
+func (c *cohort) contracted(ctx context.Context, d *db.DB, b *books.Store) error {
+	return d.Tx(ctx, func(tx pgx.Tx) error {
+		o := books.Opening{ID: c.contract(), Payer: c.payer(), Prices: ledger.Prices{Storage: 1000, Bandwidth: 1000}}
+		if err := b.OpenContract(ctx, tx, o); err != nil {
+			return err
+		}
+		return b.SetCredit(ctx, tx, o.Payer, o.ID, 1<<60)
+	})
+}
+
 // grant lets the people in.
 func (c *cohort) grant(ctx context.Context, w *world) error {
 	return w.withDB(ctx, func(ctx context.Context, d *db.DB) error {
 		b := books.New(books.Config{DB: d, Clock: time.Now})
-		for _, k := range append([]*protocol.PrivateKey{c.readers[0]}, c.senders...) {
+		if err := c.contracted(ctx, d, b); err != nil {
+			return err
+		}
+		for _, k := range append([]*protocol.PrivateKey{c.readers[0]}, c.senders[:len(c.senders)-1]...) {
 			if err := b.Put(ctx, books.Grant{Key: k.Public(), QuotaStored: 1e15, QuotaMoved: 1e15, LastDay: "9999-12-31"}); err != nil {
 				return err
 			}

@@ -98,7 +98,10 @@ func (c *cohort) checkInside(ctx context.Context, w *world, readers []*reader) (
 		if len(rows) > 0 && head < rows[len(rows)-1].n {
 			c.fault(promiseOrder, "the cursor stands at %d, and %s has place %d", head, rows[len(rows)-1].path, rows[len(rows)-1].n)
 		}
-		return c.checkAccounts(ctx, d, rows, kept)
+		if err := c.checkAccounts(ctx, d, rows, kept); err != nil {
+			return err
+		}
+		return c.checkBill(ctx, d)
 	})
 	return kept, err
 }

@@ -1,5 +1,5 @@
-// Command demo tells the main story of the relay market with the real programs: two relays, two
-// people who are never on-line together, a relay that dies, a stranger and a relay that lies. It
+// Command demo tells the main story of the relay market with the real programs: relays,
+// people who are never on-line together, a relay that dies, a stranger and a relay that lies; then a contract that is paid, and one that is refunded. It
 // runs bin/relayd and bin/relay as anybody would, in a temporary folder, and fails if a step does
 // not end as it tells.
 //
@@ -16,8 +16,8 @@ import (
 	"time"
 )
 
-// patience bounds the whole demo; it takes some fifteen seconds.
-const patience = 4 * time.Minute
+// patience bounds the whole demo; it takes about a minute, besides building btcd.
+const patience = 10 * time.Minute
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)

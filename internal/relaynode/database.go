@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/prometheus/client_golang/prometheus"
 
 	"relaymarket/internal/db"
@@ -122,6 +124,14 @@ func (s *store) exited() <-chan struct{} {
 func WithBooks(ctx context.Context, d Database, do func(context.Context, *books.Store) error) error {
 	return d.withShared(ctx, func(s *store) error {
 		return do(ctx, books.New(books.Config{DB: s.db, Clock: time.Now}))
+	})
+}
+
+// WithAccounts is [WithBooks] within one transaction, for what the manager of contracts does there.
+func WithAccounts(ctx context.Context, d Database, do func(context.Context, *books.Store, pgx.Tx) error) error {
+	return d.withShared(ctx, func(s *store) error {
+		b := books.New(books.Config{DB: s.db, Clock: time.Now})
+		return s.db.Tx(ctx, func(tx pgx.Tx) error { return do(ctx, b, tx) })
 	})
 }
 

@@ -156,19 +156,17 @@ func (n *Node) Admit(t testing.TB, owner protocol.PublicKey, keys ...protocol.Ad
 // Contract makes a contract the account of its payer, with credit but without any bitcoin behind it.
 func (n *Node) Contract(t testing.TB, o books.Opening, credit protocol.Msat) {
 	t.Helper()
-	withBooks(t, n.DSN, func(ctx context.Context, b *books.Store) error {
-		conn, err := pgx.Connect(ctx, n.DSN)
-		if err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := relaynode.WithAccounts(ctx, relaynode.Database{URL: n.DSN, Connections: 4}, func(ctx context.Context, b *books.Store, tx pgx.Tx) error {
+		if err := b.OpenContract(ctx, tx, o); err != nil {
 			return err
 		}
-		defer conn.Close(ctx)
-		return pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-			if err := b.OpenContract(ctx, tx, o); err != nil {
-				return err
-			}
-			return b.SetCredit(ctx, tx, o.Payer, o.ID, credit)
-		})
+		return b.SetCredit(ctx, tx, o.Payer, o.ID, credit)
 	})
+	if err != nil {
+		t.Fatalf("testnode: %v", err)
+	}
 }
 
 // Posted has everything posted that happened before, and returns a contract's bill.

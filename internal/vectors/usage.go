@@ -45,3 +45,16 @@ func receiptSamples() []sample {
 	}
 	return all
 }
+
+func usageHeaderSamples() []sample {
+	h := strings.Repeat("1a", 32)
+	var all []sample
+	for _, text := range []string{`{"lines":0,"more":false}`, `{"more":true, "lines":3,"later":1}`, `{"lines":1,"more":false,"path":["` + h + `"]}`} {
+		all = append(all, wordSample{good("header"), text})
+	}
+	for _, text := range []string{`{}`, `{"lines":-1,"more":false}`, `{"lines":16385,"more":false}`, `{"lines":1,"lines":1,"more":false}`,
+		`{"lines":0,"more":false,"report":{}}`, `{"lines":0,"more":false,"path":["1a"]}`, `[`} {
+		all = append(all, wordSample{bad("header", protocol.CodeMalformed), text})
+	}
+	return all
+}

@@ -30,6 +30,9 @@ const (
 	entryPull
 )
 
+// entrySize is about what an entry takes.
+const entrySize = 192
+
 // posting is a line on its way into a block.
 type posting struct {
 	line ledger.Line // of a pull without its evidence
@@ -63,7 +66,7 @@ func (p *acked) path(at int) []protocol.Hash {
 
 // encodeBlock writes postings of one bill.
 func encodeBlock(postings []posting) []byte {
-	var b []byte
+	b := make([]byte, 0, len(postings)*entrySize)
 	number := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
 	var open *acked
 	for i := range postings {
@@ -84,7 +87,7 @@ func encodeBlock(postings []posting) []byte {
 			}
 		}
 		l := &p.line
-		b = append(b, map[ledger.Kind]byte{ledger.KindWrite: entryWrite, ledger.KindEnd: entryEnd, ledger.KindLapse: entryLapse, ledger.KindPull: entryPull}[l.Kind])
+		b = append(b, entryOf(l.Kind))
 		b = append(append(append(b, l.From[:]...), l.To[:]...), l.Hash[:]...)
 		number(int64(len(l.RecordID)))
 		b = append(b, l.RecordID...)
@@ -113,6 +116,18 @@ func encodeBlock(postings []posting) []byte {
 		}
 	}
 	return b
+}
+
+func entryOf(k ledger.Kind) byte {
+	switch k {
+	case ledger.KindWrite:
+		return entryWrite
+	case ledger.KindEnd:
+		return entryEnd
+	case ledger.KindLapse:
+		return entryLapse
+	}
+	return entryPull
 }
 
 // errBlock: what is stored is not what encodeBlock writes.

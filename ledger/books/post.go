@@ -25,8 +25,9 @@ const (
 	postRetry   = 20 * time.Millisecond
 	postPlaces  = 5000 // records looked through in one transaction
 	postFacts   = 5000
-	postPages   = 50
-	blockLines  = 2048 // lines of a block at most, or all of one page
+	postPages   = 2000   // acknowledged pages
+	postPulls   = 20_000 // records in them, and those of one page more
+	blockLines  = 2048   // lines of a block at most, or all of one page
 )
 
 // Run posts until ctx is done. One process of those that share a database posts at a time.
@@ -93,6 +94,11 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 	defer cancel()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		more = false
+		// What a crash undoes here is posted again: the queue comes back with it. And whoever relies on it waits for the
+		// disk himself, by which time this is there too.
+		if _, err := tx.Exec(ctx, `SET LOCAL synchronous_commit = off`); err != nil {
+			return err
+		}
 		var from, head int64
 		var billed bool
 		// One statement, one moment: without a bill, no record up to head is on one.
@@ -128,9 +134,11 @@ func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 		b.Queue(`SELECT bill, sender, receiver, id, hash, bytes, written, expires, max_pulls FROM records
 			WHERE n > $1 AND n <= $2 AND bill IS NOT NULL ORDER BY n`, from, r.upTo).Query(r.readWrites)
 	}
-	b.Queue(`WITH a AS (DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_acks WHERE upto <= $1 LIMIT $2)) RETURNING reader, page_id, at)
+	b.Queue(`WITH a AS (DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(
+		  SELECT id FROM (SELECT id, sum(records) OVER (ROWS UNBOUNDED PRECEDING) - records AS before
+		    FROM (SELECT ctid AS id, records FROM ledger_acks WHERE upto <= $1 LIMIT $2) k) k WHERE before < $3)) RETURNING reader, page_id)
 		SELECT p.reader, p.bills, p.senders, p.ids, p.sizes, p.hashes, p.got FROM a CROSS JOIN LATERAL
-		  (SELECT * FROM pages WHERE reader = a.reader AND page_id = a.page_id AND got IS NOT NULL OFFSET 0) p`, r.upTo, postPages).Query(r.readPages)
+		  (SELECT * FROM pages WHERE reader = a.reader AND page_id = a.page_id AND got IS NOT NULL OFFSET 0) p`, r.upTo, postPages, postPulls).Query(r.readPages)
 	b.Queue(`DELETE FROM ledger_facts WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_facts WHERE n <= $1 LIMIT $2))
 		RETURNING bill, kind, sender, receiver, id, hash, bytes, written, expires, ended, pulls`, r.upTo, postFacts).Query(r.readFacts)
 	return tx.SendBatch(ctx, b).Close()
@@ -162,9 +170,9 @@ func (r *round) readPages(rows pgx.Rows) error {
 	var bills []int64
 	var ids []string
 	var sizes []int32
-	pages := 0
+	pages, pulls := 0, 0
 	_, err := pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &ids, &sizes, &hashes, &got}, func() error {
-		pages++
+		pages, pulls = pages+1, pulls+len(ids)
 		all := make([]protocol.Hash, len(ids))
 		for i := range all {
 			all[i] = protocol.Hash(hashes[32*i : 32*i+32])
@@ -186,7 +194,7 @@ func (r *round) readPages(rows pgx.Rows) error {
 		bills, ids, sizes = nil, nil, nil
 		return nil
 	})
-	r.full = r.full || pages == postPages
+	r.full = r.full || pages == postPages || pulls >= postPulls
 	return err
 }
 

@@ -24,4 +24,4 @@ CREATE TABLE relays (
   hosts   TEXT NOT NULL,         -- one a line
   envelope BLOB NOT NULL,        -- byte for byte as it was signed
   PRIMARY KEY (network, key)
-) STRICT, WITHOUT ROWID;
+) STRICT; -- with rowids: without, each announcement would take a page of its own

@@ -1,0 +1,120 @@
+package client
+
+import (
+	"context"
+	"slices"
+
+	"relaymarket/ledger"
+	"relaymarket/protocol"
+)
+
+// Audited is what the audits of a contract found so far, reckoned until now, without asking the relay.
+func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
+	bill, err := c.state.Bill(ctx, m.Contract)
+	if err != nil {
+		return nil, err
+	}
+	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
+	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
+	if err := c.state.Audited(ctx, m.Contract, s.record); err != nil {
+		return nil, err
+	}
+	if err := c.state.Refusals(ctx, m.Contract, s.refusal); err != nil {
+		return nil, err
+	}
+	if a.Bill, err = ledger.Settle(m.Prices, a.Claimed, a.Accepted, s.accrued); err != nil {
+		return nil, err
+	}
+	return a, s.close()
+}
+
+// summary adds up an audit.
+type summary struct {
+	audit   *Audit
+	accrued ledger.Quantity
+	friends map[protocol.PublicKey]*AuditedFriend
+	reasons map[ledger.Reason]*AuditedReason
+}
+
+func (s *summary) friend(key protocol.PublicKey) *AuditedFriend {
+	if s.friends[key] == nil {
+		s.friends[key] = &AuditedFriend{Key: key}
+	}
+	return s.friends[key]
+}
+
+func (s *summary) record(r *AuditedRecord) error {
+	f := s.friend(r.Path.Receiver)
+	f.Records++
+	f.Pulls += r.Pulled
+	if r.Receipts > 0 {
+		f.Receipts++
+	}
+	switch {
+	case r.Pulled > 0 && r.Receipts == 0:
+		s.audit.Unread++
+	case r.Pulled == 0 && r.Receipts > 0:
+		s.audit.Unbilled++
+	}
+	var ok bool
+	if s.accrued, ok = s.accrued.Plus(r.Accrued(s.audit.At)); !ok {
+		return ledger.ErrOverflow
+	}
+	used, err := f.Used.Plus(RecordUsage(r, s.audit.At))
+	f.Used = used
+	return err
+}
+
+// RecordUsage is what an audited record has used until now.
+func RecordUsage(r *AuditedRecord, now protocol.Timestamp) ledger.Usage {
+	u := ledger.Usage{Stored: r.Accrued(now), Moved: ledger.Times(r.Bytes, 1+r.Pulled)}
+	if r.End != 0 {
+		u.Stored = ledger.Times(r.Bytes, max(int64(r.Ended-r.Written), 0))
+	}
+	return u
+}
+
+func (s *summary) refusal(r *RefusedLine) error {
+	s.friend(r.Path.Receiver).Refused++
+	if s.reasons[r.Reason] == nil {
+		s.reasons[r.Reason] = &AuditedReason{Reason: r.Reason}
+	}
+	of := s.reasons[r.Reason]
+	of.Lines++
+	used, err := of.Used.Plus(r.Refused)
+	of.Used = used
+	return err
+}
+
+// close puts prices to the parts, each rounded by itself: only the bill adds up to the millisatoshi.
+func (s *summary) close() (err error) {
+	for _, f := range s.friends {
+		if f.Cost, err = s.audit.Prices.Cost(f.Used); err != nil {
+			return err
+		}
+		s.audit.Friends = append(s.audit.Friends, *f)
+	}
+	slices.SortFunc(s.audit.Friends, func(a, b AuditedFriend) int { return slices.Compare(a.Key[:], b.Key[:]) })
+	for _, reason := range ledger.Reasons() {
+		r := s.reasons[reason]
+		if r == nil {
+			continue
+		}
+		if r.Cost, err = s.audit.Prices.Cost(r.Used); err != nil {
+			return err
+		}
+		s.audit.Reasons = append(s.audit.Reasons, *r)
+	}
+	return nil
+}
+
+// AuditedRecords visits the accepted records of a contract by reader, in the order they were written. visit must not use
+// the client.
+func (c *Client) AuditedRecords(ctx context.Context, contract protocol.ContractID, visit func(*AuditedRecord) error) error {
+	return c.state.Audited(ctx, contract, visit)
+}
+
+// RefusedLines visits the lines of a contract of which something was refused. visit must not use the client.
+func (c *Client) RefusedLines(ctx context.Context, contract protocol.ContractID, visit func(*RefusedLine) error) error {
+	return c.state.Refusals(ctx, contract, visit)
+}
