@@ -36,7 +36,7 @@ func (o *openOptions) flags(cmd *cobra.Command) {
 	f.StringVar(&o.deposit, "deposit", "", "satoshi to lock")
 	f.IntVar(&o.days, "days", 30, "for how many days, 6 to 182")
 	f.StringVar(&o.feerate, "feerate", "", "satoshi per vB of the funding; else as your node estimates")
-	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the relay's credit limit")
+	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the least of credit limit, opening price and 1 % of the deposit")
 	f.StringVar(&o.payout, "payout", "", "address that your money goes to in the end; else a new one of the wallet")
 	f.StringVar(&o.psbtIn, "psbt-in", "", "PSBT of your own wallet with the coins to lock; the funding is then signed there")
 	f.StringVar(&o.psbtOut, "psbt-out", "", "file for the funding, to be signed by your own wallet")
@@ -323,6 +323,9 @@ func (p *program) opened(ctx context.Context, m *money, r *userside.Record) erro
 	return p.say("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 }
 
+// forfeit says what the end of a contract does to reservations: what a write takes for storage and pulls to come.
+const forfeit = "what it was paid for storage and pulls still to come is not given back after that, used or not"
+
 // quoteText says what a contract means, before anything is signed.
 func quoteText(d *userside.Draft) string {
 	q := &d.Quote
@@ -335,6 +338,7 @@ func quoteText(d *userside.Draft) string {
 	line("You pay at once", "%s opening price, and %s fee for the funding (%s sat/vB)", sat(q.Offer.OpeningPrice), sat(q.FundingFee), perVByte(q.Feerate))
 	if q.Renewed != nil {
 		line("The old one", "is paid out with it: the relay gets the %s it has a claim on, the rest goes into the new one", sat(*q.Renewed))
+		line("", "%s", forfeit)
 	}
 	line("You pay for use", "%s for a GB stored for a day, %s for a GB moved", msat(q.Offer.StorageMsatPerGBDay), msat(q.Offer.BandwidthMsatPerGB))
 	line("To get it back", "about %s fee, agreed with the relay, or alone from block %d on", sat(max(q.Later.Closing, q.Later.Refund)), q.Expiry)

@@ -173,6 +173,9 @@ func (p *program) contractCloseCommand() *cobra.Command {
 paid and the contract to end, this agrees to it. A contract whose funding is not in a block yet is given up: its coins are spent back
 to you if the relay may have your signatures.
 
+A write pays at once for all the time and all the pulls that it may take, and what it does not use is given back to its contract
+when it ends. A contract that is over gets nothing back: end it when little is stored, or delete first (relay rm) what you need no more.
+
 If the relay does not answer, nothing is lost: ask again, or wait until relay contract refund can do it without it.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rate, err := parseFeerate(feerate)
@@ -233,7 +236,7 @@ func (p *program) closeAt(ctx context.Context, m *money, r *userside.Record, rat
 		return fmt.Errorf("%w: it wants %s, and %s are allowed. Agree with --pay-up-to %d", userside.ErrOwed, sat(amount), sat(limit), int64(amount))
 	}
 	c, _, _ := r.Terms()
-	if err := p.confirm(yes, fmt.Sprintf("End the contract? The relay gets %s, and you %s less the fee.", sat(amount), sat(c.Deposit-amount))); err != nil {
+	if err := p.confirm(yes, fmt.Sprintf("The relay gets %s, and you %s less the fee; %s.\nEnd the contract?", sat(amount), sat(c.Deposit-amount), forfeit)); err != nil {
 		return err
 	}
 	if r, err = m.manager.Close(ctx, r.ID, amount, rate); err != nil {
@@ -306,7 +309,8 @@ func (p *program) contractRenewCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "renew CONTRACT", Short: "Move a contract into a new one, without locking money twice", Args: oneArg("a contract"), ValidArgsFunction: p.completeContract,
 		Long: `Opens a contract whose funding spends the old one: the relay gets what it has a claim on, the rest goes into the new deposit,
-and what that lacks comes from the wallet. Writing goes on all the time.`,
+and what that lacks comes from the wallet. Writing goes on all the time. What the old one paid for storage and pulls still to come is
+not given back after that.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			store, err := p.contractStore(cmd.Context(), nil)
 			if err != nil {

@@ -157,6 +157,9 @@ func TestRenewTyped(t *testing.T) {
 	alice.runs("relays", "add", node.URL)
 	alice.runs("contract", "pay", old, "250", "--yes")
 	var next contractItem
+	if _, errs, code := alice.types("contract", "renew", old); code != exitUsage || !strings.Contains(errs, "is not given back") {
+		t.Errorf("renewing without a terminal: exit %d\n%s", code, errs)
+	}
 	alice.json(&next, "contract", "renew", old, "--wait", "0", "--yes")
 	if item := alice.contract(old); item.State != "renewing" || item.RenewedBy == nil || *item.RenewedBy != next.ID {
 		t.Errorf("the old contract: %+v", item)

@@ -141,6 +141,9 @@ func TestPaidMessages(t *testing.T) {
 	if _, errs, code := alice.types("contract", "refund", id, "--yes"); code != exitFailed || !strings.Contains(errs, "too early") {
 		t.Errorf("a refund before its time: exit %d\n%s", code, errs)
 	}
+	if _, errs, code := alice.types("contract", "close", id); code != exitUsage || !strings.Contains(errs, "is not given back") {
+		t.Errorf("closing without a terminal: exit %d\n%s", code, errs)
+	}
 	alice.runs("contract", "close", id, "--yes")
 	bitcoin.Mine(1)
 	item := alice.reaches(id, "settling")

@@ -22,7 +22,7 @@ type Wish struct {
 	Deposit      btcutil.Amount      // P
 	Lifetime     uint32              // T − tip, in blocks; 0: escrow.DefaultLifetime
 	Feerate      escrow.Feerate      // 0: as the node estimates
-	Cushion      *btcutil.Amount     // nil: as much as the relay's credit limit, what it risks in turn
+	Cushion      *btcutil.Amount     // nil: usualCushion
 	Writers      []protocol.ContractWriter
 	Renews       *protocol.ContractID
 	Payout       protocol.Script // where the user's money goes in the end; nil: the wallet makes one
@@ -74,7 +74,7 @@ func (m *Manager) Draft(ctx context.Context, w Wish, purse Wallet) (*Draft, erro
 	d := &Draft{Record: &Record{ID: id, Network: m.Network, Relay: w.Announcement.From, Address: w.Address,
 		State: escrow.Opening, Step: StepDrawn, Foreign: len(w.Coins) > 0, Announced: w.Announcement.Bytes()}}
 	q := &d.Quote
-	q.Offer, q.Deposit, q.Cushion = offer, w.Deposit, offer.CreditLimit
+	q.Offer, q.Deposit, q.Cushion = offer, w.Deposit, usualCushion(offer.CreditLimit, offer.OpeningPrice, w.Deposit)
 	if w.Cushion != nil {
 		q.Cushion = *w.Cushion
 	}
@@ -101,6 +101,14 @@ func (m *Manager) Draft(ctx context.Context, w Wish, purse Wallet) (*Draft, erro
 		return nil, errors.Join(err, m.Discard(ctx, d, purse))
 	}
 	return d, nil
+}
+
+// usualCushion is how far payments run ahead of accepted usage if the user does not say: as far as the relay in turn trusts him,
+// but no more than he pays for opening, nor a hundredth of his deposit. The relay names the first two: neither alone may say
+// what the user risks.
+func usualCushion(credit, opening, deposit btcutil.Amount) btcutil.Amount {
+	const hundredth = 100
+	return min(credit, opening, deposit/hundredth)
 }
 
 // drawID takes the given id, or draws one.

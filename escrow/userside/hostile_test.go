@@ -231,6 +231,29 @@ func TestDue(t *testing.T) {
 	}
 }
 
+// What the user risks by default is not for the relay to choose.
+func TestUsualCushion(t *testing.T) {
+	u := somebody(t)
+	for _, test := range []struct{ opening, credit, deposit, want btcutil.Amount }{
+		{1000, 800, 100_000, 800},
+		{1000, 90_000, 200_000, 1000},
+		{90_000, 90_000, 200_000, 2000},
+	} {
+		d := u.draft(func(w *userside.Wish) {
+			w.Deposit = test.deposit
+			w.Announcement = u.relay.announcement(func(a *protocol.Announcement) {
+				a.Contracts.OpeningPrice, a.Contracts.CreditLimit = test.opening, test.credit
+			})
+		})
+		if d.Quote.Cushion != test.want || d.Record.Cushion != test.want {
+			t.Errorf("of %+v the cushion is %d", test, int64(d.Quote.Cushion))
+		}
+		if err := u.Discard(t.Context(), d, u.wallet); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestOfferNotTaken(t *testing.T) {
 	u := somebody(t)
 	for name, test := range map[string]struct {

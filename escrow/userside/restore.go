@@ -65,7 +65,8 @@ func (m *Manager) restore(ctx context.Context, document []byte, address func(pro
 		return one, err
 	}
 	r := &Record{ID: one.ID, Network: b.Contract.Network, Relay: b.Contract.Relay, Address: address(b.Contract.Relay),
-		State: escrow.FundingSent, Step: StepRestored, Document: document, Cushion: b.Contract.CreditLimit}
+		State: escrow.FundingSent, Step: StepRestored, Document: document,
+		Cushion: usualCushion(b.Contract.CreditLimit, b.Contract.OpeningPrice, b.Contract.Deposit)}
 	err = m.Store.do(ctx, func(u *unit) error {
 		if one.Fresh, err = u.insert(ctx, r); err != nil || !one.Fresh {
 			return err
