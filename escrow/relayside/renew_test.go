@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
 	"relaymarket/protocol"
@@ -262,4 +263,49 @@ func TestRenewalNeedsSixConfirmations(t *testing.T) {
 		t.Fatal(err)
 	}
 	h.inMempool(d.out.Hash)
+}
+
+// A renewal into a larger contract: the user adds a coin, and so does the relay, for its larger bond.
+func TestRenewalWithCoins(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	h.fundWallet(20_000)
+	h.fundWallet(60_000)
+	u := h.user()
+	old := u.active(50_000, 1500)
+	if _, err := old.pay(6_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	coin, _ := u.coin(400_000)
+	d := u.plan(300_000, 2000, coin)
+	d.asked.Renews = &old.id
+	r := &escrow.Renewal{Contract: &old.terms, Funding: old.out, Amount: old.amount}
+	// The relay brings a coin, so its output is part of its own share.
+	draft := d.contract(30_000, old.terms.RelayKey, old.terms.RelayScript)
+	f := &escrow.Funding{Contract: &draft, Feerate: escrow.Feerate(d.asked.Feerate), User: d.part, Renewal: r}
+	f.Relay.Change = wire.NewTxOut(0, old.terms.RelayScript)
+	if err := f.SetChange(escrow.User, p2wpkh(u.coins)); err != nil {
+		t.Fatal(err)
+	}
+	d.part = f.User
+	var err error
+	if d.asked.PSBT, err = escrow.OfferPSBT(d.part); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.open(r); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(old.key)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
+	if tx, _ := d.funding.Tx(); len(tx.TxIn) != 3 || len(d.funding.Relay.Coins) != 1 {
+		t.Fatalf("the renewal has %d inputs", len(tx.TxIn))
+	}
+	h.mine(6)
+	old.reaches(escrow.Closed)
+	if s := d.reaches(escrow.Active); s.Bond != 30_000 {
+		t.Fatalf("%+v", s)
+	}
 }
