@@ -150,8 +150,17 @@ type newContract struct {
 	height     uint32
 }
 
-// insertContract makes the contract. Whoever signs the same opening at the same time waits for the row and is told.
+// signingLock makes contracts that are signed at the same time see one another's coins: a constant for pg_advisory_xact_lock.
+const signingLock = 0x7369676e
+
+// insertContract makes the contract. Whoever signs the same opening, or with the same coins, at the same time waits and is told.
 func (m *Manager) insertContract(ctx context.Context, tx pgx.Tx, n *newContract) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, signingLock); err != nil {
+		return err
+	}
+	if err := untaken(ctx, tx, n.opening); err != nil {
+		return err
+	}
 	if err := m.insertRow(ctx, tx, n); err != nil {
 		return err
 	}
