@@ -145,8 +145,8 @@ func TestFundingThatHangsIsCancelled(t *testing.T) {
 		h.node.MineWith() // full of others
 	}
 	h.synced()
-	if !h.node.InMempool(d.out.Hash) {
-		t.Fatal("the funding was cancelled too early")
+	if s := d.status(); !h.node.InMempool(d.out.Hash) || len(s.Transactions) != 1 {
+		t.Fatalf("the funding was cancelled too early: %+v", s.Transactions)
 	}
 	for range 37 {
 		h.node.MineWith()

@@ -103,7 +103,8 @@ func (m *Manager) statusOf(ctx context.Context, q querier, r *record) (*protocol
 // addTransactions names what the relay made and what it saw.
 func (m *Manager) addTransactions(ctx context.Context, q querier, r *record, f facts, s *protocol.ContractStatus) error {
 	rows, err := q.Query(ctx, `SELECT kind, txid, height, CASE WHEN kind = $2 THEN tx END FROM contract_transactions WHERE contract = $1
-		ORDER BY height IS NULL, made DESC LIMIT $3`, r.terms.ID[:], protocol.TxFunding, protocol.MaxContractTxs-2)
+		AND (kind <> $4 OR sent > 0 OR height IS NOT NULL) -- a cancellation in stock is nobody's business
+		ORDER BY height IS NULL, made DESC LIMIT $3`, r.terms.ID[:], protocol.TxFunding, protocol.MaxContractTxs-2, protocol.TxCancel)
 	if err != nil {
 		return err
 	}
