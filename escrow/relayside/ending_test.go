@@ -60,6 +60,9 @@ func TestSettlementAtItsTime(t *testing.T) {
 	wantCode(t, err, protocol.CodeContractState)
 	settlement := h.latest(d.id, protocol.TxSettlement)
 	h.inMempool(settlement.TxHash())
+	if shown, err := h.manager.Show(t.Context(), d.id); err != nil || !shown.Settle { // there is no way back, whatever the height
+		t.Fatalf("a contract whose settlement is sent: %+v, %v", shown, err)
+	}
 	pin, _ := escrow.Identify(&d.terms, d.out, settlement)
 	child, err := escrow.Sweep(&d.terms, *pin.State, pin.Left, d.terms.UserScript, 1_000, d.key)
 	if err != nil {

@@ -290,6 +290,27 @@ func TestStepsAreIdempotent(t *testing.T) {
 	}
 }
 
+// Of many contracts a hundred are listed, the live one among them.
+func TestListIsBounded(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	d := u.active(100_000, 1500)
+	_, err := h.db.Pool().Exec(t.Context(), `INSERT INTO contracts (id, payer, state, terms, expiry, opened, request_hash, request, offer, signed_hash, psbt, funding, seq, amount, signature, final_owed)
+		SELECT sha256(id || int4send(n)), payer, 'archived', terms, expiry, opened + n, request_hash, request, offer, signed_hash, psbt, sha256(funding || int4send(n)), seq, amount, signature, 0
+		FROM contracts, generate_series(1, 150) n WHERE id = $1`, d.id[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.manager.List(t.Context(), u.key.Public())
+	if err != nil || len(list.Contracts) != 100 || list.Validate() != nil {
+		t.Fatalf("%d contracts are listed: %v", len(list.Contracts), err)
+	}
+	if last := list.Contracts[99]; last.State != escrow.Active {
+		t.Errorf("the live one, the oldest of them, is not listed: %+v", last)
+	}
+}
+
 // What is not as the chain or the announcement says is refused with its code, and holds nothing.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()
