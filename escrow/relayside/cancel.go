@@ -22,19 +22,25 @@ const (
 	cancelSteps = 4   // each pays twice what the one before paid
 )
 
-// payable refuses, for a funding that needs a coin of the relay's, a feerate below half of the node's estimate: the user's node may
+// leastFeerate is below what the relay signs nothing that waits for a block: half of what the node estimates. The user's node may
 // estimate less than this one, and a block within hours will do.
+func (m *Manager) leastFeerate(ctx context.Context) (escrow.Feerate, error) {
+	rate, err := m.chain.Feerate(ctx, m.limits.BidBlocks)
+	return (rate / 2).Clamp(), err
+}
+
+// payable refuses a feerate that is too low for a funding that needs a coin of the relay's.
 func (m *Manager) payable(ctx context.Context, f *escrow.Funding) error {
 	missing, err := f.Missing(escrow.Relay)
 	if err != nil || missing <= 0 {
 		return err
 	}
-	least, err := m.chain.Feerate(ctx, m.limits.BidBlocks)
+	least, err := m.leastFeerate(ctx)
 	if err != nil {
 		m.seldom.Do(func() { m.log.Warn("no new contract: the node tells no feerate", "err", err) })
 		return protocol.Errorf(protocol.CodeChainStale, "the Bitcoin node did not tell a feerate: try again later")
 	}
-	if least = (least / 2).Clamp(); f.Feerate < least {
+	if f.Feerate < least {
 		return protocol.Errorf(protocol.CodeFeerate, "the relay puts a coin into this funding, and %d satoshi per 1000 vB may keep it out of blocks: take %d at least", f.Feerate, least)
 	}
 	return nil

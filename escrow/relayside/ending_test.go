@@ -263,3 +263,23 @@ func TestSettlementBidsInFeeSpike(t *testing.T) {
 	h.mine(6)
 	d.reaches(escrow.Closed)
 }
+
+// A closing that no block would take for long is not signed: it would stand in the way of the settlement.
+func TestClosingPaysAsEstimated(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	node := &spiky{Client: h.chain}
+	h.crash()
+	h.contractChain = node
+	h.start()
+	d := h.user().active(100_000, 1500)
+	node.rate.Store(20_000)
+	_, err := d.refund(5_000, 1_819) // of 182 vB
+	wantCode(t, err, protocol.CodeFeerate)
+	if s := d.status(); s.State != escrow.Active {
+		t.Fatalf("a refused closing left %+v", s)
+	}
+	if s, err := d.refund(5_000, 1_820); err != nil || s.State != escrow.RefundRequested {
+		t.Fatalf("%+v, %v", s, err)
+	}
+}
