@@ -288,7 +288,7 @@ func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record
 		tip, err := m.node.Tip(ctx)
 		if err == nil {
 			if t := r.Confirmed(protocol.TxFunding); t != nil && int64(tip.Height)-int64(*t.Height)+1 >= confirmations {
-				return r, nil
+				return p.awaitRelay(ctx, m, r)
 			}
 		}
 		if r.State != escrow.FundingSent && r.State != escrow.Active {
@@ -299,6 +299,29 @@ func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record
 		case <-time.After(m.manager.Poll):
 		}
 	}
+}
+
+// relayPatience is how long the relay's node may take for a block that ours has.
+const relayPatience = 30 * time.Second
+
+// awaitRelay waits until the relay has seen the funding in a block, too: until then it takes nothing. A relay that does not see it in time
+// will later.
+func (p *program) awaitRelay(ctx context.Context, m *money, r *userside.Record) (*userside.Record, error) {
+	for until := time.Now().Add(relayPatience); ctx.Err() == nil && time.Now().Before(until); {
+		heard, err := m.manager.Refresh(ctx, r.ID)
+		if err == nil {
+			r = heard
+			if s, err := r.Status(); err == nil && s != nil && s.State != protocol.StateFunding {
+				return r, nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(m.manager.Poll / 4):
+		}
+	}
+	p.complain("The relay has not seen the block yet, and takes nothing until it has: try to send in a minute.\n")
+	return r, nil
 }
 
 // opened adds the relay to the user's own, once it takes what he writes, and tells what there is.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
@@ -220,18 +221,30 @@ func (a *advancing) renewalWaits() bool {
 	return err == nil && next.state != escrow.Abandoned && next.state != escrow.Archived
 }
 
-// want marks which transactions are to be sent: the funding unless it is given up or too late, and what ends the contract
-// until a block shows that something does: of several of a kind, the one that pays most.
+// want marks which transactions are to be sent: the funding unless it is given up or too late, or what cancels it; and what ends
+// the contract until a block shows that something does: of several of a kind, the one that pays most.
 func (a *advancing) want() error {
 	r, f := a.r, &a.f
-	funding := r.state != escrow.Abandoned && r.state != escrow.Archived &&
+	cancel, err := a.cancels()
+	if err != nil {
+		return err
+	}
+	funding := cancel == nil && r.state != escrow.Abandoned && r.state != escrow.Archived &&
 		(f.fundingHeight != nil || r.state != escrow.FundingSent || !r.terms.SettlementDue(f.tip))
 	ending := f.spent == nil && (r.state == escrow.Settling || r.state == escrow.RefundRequested)
-	_, err := a.tx.Exec(a.ctx, `UPDATE contract_transactions t SET wanted = CASE
+	_, err = a.tx.Exec(a.ctx, `UPDATE contract_transactions t SET wanted = CASE
 		WHEN kind = $2 THEN $3
+		WHEN kind = $5 THEN coalesce(txid = $6, false)
 		ELSE $4 AND txid = (SELECT txid FROM contract_transactions o WHERE o.contract = $1 AND o.kind = t.kind ORDER BY fee DESC, made DESC LIMIT 1) END
-		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending)
+		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending, protocol.TxCancel, hashBytes(cancel))
 	return err
+}
+
+func hashBytes(h *chainhash.Hash) []byte {
+	if h == nil {
+		return nil
+	}
+	return h[:]
 }
 
 // lookAgain stores at which height there is something to do next. Blocks that touch the contract call earlier.
@@ -246,6 +259,9 @@ func (a *advancing) lookAgain() error {
 	depthAt := func(height int32, depth int64) { soonest(uint32(int64(height) + depth - 1)) }
 	if f.fundingHeight != nil && f.confirmations(f.fundingHeight) < escrow.FullCredit {
 		soonest(f.tip + 1)
+	}
+	if r.state == escrow.FundingSent {
+		soonest(f.tip + cancelStep)
 	}
 	switch r.state {
 	case escrow.FundingSent, escrow.Active, escrow.Renewing, escrow.RefundRequested:

@@ -60,6 +60,9 @@ func TestSettlementAtItsTime(t *testing.T) {
 	wantCode(t, err, protocol.CodeContractState)
 	settlement := h.latest(d.id, protocol.TxSettlement)
 	h.inMempool(settlement.TxHash())
+	if shown, err := h.manager.Show(t.Context(), d.id); err != nil || !shown.Settle { // there is no way back, whatever the height
+		t.Fatalf("a contract whose settlement is sent: %+v, %v", shown, err)
+	}
 	pin, _ := escrow.Identify(&d.terms, d.out, settlement)
 	child, err := escrow.Sweep(&d.terms, *pin.State, pin.Left, d.terms.UserScript, 1_000, d.key)
 	if err != nil {
@@ -259,4 +262,24 @@ func TestSettlementBidsInFeeSpike(t *testing.T) {
 	}
 	h.mine(6)
 	d.reaches(escrow.Closed)
+}
+
+// A closing that no block would take for long is not signed: it would stand in the way of the settlement.
+func TestClosingPaysAsEstimated(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	node := &spiky{Client: h.chain}
+	h.crash()
+	h.contractChain = node
+	h.start()
+	d := h.user().active(100_000, 1500)
+	node.rate.Store(20_000)
+	_, err := d.refund(5_000, 1_819) // of 182 vB
+	wantCode(t, err, protocol.CodeFeerate)
+	if s := d.status(); s.State != escrow.Active {
+		t.Fatalf("a refused closing left %+v", s)
+	}
+	if s, err := d.refund(5_000, 1_820); err != nil || s.State != escrow.RefundRequested {
+		t.Fatalf("%+v, %v", s, err)
+	}
 }

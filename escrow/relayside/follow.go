@@ -94,8 +94,14 @@ func addBlock(ctx context.Context, tx pgx.Tx, b chain.BlockID) error {
 	return err
 }
 
+// blockLock is held by a step of the chain, and shared by contracts that begin to watch: a constant for pg_advisory_xact_lock.
+const blockLock = 0x626c6f63
+
 // applyBlock stores one step of the chain, and has every contract that it touches looked at.
 func (m *Manager) applyBlock(ctx context.Context, tx pgx.Tx, e chain.Event) error {
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, blockLock); err != nil {
+		return err
+	}
 	if e.Kind == chain.Disconnect {
 		return dropBlock(ctx, tx, e.Block)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -235,4 +236,50 @@ func TestCrowdOfTransactions(t *testing.T) {
 	if node.lapsed > 0 {
 		t.Errorf("the lease was over %d times", node.lapsed)
 	}
+}
+
+// quick is a node that is asked about a coin a moment before a block spends it.
+type quick struct {
+	*chain.Client
+	h     *house
+	spend atomic.Pointer[wire.MsgTx]
+}
+
+// Output implements relayside.Node.
+func (q *quick) Output(ctx context.Context, coin wire.OutPoint) (chain.Output, error) {
+	out, err := q.Client.Output(ctx, coin)
+	if tx := q.spend.Swap(nil); tx != nil {
+		q.h.node.MineWith(tx)
+		height := q.h.node.Height()
+		for range 50 { // the work stores that block, if it may
+			if q.h.count(`SELECT count(*) FROM contract_blocks WHERE height = $1`, height) == 1 {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}
+	return out, err
+}
+
+// The user's coin is spent between the look at it and the contract: no block is missed.
+func TestCoinIsSpentWhileSigning(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	node := &quick{Client: h.chain, h: h}
+	h.crash()
+	h.contractChain = node
+	h.start()
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1500, coin)
+	d.offer(nil)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	node.spend.Store(u.elsewhere(coin, 5_000))
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	d.reaches(escrow.Abandoned)
 }

@@ -35,6 +35,7 @@ type opening struct {
 //   - terms, consent, contract_expiry, wrong_amount: judged by the announcement and the chain
 //   - input_spent, input_amount, input_unconfirmed: the user's coins on the chain
 //   - contracts_full: too many half-opened contracts of the payer, or on this coin, or in all
+//   - feerate: it is below half of the node's estimate, and the funding needs a coin of the relay's
 //   - chain_stale: nothing is opened while the chain cannot be seen
 //   - no_coins: the relay cannot provide its bond, or has no wallet yet
 func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (*protocol.ContractServerInputs, error) {
@@ -59,6 +60,9 @@ func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.Co
 	}
 	// Room before the chain: a crowd of offers must not become a crowd of questions to the node.
 	if err := m.room(ctx, m.db.Pool(), o); err != nil {
+		return nil, err
+	}
+	if err := m.payable(ctx, o.funding); err != nil {
 		return nil, err
 	}
 	if err := m.checkCoins(ctx, part.Coins); err != nil {
@@ -271,20 +275,16 @@ func (m *Manager) checkCoins(ctx context.Context, coins []escrow.Coin) error {
 // room refuses an opening beyond the bounds. One's own earlier row under this id does not count: it is replaced.
 func (m *Manager) room(ctx context.Context, q queryRower, o *opening) error {
 	var byPayer, byInput, all int
-	var taken bool
 	id := o.terms.ID
 	input := o.firstInput()
 	err := q.QueryRow(ctx, `SELECT
 		(SELECT count(*) FROM contract_openings WHERE payer = $1 AND id <> $3 AND reserved_until >= $4),
 		(SELECT count(*) FROM contract_openings WHERE input = $2 AND id <> $3 AND reserved_until >= $4),
-		(SELECT count(*) FROM contract_openings),
-		EXISTS (SELECT 1 FROM contract_watches w JOIN contracts c ON c.id = w.contract WHERE w.outpoint = ANY($5) AND NOT w.escrow AND c.state = ANY($6))`,
-		o.terms.User[:], input, id[:], m.now(), o.userInputs(), liveStates).Scan(&byPayer, &byInput, &all, &taken)
+		(SELECT count(*) FROM contract_openings)`,
+		o.terms.User[:], input, id[:], m.now()).Scan(&byPayer, &byInput, &all)
 	switch {
 	case err != nil:
 		return wrap(err, "count half-opened contracts")
-	case taken:
-		return protocol.Errorf(protocol.CodeInputSpent, "an input is in the funding of another contract: offer another coin")
 	case byPayer >= m.limits.OpeningsByPayer:
 		return protocol.Errorf(protocol.CodeContractsFull, "you have %d half-opened contracts here: sign one, or wait until their offers end", byPayer)
 	case byInput >= m.limits.OpeningsByInput:
@@ -292,7 +292,18 @@ func (m *Manager) room(ctx context.Context, q queryRower, o *opening) error {
 	case all >= m.limits.Openings:
 		return protocol.Errorf(protocol.CodeContractsFull, "%d contracts are half open on this relay: try again in a minute", all)
 	}
-	return nil
+	return untaken(ctx, q, o)
+}
+
+// untaken refuses coins of the user that are in the funding of another contract.
+func untaken(ctx context.Context, q queryRower, o *opening) error {
+	var taken bool
+	err := q.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM contract_watches w JOIN contracts c ON c.id = w.contract
+		WHERE w.outpoint = ANY($1) AND NOT w.escrow AND c.state = ANY($2) AND c.id <> $3)`, o.userInputs(), liveStates, o.terms.ID[:]).Scan(&taken)
+	if err == nil && taken {
+		return protocol.Errorf(protocol.CodeInputSpent, "an input is in the funding of another contract: offer another coin")
+	}
+	return wrap(err, "look for the inputs of contract %s", o.terms.ID.Short())
 }
 
 // firstInput is what the bound by coin goes by: the first coin of the user, or the escrow that is renewed.

@@ -104,6 +104,66 @@ func TestCoinComesBack(t *testing.T) {
 	next.reaches(escrow.Active)
 }
 
+// A funding with a coin of the relay's that no block takes is cancelled after a day, and the relay has its coin back.
+func TestFundingThatHangsIsCancelled(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	node := &spiky{Client: h.chain}
+	h.crash()
+	h.contractChain = node
+	h.start()
+	h.fundWallet(200_000)
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	d := u.plan(100_000, 1500, coin)
+	d.offer(nil)
+	node.rate.Store(4_002)
+	wantCode(t, d.open(nil), protocol.CodeFeerate)
+	node.rate.Store(4_001)
+	if err := d.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	other := h.user() // with the same coin
+	other.coins = u.coins
+	twice := other.plan(100_000, 1500, coin)
+	twice.offer(nil)
+	if err := twice.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	twice.witness(nil)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := twice.send()
+	wantCode(t, err, protocol.CodeInputSpent)
+	h.inMempool(d.out.Hash)
+	if _, err := d.pay(6_000, nil); err != nil { // it does not keep the coin
+		t.Fatal(err)
+	}
+	for range 143 {
+		h.node.MineWith() // full of others
+	}
+	h.synced()
+	if s := d.status(); !h.node.InMempool(d.out.Hash) || len(s.Transactions) != 1 {
+		t.Fatalf("the funding was cancelled too early: %+v", s.Transactions)
+	}
+	for range 37 {
+		h.node.MineWith()
+	}
+	h.synced()
+	h.eventually("the cancellation", func() bool { return !h.node.InMempool(d.out.Hash) })
+	h.mine(1)
+	s := d.reaches(escrow.Abandoned)
+	if first := s.Transactions[0]; first.Kind != protocol.TxCancel || first.Confirmations != 1 {
+		t.Fatalf("the status begins with %+v", first)
+	}
+	h.mine(5)
+	next := h.user().opened(100_000, 1500) // with what the coin came back as
+	h.mine(6)
+	next.reaches(escrow.Active)
+}
+
 // Asked often about one coin, the relay shows one of its own.
 func TestSameInputSameCoin(t *testing.T) {
 	t.Parallel()
@@ -227,6 +287,27 @@ func TestStepsAreIdempotent(t *testing.T) {
 	wantCode(t, err, protocol.CodeNotFound)
 	if list, err := h.manager.List(t.Context(), u.key.Public()); err != nil || len(list.Contracts) != 1 || list.Validate() != nil {
 		t.Fatalf("%+v, %v", list, err)
+	}
+}
+
+// Of many contracts a hundred are listed, the live one among them.
+func TestListIsBounded(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	d := u.active(100_000, 1500)
+	_, err := h.db.Pool().Exec(t.Context(), `INSERT INTO contracts (id, payer, state, terms, expiry, opened, request_hash, request, offer, signed_hash, psbt, funding, seq, amount, signature, final_owed)
+		SELECT sha256(id || int4send(n)), payer, 'archived', terms, expiry, opened + n, request_hash, request, offer, signed_hash, psbt, sha256(funding || int4send(n)), seq, amount, signature, 0
+		FROM contracts, generate_series(1, 150) n WHERE id = $1`, d.id[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := h.manager.List(t.Context(), u.key.Public())
+	if err != nil || len(list.Contracts) != 100 || list.Validate() != nil {
+		t.Fatalf("%d contracts are listed: %v", len(list.Contracts), err)
+	}
+	if last := list.Contracts[99]; last.State != escrow.Active {
+		t.Errorf("the live one, the oldest of them, is not listed: %+v", last)
 	}
 }
 

@@ -15,15 +15,20 @@ import (
 
 // Refund closes the contract together: it takes the user's signature of a closing that pays the relay at least what it is
 // owed, stops the account, stores the closing with both signatures, and broadcasts it. The same request again has the same
-// answer; another one is signed as well if it takes the place of the last one everywhere, see [nextFee]. Codes are those of
-// package escrow, and
+// answer; another one is signed as well if it takes the place of the last one everywhere. Codes are those of package escrow,
+// and
 //
-//   - feerate: it does not pay that much more than the last one
+//   - feerate: it is below half of the node's estimate, or not enough above the last one
 //   - not_found: no such contract of the signer
 //   - wrong_amount: it is less than what is owed or held; the status tells
 //   - contract_state: not funded yet, being renewed, or settled already
 func (m *Manager) Refund(ctx context.Context, e *protocol.Envelope, r *protocol.ContractRefund) (*protocol.ContractStatus, error) {
-	err := m.db.Tx(ctx, func(tx pgx.Tx) error { return m.refund(ctx, tx, e, r) })
+	feerate, err := m.leastFeerate(ctx)
+	if err != nil { // closing goes on without the node, at any fee
+		m.seldom.Do(func() { m.log.Warn("the fee of a closing is not judged: the node tells no feerate", "err", err) })
+		feerate = protocol.MinContractFeerate
+	}
+	err = m.db.Tx(ctx, func(tx pgx.Tx) error { return m.refund(ctx, tx, e, r, feerate) })
 	if err != nil {
 		return nil, wrap(err, "refund contract %s", r.Contract.Short())
 	}
@@ -37,7 +42,7 @@ func (m *Manager) Refund(ctx context.Context, e *protocol.Envelope, r *protocol.
 	return m.Status(ctx, e.From, r.Contract)
 }
 
-func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r *protocol.ContractRefund) error {
+func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r *protocol.ContractRefund, feerate escrow.Feerate) error {
 	c, err := lockOf(ctx, tx, e.From, r.Contract)
 	if err != nil {
 		return err
@@ -55,12 +60,8 @@ func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r
 	if err != nil || known {
 		return err // signed before
 	}
-	least, err := nextFee(&c.terms, last)
-	if err != nil {
+	if err := enoughFee(&c.terms, template.Fee(), last, feerate); err != nil {
 		return err
-	}
-	if template.Fee() < least {
-		return protocol.Errorf(protocol.CodeFeerate, "a closing that pays %d satoshi was signed already: another one pays %d at least", int64(last), int64(least))
 	}
 	f, err := readFacts(ctx, tx, c)
 	if err != nil {
@@ -81,15 +82,28 @@ func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r
 	return m.releaseClosing(ctx, tx, c, closing, r.Signature, f.tip)
 }
 
-// nextFee is what a closing pays at least after one that paid last (0: the first): a quarter more, and what its own relaying
-// costs, so that every node takes it in the other's place (BIP125). As fees end at 1000 sat/vB, a contract has about 25 of
-// them at most.
-func nextFee(c *escrow.Contract, last btcutil.Amount) (btcutil.Amount, error) {
+// enoughFee judges the fee of a closing. One that is in no block stands in the way of the settlement, which has to outbid it. So
+// it pays a feerate at least; and after one that paid last (0: the first) a quarter more, and what its own relaying costs, so
+// that every node takes it in the other's place (BIP125). As fees end at 1000 sat/vB, a contract has about 25 at most.
+func enoughFee(c *escrow.Contract, fee, last btcutil.Amount, feerate escrow.Feerate) error {
+	least, err := escrow.EstimateFees(c, feerate)
+	if err != nil {
+		return err
+	}
+	if fee < least.Closing {
+		return protocol.Errorf(protocol.CodeFeerate, "a closing that pays %d satoshi may stay out of blocks: take %d at least", int64(fee), int64(least.Closing))
+	}
 	if last == 0 {
-		return 0, nil
+		return nil
 	}
 	relaying, err := escrow.EstimateFees(c, protocol.MinContractFeerate)
-	return last + last/4 + relaying.Closing, err
+	if err != nil {
+		return err
+	}
+	if next := last + last/4 + relaying.Closing; fee < next {
+		return protocol.Errorf(protocol.CodeFeerate, "a closing that pays %d satoshi was signed already: another one pays %d at least", int64(last), int64(next))
+	}
+	return nil
 }
 
 // enough stops the account, so that what is owed is final, and refuses less. Refused, the transaction is undone and the

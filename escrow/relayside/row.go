@@ -156,6 +156,7 @@ type transaction struct {
 	tx      *escrow.Tx
 	feerate escrow.Feerate
 	bidAt   uint32
+	later   bool // it is not to be sent yet
 }
 
 // store makes a transaction durable; from then on it is sent until it, or another one in its place, is in a block.
@@ -166,7 +167,7 @@ func (m *Manager) store(ctx context.Context, tx pgx.Tx, id escrow.ID, t transact
 		rate = escrow.Feerate(int64(t.tx.Fee()) * 1000 / t.tx.VSize())
 	}
 	_, err := tx.Exec(ctx, `INSERT INTO contract_transactions (txid, contract, kind, tx, fee, feerate, made, bid_at, wanted)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, true) ON CONFLICT (txid) DO UPDATE SET wanted = true`,
-		hash[:], id[:], t.kind, t.tx.Bytes(), int64(t.tx.Fee()), int64(rate), m.now(), int32(t.bidAt))
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (txid) DO UPDATE SET wanted = $9`,
+		hash[:], id[:], t.kind, t.tx.Bytes(), int64(t.tx.Fee()), int64(rate), m.now(), int32(t.bidAt), !t.later)
 	return err
 }

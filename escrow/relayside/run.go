@@ -64,7 +64,15 @@ func (w *work) once(ctx context.Context) error {
 	faults := []error{followed, read}
 	for _, step := range []func() error{
 		func() error { return m.advanceAll(ctx, height) },
-		func() error { return m.signFundings(ctx, height) },
+		func() error {
+			if followed != nil {
+				return nil // what the newest blocks say of these fundings is not known
+			}
+			if err := m.chain.Stale(ctx); err != nil {
+				return wrap(err, "sign fundings")
+			}
+			return m.signFundings(ctx, height)
+		},
 		func() error { return m.sendAll(ctx) },
 		func() error { return m.sweep(ctx) },
 	} {

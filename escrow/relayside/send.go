@@ -176,7 +176,19 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 	if err := m.cfg.Wallet.SignFunding(ctx, key, packet); err != nil {
 		return err
 	}
-	if err := m.workTx(ctx, func(tx pgx.Tx) error { return m.finishFunding(ctx, tx, r, o.funding, packet) }); err != nil {
+	cancellations, err := m.cancellations(ctx, id, o.funding, r.terms.RelayScript)
+	if err != nil {
+		return err
+	}
+	err = m.workTx(ctx, func(tx pgx.Tx) error {
+		for _, t := range cancellations {
+			if err := m.store(ctx, tx, id, transaction{kind: protocol.TxCancel, tx: t, bidAt: height, later: true}); err != nil {
+				return err
+			}
+		}
+		return m.finishFunding(ctx, tx, r, o.funding, packet)
+	})
+	if err != nil {
 		return err
 	}
 	return m.reached("funded")

@@ -88,6 +88,11 @@ func (a *advancing) placeBid(rate escrow.Feerate) error {
 		return err
 	}
 	a.m.log.Info("settlement", "contract", r.terms.ID.Short(), "seq", r.held.Seq, "amount", r.held.Amount, "fee", t.Fee(), "feerate", int64(rate))
+	// What was sent cannot be called back: from here on the contract is settled, whatever the height and its renewal come to.
+	r.settle = true
+	if _, err := a.tx.Exec(a.ctx, `UPDATE contracts SET settle = true WHERE id = $1`, r.terms.ID[:]); err != nil {
+		return err
+	}
 	return a.m.store(a.ctx, a.tx, r.terms.ID, transaction{kind: protocol.TxSettlement, tx: t, feerate: rate, bidAt: a.f.tip})
 }
 

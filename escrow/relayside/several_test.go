@@ -80,6 +80,22 @@ func TestSeveralProcesses(t *testing.T) {
 	}
 }
 
+// blind is a node that does not tell of blocks until it sees.
+type blind struct {
+	*chain.Client
+	sees  atomic.Bool
+	looks atomic.Int64
+}
+
+// Next implements relayside.Follower.
+func (b *blind) Next(ctx context.Context, recent []chain.BlockID) (chain.Event, error) {
+	b.looks.Add(1)
+	if !b.sees.Load() {
+		return chain.Event{}, chain.ErrUnreachable
+	}
+	return b.Client.Next(ctx, recent)
+}
+
 // The process with the wallet was away for so long that T came near: a funding that it has not signed it does not sign any
 // more, and coin and account are free.
 func TestTooLateToSign(t *testing.T) {
@@ -102,7 +118,14 @@ func TestTooLateToSign(t *testing.T) {
 		t.Fatalf("signed by the user only: %+v", s)
 	}
 	h.node.Mine(200)
+	node := &blind{Client: h.chain}
+	h.contractChain = node
 	h.start()
+	h.eventually("a look at the chain", func() bool { return node.looks.Load() > 3 })
+	if s := d.status(); s.State != escrow.FundingSent || s.Funding != nil {
+		t.Fatalf("signed without the newest blocks: %+v", s)
+	}
+	node.sees.Store(true)
 	h.synced()
 	d.reaches(escrow.Abandoned)
 	h.eventually("the coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 })

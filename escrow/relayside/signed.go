@@ -81,9 +81,6 @@ func (m *Manager) sign(ctx context.Context, e *protocol.Envelope, r *protocol.Co
 	if err := escrow.VerifyOpening(&o.terms, at, state0); err != nil {
 		return err
 	}
-	if err := m.checkCoins(ctx, o.funding.User.Coins); err != nil {
-		return err
-	}
 	n := &newContract{opening: o, signedHash: e.RequestHash(), packet: packet, height: height,
 		record: &record{terms: o.terms, state: escrow.FundingSent, opened: m.now(), funding: at.Hash, held: state0, renewsPaid: o.renewsPaid}}
 	err = m.db.Tx(ctx, func(tx pgx.Tx) error { return m.insertContract(ctx, tx, n) })
@@ -150,8 +147,24 @@ type newContract struct {
 	height     uint32
 }
 
-// insertContract makes the contract. Whoever signs the same opening at the same time waits for the row and is told.
+// signingLock makes contracts that are signed at the same time see one another's coins: a constant for pg_advisory_xact_lock.
+const signingLock = 0x7369676e
+
+// insertContract makes the contract. Whoever signs the same opening, or with the same coins, at the same time waits and is told.
 func (m *Manager) insertContract(ctx context.Context, tx pgx.Tx, n *newContract) error {
+	// Until the coins are watched no block is stored: one that spends a coin is either seen here or by the watch.
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock_shared($1)`, blockLock); err != nil {
+		return err
+	}
+	if err := m.checkCoins(ctx, n.funding.User.Coins); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, signingLock); err != nil {
+		return err
+	}
+	if err := untaken(ctx, tx, n.opening); err != nil {
+		return err
+	}
 	if err := m.insertRow(ctx, tx, n); err != nil {
 		return err
 	}

@@ -29,12 +29,17 @@ func (m *Manager) Status(ctx context.Context, payer protocol.PublicKey, id escro
 	return status, wrap(err, "read contract %s", id.Short())
 }
 
-// List is the status of every contract of a payer that was signed, newest first, at most [protocol.MaxContractList].
+// maxListed bounds the contracts of a list, each of which takes several queries; [protocol.MaxContractList] is what a reply may have.
+const maxListed = 100
+
+// List is the status of the contracts of a payer that were signed, newest first: at most a hundred, the live ones before those
+// that are over.
 func (m *Manager) List(ctx context.Context, payer protocol.PublicKey) (*protocol.ContractList, error) {
 	list := &protocol.ContractList{Type: protocol.TypeContractList}
 	err := m.db.Snapshot(ctx, func(tx pgx.Tx) error {
 		list.Contracts = []protocol.ContractStatus{}
-		rows, err := tx.Query(ctx, `SELECT `+recordColumns+` FROM contracts WHERE payer = $1 ORDER BY opened DESC LIMIT $2`, payer[:], protocol.MaxContractList)
+		rows, err := tx.Query(ctx, `SELECT `+recordColumns+` FROM (
+			SELECT * FROM contracts WHERE payer = $1 ORDER BY look_at IS NULL, opened DESC LIMIT $2) listed ORDER BY opened DESC`, payer[:], maxListed)
 		if err != nil {
 			return err
 		}
@@ -103,7 +108,8 @@ func (m *Manager) statusOf(ctx context.Context, q querier, r *record) (*protocol
 // addTransactions names what the relay made and what it saw.
 func (m *Manager) addTransactions(ctx context.Context, q querier, r *record, f facts, s *protocol.ContractStatus) error {
 	rows, err := q.Query(ctx, `SELECT kind, txid, height, CASE WHEN kind = $2 THEN tx END FROM contract_transactions WHERE contract = $1
-		ORDER BY height IS NULL, made DESC LIMIT $3`, r.terms.ID[:], protocol.TxFunding, protocol.MaxContractTxs-2)
+		AND (kind <> $4 OR sent > 0 OR height IS NOT NULL) -- a cancellation in stock is nobody's business
+		ORDER BY height IS NULL, made DESC LIMIT $3`, r.terms.ID[:], protocol.TxFunding, protocol.MaxContractTxs-2, protocol.TxCancel)
 	if err != nil {
 		return err
 	}

@@ -86,8 +86,8 @@ func TestContractOverHTTP(t *testing.T) {
 
 	// The end: too little is refused, what is owed ends it.
 	owed := alice.status().Owed
-	m.problem(alice.post(path+"/refund", alice.closing(owed-1, 1_000)), protocol.CodeWrongAmount)
-	alice.answer(alice.post(path+"/refund", alice.closing(owed, 1_000)), &status)
+	m.problem(alice.post(path+"/refund", alice.closing(owed-1, 3_000)), protocol.CodeWrongAmount)
+	alice.answer(alice.post(path+"/refund", alice.closing(owed, 3_000)), &status)
 	m.problem(m.call(laptop, laptop.Write(bob.Key.Public(), "late", 8)), protocol.CodeContractEnded)
 	m.mined(alice, 6)
 	closed := alice.reaches(protocol.StateClosed)
