@@ -229,14 +229,14 @@ func (p *purse) write(t *testing.T, packet *psbt.Packet, file string) {
 	}
 }
 
-// sign finalizes the input in a PSBT.
+// sign signs the input in a PSBT, and leaves it to others to finalize.
 func (p *purse) sign(t *testing.T, in, out string) {
 	t.Helper()
 	data, err := os.ReadFile(in)
 	if err != nil {
 		t.Fatal(err)
 	}
-	packet, err := psbt.NewFromRawBytes(bytes.NewReader(bytes.TrimSpace(data)), true)
+	packet, err := psbt.NewFromRawBytes(bytes.NewReader(data), false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,11 +246,7 @@ func (p *purse) sign(t *testing.T, in, out string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var b bytes.Buffer
-	if err := psbt.WriteTxWitness(&b, witness); err != nil {
-		t.Fatal(err)
-	}
-	packet.Inputs[0].FinalScriptWitness = b.Bytes()
+	packet.Inputs[0].PartialSigs = []*psbt.PartialSig{{PubKey: witness[1], Signature: witness[0]}}
 	p.write(t, packet, out)
 }
 
