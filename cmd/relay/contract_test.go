@@ -62,7 +62,8 @@ func (s *terminal) closes(id string) {
 		if code == 0 {
 			return
 		}
-		if !strings.Contains(errs, "in no block") || time.Now().After(deadline) {
+		waits := strings.Contains(errs, "in no block") || strings.Contains(errs, "is funding")
+		if !waits || time.Now().After(deadline) {
 			s.t.Fatalf("close: exit %d\n%s", code, errs)
 		}
 	}
