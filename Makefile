@@ -65,6 +65,7 @@ bench-market: setup ## the market: proof of work, checks a second, books of 1,00
 soak: setup ## break relays on purpose for hours and check what they promise (SOAK='-fraction 0.1': a tenth)
 	go build -o bin/ ./internal/crash
 	bin/crash -size soak $(SOAK)
+	go test ./escrow -run TestBounds -timeout 2h -rapid.checks 30000
 
 .PHONY: bench-size
 bench-size: setup build ## how the relay grows with its table, some 40 minutes and 30 GB (BENCH='-rows 1e6': less; '-rows 5e7:200': 50 million small ones)

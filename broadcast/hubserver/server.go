@@ -10,7 +10,6 @@ package hubserver
 import (
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -19,8 +18,8 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"golang.org/x/time/rate"
 
+	"relaymarket/internal/natsserve"
 	"relaymarket/protocol"
 )
 
@@ -71,12 +70,8 @@ func Start(cfg Config) (*Server, error) {
 	if s.server, err = server.NewServer(options); err != nil {
 		return nil, fmt.Errorf("hub: NATS server: %w", err)
 	}
-	log := &serverLog{log: cfg.Logger, seldom: rate.Sometimes{First: 1, Interval: time.Minute}, fatal: make(chan string, 1)}
-	s.server.SetLoggerV2(log, false, false, false)
-	s.server.Start()
-	if !s.server.ReadyForConnections(startPatience) {
-		s.Close()
-		return nil, errors.New("hub: the NATS server does not start" + log.reason())
+	if err := natsserve.Start(s.server, cfg.Logger.With("of", "hub"), startPatience); err != nil {
+		return nil, fmt.Errorf("hub: NATS server: %w", err)
 	}
 	return s, nil
 }
@@ -145,49 +140,4 @@ func (s *Server) Slow() int64 { return s.server.NumSlowConsumers() }
 func (s *Server) Close() {
 	s.server.Shutdown()
 	s.server.WaitForShutdown()
-}
-
-// serverLog takes what the server says.
-type serverLog struct {
-	log    *slog.Logger
-	seldom rate.Sometimes
-	fatal  chan string // capacity 1
-}
-
-func (l *serverLog) reason() string {
-	select {
-	case why := <-l.fatal:
-		return ": " + why
-	default:
-		return ""
-	}
-}
-
-// Noticef implements server.Logger.
-func (l *serverLog) Noticef(format string, v ...any) { l.debug(format, v) }
-
-// Warnf implements server.Logger.
-func (l *serverLog) Warnf(format string, v ...any) { l.debug(format, v) }
-
-// Fatalf implements server.Logger. The server leaves it to its logger to end the process, which this one does not.
-func (l *serverLog) Fatalf(format string, v ...any) {
-	select {
-	case l.fatal <- fmt.Sprintf(format, v...):
-	default:
-	}
-}
-
-// Errorf implements server.Logger. What strangers do is such an error: they may not fill the log.
-func (l *serverLog) Errorf(format string, v ...any) {
-	l.seldom.Do(func() { l.log.Warn("hub: NATS server", "says", fmt.Sprintf(format, v...)) })
-}
-
-// Debugf implements server.Logger.
-func (l *serverLog) Debugf(format string, v ...any) { l.debug(format, v) }
-
-// Tracef implements server.Logger.
-func (l *serverLog) Tracef(string, ...any) {}
-
-func (l *serverLog) debug(format string, v []any) {
-	l.log.Debug("hub: NATS server", "says", fmt.Sprintf(format, v...))
 }

@@ -15,9 +15,6 @@ import (
 // MaxFileSize is the most that is read of a key file, in bytes.
 const MaxFileSize = 64 << 10
 
-// fileMode is the mode of a key file: its owner's alone.
-const fileMode fs.FileMode = 0o600
-
 // Options say how a key file is made.
 type Options struct {
 	// Replace lets Create overwrite what is there. The key in it is gone then,

@@ -109,6 +109,9 @@ func (a *advancing) run() error {
 			return err
 		}
 	}
+	if err := a.lapse(); err != nil {
+		return err
+	}
 	if a.r.finalOwed == nil {
 		if err := a.m.grantCredit(a.ctx, a.tx, a.r); err != nil {
 			return err
@@ -226,7 +229,7 @@ func (a *advancing) want() error {
 	ending := f.spent == nil && (r.state == escrow.Settling || r.state == escrow.RefundRequested)
 	_, err := a.tx.Exec(a.ctx, `UPDATE contract_transactions t SET wanted = CASE
 		WHEN kind = $2 THEN $3
-		ELSE $4 AND txid = (SELECT txid FROM contract_transactions o WHERE o.contract = $1 AND o.kind = t.kind ORDER BY feerate DESC, made DESC LIMIT 1) END
+		ELSE $4 AND txid = (SELECT txid FROM contract_transactions o WHERE o.contract = $1 AND o.kind = t.kind ORDER BY fee DESC, made DESC LIMIT 1) END
 		WHERE contract = $1 AND height IS NULL`, r.terms.ID[:], protocol.TxFunding, funding, ending)
 	return err
 }

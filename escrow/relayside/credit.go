@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
@@ -20,17 +21,17 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 	if err != nil {
 		return err
 	}
-	secured := protocol.Msat(0)
-	if c.terms.Renews != nil {
-		old, err := read(ctx, tx, *c.terms.Renews)
-		if err != nil {
-			return err
-		}
-		if secured, err = ledger.MsatOf(old.held.Amount - *c.renewsPaid); err != nil {
+	held := c.held.Amount
+	if c.state == escrow.Renewing && c.renewedBy != nil {
+		if held, err = heldEitherWay(ctx, tx, c); err != nil {
 			return err
 		}
 	}
-	credit, err := c.credit(f.confirmations(f.fundingHeight), secured)
+	secured, err := secured(ctx, tx, c)
+	if err != nil {
+		return err
+	}
+	credit, err := c.credit(held, f.confirmations(f.fundingHeight), secured)
 	if err != nil {
 		return err
 	}
@@ -41,31 +42,60 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 	return err
 }
 
-// credit is what the cost of the account's own counters may come to.
+// secured is what the old escrow's state is worth beyond what the renewal of it pays out; nil without an old escrow that is
+// beyond being undone itself.
+func secured(ctx context.Context, q querier, c *record) (*protocol.Msat, error) {
+	if c.terms.Renews == nil {
+		return nil, nil
+	}
+	old, err := read(ctx, q, *c.terms.Renews)
+	if err != nil {
+		return nil, err
+	}
+	f, err := readFacts(ctx, q, old)
+	if err != nil || f.confirmations(f.fundingHeight) < escrow.FullCredit {
+		return nil, err
+	}
+	more, err := ledger.MsatOf(old.held.Amount - *c.renewsPaid)
+	return &more, err
+}
+
+// heldEitherWay is the A of a contract that is being renewed as far as the relay has it, whichever of the two escrows there
+// will be: what the renewal pays out, and of the payments since what both escrows are worth.
+func heldEitherWay(ctx context.Context, q querier, c *record) (btcutil.Amount, error) {
+	next, err := read(ctx, q, *c.renewedBy)
+	if err != nil {
+		return 0, err
+	}
+	return *next.renewsPaid + min(c.held.Amount-*next.renewsPaid, next.held.Amount-next.terms.OpeningPrice), nil
+}
+
+// credit is what the cost of the account's own counters may come to while the relay holds the amount A.
 //
 // Up to six confirmations a funding can be undone by whoever has much work, and then all that was paid under it is gone. So
 // meanwhile payments do not raise what may be owed above the limit: the relay's loss stays the limit's. A renewal that is
 // undone gives the old escrow back, of which the relay holds a state that is worth secured more than what the renewal paid:
-// so much of the payments counts at once, and the limit is full from the start.
-func (c *record) credit(confirmations int64, secured protocol.Msat) (protocol.Msat, error) {
+// so much of the payments counts at once, and the limit is full from the start. If the old escrow can be undone as well, or is
+// (nil), the renewal counts as a contract of its own.
+func (c *record) credit(held btcutil.Amount, confirmations int64, secured *protocol.Msat) (protocol.Msat, error) {
 	limit, err := ledger.MsatOf(c.terms.CreditLimit)
 	if err != nil {
 		return 0, err
 	}
-	paid, err := ledger.MsatOf(c.held.Amount - c.terms.OpeningPrice)
+	paid, err := ledger.MsatOf(held - c.terms.OpeningPrice)
 	if err != nil {
 		return 0, err
 	}
 	switch {
 	case confirmations >= escrow.FullCredit:
 		return limit + paid - c.carried, nil
-	case c.terms.Renews != nil:
-		return limit + min(paid, secured) - c.carried, nil
+	case secured != nil:
+		return limit + min(paid, *secured) - c.carried, nil
 	case confirmations == 0:
-		return min(-c.carried, 0), nil
+		return -max(c.carried, 0), nil
 	}
 	early, err := ledger.MsatOf(c.terms.Credit(confirmations))
-	return min(early+paid, limit) - c.carried, err
+	return min(early+paid-min(c.carried, 0), limit) - max(c.carried, 0), err
 }
 
 // usage is what was used under the contract and has to be paid by it, in msat: the account's, and what is carried.

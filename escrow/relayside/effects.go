@@ -33,8 +33,8 @@ func (a *advancing) takeOver() error {
 	if err != nil {
 		return err
 	}
-	if has, err := a.hasAccount(a.r); has || err != nil {
-		return err // it took over before, and the block came again
+	if has, err := a.hasAccount(a.r); has || a.r.finalOwed != nil || err != nil {
+		return err // it took over before, and the block came again; or it came so late that its account has ended
 	}
 	taken, err := ledger.MsatOf(*a.r.renewsPaid - old.terms.OpeningPrice)
 	if err != nil {
@@ -47,9 +47,15 @@ func (a *advancing) takeOver() error {
 }
 
 // abandon gives up a contract whose funding cannot happen as far as the chain shows. Its account ends; that of the
-// contract it was to renew goes on.
+// contract it was to renew goes on, unless that one is given up as well. A contract that was to renew this one spends its escrow:
+// it is looked at next, and finds itself cancelled too.
 func (a *advancing) abandon() error {
 	r := a.r
+	if r.renewedBy != nil {
+		if err := a.touch(*r.renewedBy); err != nil {
+			return err
+		}
+	}
 	if r.terms.Renews == nil {
 		return a.m.stop(a.ctx, a.tx, r)
 	}
@@ -65,7 +71,8 @@ func (a *advancing) abandon() error {
 			return err
 		}
 	}
-	if _, err := a.tx.Exec(a.ctx, `UPDATE contracts SET renewed_by = NULL WHERE id = $1`, old.terms.ID[:]); err != nil {
+	// Of a contract that is given up, too, the successor stays known: should both fundings come yet, that one spends the escrow.
+	if _, err := a.tx.Exec(a.ctx, `UPDATE contracts SET renewed_by = NULL WHERE id = $1 AND state <> $2`, old.terms.ID[:], string(escrow.Abandoned)); err != nil {
 		return err
 	}
 	zero := protocol.Msat(0)
@@ -88,13 +95,25 @@ func (a *advancing) giveBack(old *record) error {
 	if err := a.m.takeOver(a.ctx, a.tx, r, old, -taken); err != nil {
 		return err
 	}
-	if old.settle || old.terms.SettlementDue(a.f.tip) {
-		return a.m.stop(a.ctx, a.tx, old) // it is settled by itself
+	if old.settle || old.terms.SettlementDue(a.f.tip) || old.state == escrow.Abandoned {
+		return a.m.stop(a.ctx, a.tx, old) // it is settled by itself, or there is nothing to settle
 	}
 	if old.state == escrow.Settling {
 		return a.m.move(a.ctx, a.tx, old, escrow.RenewalReorged)
 	}
 	return nil
+}
+
+// lapse ends the account of a contract whose funding is in no block when it would have to be settled: a funding that left its
+// block and does not come back. What it owes by then is final.
+func (a *advancing) lapse() error {
+	if a.r.state != escrow.FundingSent || !a.r.terms.SettlementDue(a.f.tip) {
+		return nil
+	}
+	if has, err := a.hasAccount(a.r); !has || err != nil {
+		return err // a renewal that was never in a block: the account is the old contract's
+	}
+	return a.m.stop(a.ctx, a.tx, a.r)
 }
 
 // hasAccount tells whether the payer's account is under this contract.

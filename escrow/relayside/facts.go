@@ -17,7 +17,7 @@ type facts struct {
 	tip           uint32
 	fundingHeight *int32 // nil: in no block
 	spent         *spend // of the escrow
-	cancelled     *spend // of an input of the funding, by anything else
+	cancelled     *spend // of an input of the funding, by anything else; of a renewal also what cancelled the contract that it renews
 }
 
 // spend is a transaction in a block that spends what is watched.
@@ -74,7 +74,25 @@ func readFacts(ctx context.Context, q querier, r *record) (f facts, err error) {
 		}
 		return nil
 	})
+	if err != nil || f.fundingHeight != nil || f.cancelled != nil || r.terms.Renews == nil {
+		return f, err
+	}
+	f.cancelled, err = cancelledBefore(ctx, q, *r.terms.Renews)
 	return f, err
+}
+
+// cancelledBefore is what made the funding of a renewed contract impossible, and with it the renewal's, which spends its escrow:
+// no block will ever spend that.
+func cancelledBefore(ctx context.Context, q querier, renewed escrow.ID) (*spend, error) {
+	old, err := read(ctx, q, renewed)
+	if err != nil {
+		return nil, err
+	}
+	f, err := readFacts(ctx, q, old)
+	if f.fundingHeight != nil {
+		return nil, err
+	}
+	return f.cancelled, err
 }
 
 // identify tells what a transaction does with the escrow.

@@ -1,13 +1,19 @@
 package relayside_test
 
 import (
+	"context"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
 	"relaymarket/protocol"
 )
 
@@ -172,4 +178,61 @@ func TestTenThousandHalfOpened(t *testing.T) {
 	h.inMempool(d.out.Hash)
 	h.advance(2 * time.Minute)
 	h.eventually("the end of the offers", func() bool { return h.count(`SELECT count(*) FROM contract_openings`) == 0 })
+}
+
+// slow is a node that takes its time, and notes what it is sent and who has the work meanwhile.
+type slow struct {
+	*chain.Client
+	h      *house
+	mu     sync.Mutex
+	sent   []chainhash.Hash
+	lapsed int // how often the lease was over
+}
+
+// Broadcast implements relayside.Node.
+func (s *slow) Broadcast(ctx context.Context, tx *wire.MsgTx) error {
+	time.Sleep(5 * time.Millisecond)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.sent = append(s.sent, tx.TxHash())
+	s.lapsed += s.h.count(`SELECT count(*) FROM contract_work WHERE until < $1`, s.h.now())
+	return s.Client.Broadcast(ctx, tx)
+}
+
+// A crowd of transactions that are all to be sent keeps no settlement waiting, nor the work from its lease, nor a block.
+func TestCrowdOfTransactions(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	crowd, d := h.user().active(100_000, 1500), h.user().active(100_000, 1500)
+	h.crash()
+	h.limits.Lease, h.limits.Resend = 2*time.Second, 10*time.Second
+	node := &slow{Client: h.chain, h: h}
+	h.contractChain = node
+	_, err := h.db.Pool().Exec(t.Context(), `INSERT INTO contract_transactions (txid, contract, kind, tx, fee, feerate, made, bid_at, wanted)
+		SELECT sha256(('closing' || n)::bytea), contract, 'closing', tx, fee, feerate, made, bid_at, true FROM contract_transactions, generate_series(1, 1200) n
+		WHERE contract = $1 AND kind = 'funding'`, crowd.id[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.manager.Settle(t.Context(), d.id); err != nil {
+		t.Fatal(err)
+	}
+	h.start()
+	settlement := h.latest(d.id, protocol.TxSettlement).TxHash()
+	h.inMempool(settlement)
+	h.node.Mine(1)
+	h.eventually("the block", func() bool {
+		return h.count(`SELECT count(*) FROM contract_blocks WHERE height = $1`, h.node.Height()) == 1
+	})
+	node.mu.Lock()
+	defer node.mu.Unlock()
+	if at := slices.Index(node.sent, settlement); at != 0 {
+		t.Errorf("%d transactions went before the settlement", at)
+	}
+	if len(node.sent) > 600 {
+		t.Errorf("a block waited for %d transactions", len(node.sent))
+	}
+	if node.lapsed > 0 {
+		t.Errorf("the lease was over %d times", node.lapsed)
+	}
 }

@@ -239,8 +239,12 @@ func (m *Manager) renewable(ctx context.Context, q querier, old *record, height 
 	if err != nil {
 		return wrap(err, "read the transactions of contract %s", old.terms.ID.Short())
 	}
-	if f.fundingHeight == nil {
-		return protocol.Errorf(protocol.CodeContractState, "the contract's funding is in no block at present: renew it when it is")
+	// A renewal has the whole credit at once, as the old escrow stands for it: so that one must be beyond being undone.
+	if n := f.confirmations(f.fundingHeight); n < escrow.FullCredit {
+		return protocol.Errorf(protocol.CodeContractState, "the contract's funding has %d of %d confirmations: renew it in %d blocks", n, escrow.FullCredit, escrow.FullCredit-n)
+	}
+	if f.spent != nil {
+		return protocol.Errorf(protocol.CodeContractState, "the contract's escrow is spent in block %d: open a new one when it is settled", f.spent.height)
 	}
 	return nil
 }

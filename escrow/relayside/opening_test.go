@@ -199,15 +199,27 @@ func TestStepsAreIdempotent(t *testing.T) {
 	if s, err := d.refund(6_000, 900); err != nil || s.State != escrow.RefundRequested { // a higher fee
 		t.Fatalf("%+v, %v", s, err)
 	}
-	for fee := btcutil.Amount(1_300); fee <= 3_400; fee += 300 {
-		if _, err := d.refund(6_000, fee); err != nil {
-			t.Fatal(err)
-		}
+	for _, fee := range []btcutil.Amount{901, 899, 1_294} { // a quarter and 170 more are 1,295
+		_, err = d.refund(6_000, fee)
+		wantCode(t, err, protocol.CodeFeerate)
+		_, err = d.refund(7_000, fee)
+		wantCode(t, err, protocol.CodeFeerate)
 	}
-	_, err = d.refund(6_000, 4_000)
-	wantCode(t, err, protocol.CodeContractState)
-	if top := h.latest(d.id, protocol.TxClosing); d.terms.Value()-btcutil.Amount(top.TxOut[0].Value+top.TxOut[1].Value) != 3_400 {
-		t.Error("the closing that pays the most is not the one of 3,400 satoshi")
+	closings, fee := 2, btcutil.Amount(1_295)
+	for ; ; closings++ {
+		if _, err := d.refund(6_000, fee); err != nil {
+			break
+		}
+		if n := h.count(`SELECT count(*) FROM contract_transactions WHERE kind = 'closing' AND wanted`); n != 1 {
+			t.Fatalf("%d closings are wanted", n)
+		}
+		fee += fee/4 + 170
+	}
+	if n := h.count(`SELECT count(*) FROM contract_transactions WHERE kind = 'closing'`); n != closings || n > 30 {
+		t.Fatalf("%d closings were signed, %d are stored", closings, n)
+	}
+	if s, err := h.manager.Refund(t.Context(), u.envelope(r), r); err != nil || s.State != escrow.RefundRequested { // the first one again
+		t.Fatalf("%+v, %v", s, err)
 	}
 	h.inMempool(h.latest(d.id, protocol.TxClosing).TxHash())
 	stranger := h.user()

@@ -21,6 +21,7 @@ const keptPayments = 32
 //   - not_found: no such contract of the signer
 //   - conflict: another payment has this seq
 //   - contract_state: it takes no payments now, or is being renewed and the state of the pending escrow is missing
+//   - wrong_amount: while it is renewed also a state of the pending escrow that pays less than this one
 func (m *Manager) Pay(ctx context.Context, e *protocol.Envelope, r *protocol.ContractPayment) (*protocol.ContractStatus, error) {
 	err := m.db.Tx(ctx, func(tx pgx.Tx) error { return m.pay(ctx, tx, e, r) })
 	if err != nil {
@@ -106,6 +107,14 @@ func (m *Manager) payPending(ctx context.Context, tx pgx.Tx, c *record, p *proto
 	pending, err := lockOf(ctx, tx, c.terms.User, p.Contract)
 	if err != nil {
 		return err
+	}
+	if !escrow.TakesPayments(pending.state) {
+		return protocol.Errorf(protocol.CodeContractState, "the pending contract %s is %s and takes no payments: ask for its status", p.Contract.Short(), pending.state)
+	}
+	// The renewal pays out renewsPaid of the old A; what the old escrow is worth beyond that, the new one must be worth too.
+	if least := pending.terms.OpeningPrice + max(c.held.Amount-*pending.renewsPaid, 0); p.Amount < least {
+		return protocol.Errorf(protocol.CodeWrongAmount, "the pending contract pays %d satoshi: with %d in the contract that it renews it is at least %d",
+			int64(p.Amount), int64(c.held.Amount), int64(least))
 	}
 	next := escrow.Payment{Seq: p.Seq, Amount: p.Amount, Signature: p.Signature}
 	if next.Seq == pending.held.Seq && next.Amount == pending.held.Amount {

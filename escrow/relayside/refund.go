@@ -13,13 +13,12 @@ import (
 	"relaymarket/protocol"
 )
 
-// maxClosings bounds the closings that one contract has: each is a row.
-const maxClosings = 10
-
 // Refund closes the contract together: it takes the user's signature of a closing that pays the relay at least what it is
 // owed, stops the account, stores the closing with both signatures, and broadcasts it. The same request again has the same
-// answer; another one, at a higher fee say, is signed as well. Codes are those of package escrow, and
+// answer; another one is signed as well if it takes the place of the last one everywhere, see [nextFee]. Codes are those of
+// package escrow, and
 //
+//   - feerate: it does not pay that much more than the last one
 //   - not_found: no such contract of the signer
 //   - wrong_amount: it is less than what is owed or held; the status tells
 //   - contract_state: not funded yet, being renewed, or settled already
@@ -50,14 +49,18 @@ func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r
 	}
 	id := template.TxHash()
 	var known bool
-	var closings int
-	err = tx.QueryRow(ctx, `SELECT coalesce(bool_or(txid = $1), false), count(*) FROM contract_transactions WHERE contract = $2 AND kind = $3`,
-		id[:], r.Contract[:], protocol.TxClosing).Scan(&known, &closings)
+	var last btcutil.Amount
+	err = tx.QueryRow(ctx, `SELECT coalesce(bool_or(txid = $1), false), coalesce(max(fee), 0) FROM contract_transactions WHERE contract = $2 AND kind = $3`,
+		id[:], r.Contract[:], protocol.TxClosing).Scan(&known, &last)
 	if err != nil || known {
 		return err // signed before
 	}
-	if closings >= maxClosings {
-		return protocol.Errorf(protocol.CodeContractState, "%d closings were signed already: the one that pays the most is being sent", closings)
+	least, err := nextFee(&c.terms, last)
+	if err != nil {
+		return err
+	}
+	if template.Fee() < least {
+		return protocol.Errorf(protocol.CodeFeerate, "a closing that pays %d satoshi was signed already: another one pays %d at least", int64(last), int64(least))
 	}
 	f, err := readFacts(ctx, tx, c)
 	if err != nil {
@@ -76,6 +79,17 @@ func (m *Manager) refund(ctx context.Context, tx pgx.Tx, e *protocol.Envelope, r
 		return err
 	}
 	return m.releaseClosing(ctx, tx, c, closing, r.Signature, f.tip)
+}
+
+// nextFee is what a closing pays at least after one that paid last (0: the first): a quarter more, and what its own relaying
+// costs, so that every node takes it in the other's place (BIP125). As fees end at 1000 sat/vB, a contract has about 25 of
+// them at most.
+func nextFee(c *escrow.Contract, last btcutil.Amount) (btcutil.Amount, error) {
+	if last == 0 {
+		return 0, nil
+	}
+	relaying, err := escrow.EstimateFees(c, protocol.MinContractFeerate)
+	return last + last/4 + relaying.Closing, err
 }
 
 // enough stops the account, so that what is owed is final, and refuses less. Refused, the transaction is undone and the
@@ -127,6 +141,10 @@ func (m *Manager) releaseClosing(ctx context.Context, tx pgx.Tx, c *record, clos
 	}
 	whole, err := escrow.FinishClosing(&c.terms, c.outpoint(), closing, user, sig)
 	if err != nil {
+		return err
+	}
+	// The new one replaces those before.
+	if _, err := tx.Exec(ctx, `UPDATE contract_transactions SET wanted = false WHERE contract = $1 AND kind = $2`, c.terms.ID[:], protocol.TxClosing); err != nil {
 		return err
 	}
 	return m.store(ctx, tx, c.terms.ID, transaction{kind: protocol.TxClosing, tx: whole, bidAt: height})

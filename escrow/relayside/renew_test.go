@@ -198,6 +198,73 @@ func TestRenewalAfterPayment(t *testing.T) {
 	old.signedRenewal(80_000, 2000)
 }
 
+// While a contract is renewed, a payment must be worth as much in the pending escrow as in the old one: else the user would
+// be served on a state that the renewal makes void.
+func TestPendingPaysAsMuch(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	old := u.active(100_000, 1500)
+	if _, err := old.pay(9_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	d := old.signedRenewal(80_000, 2000)
+	for _, amount := range []btcutil.Amount{5_000, 5_001, 15_999} { // the renewal pays 9,000 out: 20,000 is 11,000 more
+		_, err := old.pay(20_000, &protocol.PendingState{Contract: d.id, Seq: 1, Amount: amount, Signature: d.state(amount)})
+		wantCode(t, err, protocol.CodeWrongAmount)
+	}
+	if _, err := d.pay(5_100, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, err := old.pay(20_000, &protocol.PendingState{Contract: d.id, Seq: 1, Amount: 5_100, Signature: d.state(5_100)}) // which is held already
+	wantCode(t, err, protocol.CodeWrongAmount)
+	if s := old.status(); s.Amount != 9_000 {
+		t.Fatalf("a refused payment is held: %+v", s)
+	}
+	if err := h.use(u.key.Public(), 9_000_000); err != nil { // Δ and what was paid
+		t.Fatal(err)
+	}
+	wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
+	if s, err := old.pay(20_000, d.pending(16_000)); err != nil || s.Amount != 20_000 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if err := h.use(u.key.Public(), 11_000_000); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
+}
+
+// A contract whose funding can still be undone is not renewed: the renewal's credit would be undone with it.
+func TestRenewalNeedsSixConfirmations(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	old := u.opened(100_000, 1500)
+	h.mine(1)
+	old.reaches(escrow.Active)
+	d, r := old.renew(80_000, 2000)
+	wantCode(t, d.open(r), protocol.CodeContractState)
+	h.mine(4)
+	wantCode(t, d.open(r), protocol.CodeContractState)
+	h.mine(1)
+	if err := d.open(r); err != nil {
+		t.Fatal(err)
+	}
+	d.witness(old.key)
+	h.node.Reorg(6) // after the offer
+	h.synced()
+	h.inMempool(old.out.Hash)
+	h.mine(2)
+	old.reaches(escrow.Active)
+	_, err := d.send()
+	wantCode(t, err, protocol.CodeContractState)
+	h.mine(4)
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
+}
+
 // A renewal into a larger contract: the user adds a coin, and so does the relay, for its larger bond.
 func TestRenewalWithCoins(t *testing.T) {
 	t.Parallel()

@@ -120,3 +120,90 @@ func TestLateFundingIsSettled(t *testing.T) {
 	h.mine(6)
 	d.reaches(escrow.Closed)
 }
+
+// A reorganization undoes a renewal together with the funding of the contract that it renews. Until that one stands again the
+// renewal gives no credit; when its coin is spent elsewhere both contracts end, and the account with them; and should both
+// fundings come after all, both escrows are settled or spent.
+func TestRenewalIsUndoneWithOldFunding(t *testing.T) {
+	t.Parallel()
+	for name, confirmed := range map[string]bool{"in a block": true, "pending": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, standardOffer)
+			u := h.user()
+			coin, _ := u.coin(150_000)
+			old := u.plan(100_000, 1500, coin)
+			old.offer(nil)
+			if err := old.open(nil); err != nil {
+				t.Fatal(err)
+			}
+			old.witness(nil)
+			if _, err := old.send(); err != nil {
+				t.Fatal(err)
+			}
+			h.inMempool(old.out.Hash)
+			h.mine(6)
+			old.reaches(escrow.Active)
+			d := old.signedRenewal(80_000, 2000)
+			depth := 6
+			if confirmed {
+				h.mine(1)
+				d.reaches(escrow.Active)
+				depth++
+			}
+			if err := h.use(u.key.Public(), 1_000_000); err != nil {
+				t.Fatal(err)
+			}
+			h.node.Reorg(depth) // an empty branch
+			h.synced()
+			wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
+			d.reaches(escrow.FundingSent)
+			h.node.Reorg(depth+1, u.elsewhere(coin, 5_000))
+			h.synced()
+			old.reaches(escrow.Abandoned)
+			d.reaches(escrow.Abandoned)
+			wantCode(t, h.use(u.key.Public(), 1), protocol.CodeNoAccount)
+			h.node.Reorg(depth+2, h.latest(old.id, protocol.TxFunding), h.latest(d.id, protocol.TxFunding))
+			h.synced()
+			old.reaches(escrow.Closed) // the branch is that long
+			d.reaches(escrow.Settling)
+			h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
+			h.mine(6)
+			d.reaches(escrow.Closed)
+			if r, err := h.manager.Revenue(t.Context()); err != nil || r.Live != 0 || r.Settled < 5_000+4_000 {
+				t.Fatalf("revenue %+v, %v", r, err)
+			}
+			wantCode(t, h.use(u.key.Public(), 1), protocol.CodeNoAccount)
+		})
+	}
+}
+
+// A funding that left its block and does not come back gives no credit up to T − M, and from there on no account.
+func TestFundingStaysAwayUntilItsEnd(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	u := h.user()
+	d := u.opened(100_000, 900)
+	whole := h.latest(d.id, protocol.TxFunding)
+	h.mine(6)
+	d.reaches(escrow.Active)
+	if err := h.use(u.key.Public(), 1_000_000); err != nil {
+		t.Fatal(err)
+	}
+	h.node.Reorg(6)
+	h.synced()
+	d.reaches(escrow.FundingSent)
+	wantCode(t, h.use(u.key.Public(), 1), protocol.CodePaymentDue)
+	for h.node.Height() < int(d.terms.LastUsage()) {
+		h.node.MineWith() // full of others
+	}
+	h.synced()
+	wantCode(t, h.use(u.key.Public(), 1), protocol.CodeNoAccount)
+	if s := d.reaches(escrow.FundingSent); s.Owed != 6_000 {
+		t.Fatalf("owed are %d", s.Owed)
+	}
+	h.node.MineWith(whole)
+	h.synced()
+	d.reaches(escrow.Settling)
+	h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
+}

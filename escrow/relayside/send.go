@@ -15,8 +15,9 @@ import (
 	"relaymarket/protocol"
 )
 
-// sendBatch is how many transactions are sent in one round.
-const sendBatch = 500
+// sendBatch is how many transactions are sent in one round: more wait for the next, so that a crowd of them keeps no block, and
+// no settlement, waiting for long.
+const sendBatch = 200
 
 type outgoing struct {
 	TxID     []byte
@@ -26,21 +27,17 @@ type outgoing struct {
 }
 
 // sendAll sends what is wanted and in no block: what was never tried, and again what was tried a while ago, for nodes forget
-// their mempools. A transaction that the node refuses is tried again as well, the reason beside it: what it depends on may
-// come back with the next reorganization. Only a node that cannot be asked ends the round.
+// their mempools; settlements first, for they have a date. A transaction that the node refuses is tried again as well, the
+// reason beside it: what it depends on may come back with the next reorganization. Only a node that cannot be asked ends the
+// round.
 func (m *Manager) sendAll(ctx context.Context) error {
-	for {
-		n, err := m.send(ctx, `sent < $1`, m.now().Add(-m.limits.Resend))
-		if err != nil || n < sendBatch {
-			return err
-		}
-	}
+	return m.send(ctx, m.lease, `sent < $1`, m.now().Add(-m.limits.Resend))
 }
 
 // sendStored sends what was just stored of one contract. That the node does not take it is no error: the work goes on
 // sending.
 func (m *Manager) sendStored(ctx context.Context, id escrow.ID) error {
-	_, err := m.send(ctx, `sent = 0 AND contract = $1`, id[:])
+	err := m.send(ctx, nil, `sent = 0 AND contract = $1`, id[:])
 	if errors.Is(err, errCrash) {
 		return err
 	}
@@ -50,22 +47,31 @@ func (m *Manager) sendStored(ctx context.Context, id escrow.ID) error {
 	return nil
 }
 
-func (m *Manager) send(ctx context.Context, which string, arg any) (int, error) {
+// send sends a batch. lease, if it is the work that sends, keeps the work this process's meanwhile.
+func (m *Manager) send(ctx context.Context, lease func(context.Context) error, which string, arg any) error {
 	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx, told FROM contract_transactions
-		WHERE wanted AND height IS NULL AND `+which+` ORDER BY sent, made LIMIT $2`, arg, sendBatch)
+		WHERE wanted AND height IS NULL AND `+which+` ORDER BY kind <> $3, sent, made LIMIT $2`, arg, sendBatch, protocol.TxSettlement)
 	if err != nil {
-		return 0, wrap(err, "read what is to be sent")
+		return wrap(err, "read what is to be sent")
 	}
 	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[outgoing])
 	if err != nil {
-		return 0, wrap(err, "read what is to be sent")
+		return wrap(err, "read what is to be sent")
 	}
+	leased := m.clock()
 	for _, o := range all {
+		// A slow node must not let the lease run out.
+		if now := m.clock(); lease != nil && now.Sub(leased).Abs() > m.limits.Lease/4 {
+			if err := lease(ctx); err != nil {
+				return err
+			}
+			leased = now
+		}
 		if err := m.sendOne(ctx, o); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return len(all), nil
+	return nil
 }
 
 func (m *Manager) sendOne(ctx context.Context, o outgoing) error {

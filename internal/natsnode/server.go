@@ -3,13 +3,13 @@ package natsnode
 import (
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"strconv"
 	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
-	"golang.org/x/time/rate"
+
+	"relaymarket/internal/natsserve"
 )
 
 // What others may do to the server in the process. Relays know one another by hand, so these are no tight bounds: they keep a
@@ -40,21 +40,8 @@ func startServer(cfg Config) (*server.Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("NATS server: %w", err)
 	}
-	said := &serverLog{log: cfg.Logger, fatal: make(chan string, 1), seldom: seldom()}
-	s.SetLoggerV2(said, false, false, false)
-	s.Start() // returns when it runs, or cannot
-	select {
-	case why := <-said.fatal:
-		err = errors.New("NATS server: " + why)
-	default:
-		if !s.ReadyForConnections(startPatience) {
-			err = errors.New("NATS server: it does not start")
-		}
-	}
-	if err != nil {
-		s.Shutdown()
-		s.WaitForShutdown()
-		return nil, err
+	if err := natsserve.Start(s, cfg.Logger, startPatience); err != nil {
+		return nil, fmt.Errorf("NATS server: %w", err)
 	}
 	return s, nil
 }
@@ -80,40 +67,4 @@ func listenOn(o *server.Options, cfg Config) error {
 		o.Port = server.RANDOM_PORT
 	}
 	return nil
-}
-
-// serverLog takes what the server says.
-type serverLog struct {
-	log    *slog.Logger
-	fatal  chan string // capacity 1: why it cannot start
-	seldom rate.Sometimes
-}
-
-// Noticef implements server.Logger.
-func (l *serverLog) Noticef(format string, v ...any) { l.debug(format, v) }
-
-// Warnf implements server.Logger.
-func (l *serverLog) Warnf(format string, v ...any) { l.debug(format, v) }
-
-// Fatalf implements server.Logger. The server leaves it to its logger to end the process, which this one does not.
-func (l *serverLog) Fatalf(format string, v ...any) {
-	select {
-	case l.fatal <- fmt.Sprintf(format, v...):
-	default:
-	}
-}
-
-// Errorf implements server.Logger. A stranger with a wrong token is such an error: he may not fill the log.
-func (l *serverLog) Errorf(format string, v ...any) {
-	l.seldom.Do(func() { l.log.Warn("NATS server", "says", fmt.Sprintf(format, v...)) })
-}
-
-// Debugf implements server.Logger.
-func (l *serverLog) Debugf(format string, v ...any) { l.debug(format, v) }
-
-// Tracef implements server.Logger.
-func (l *serverLog) Tracef(string, ...any) {}
-
-func (l *serverLog) debug(format string, v []any) {
-	l.log.Debug("NATS server", "says", fmt.Sprintf(format, v...))
 }
