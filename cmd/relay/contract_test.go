@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -161,7 +162,22 @@ func TestRenewTyped(t *testing.T) {
 	if _, errs, code := alice.types("contract", "renew", old); code != exitUsage || !strings.Contains(errs, "is not given back") {
 		t.Errorf("renewing without a terminal: exit %d\n%s", code, errs)
 	}
-	alice.json(&next, "contract", "renew", old, "--wait", "0", "--yes")
+	if _, errs, code := alice.types("contract", "renew", old, "--wait", "0", "--yes"); code != exitFailed || !strings.Contains(errs, "renew it in") {
+		t.Errorf("renewed at once: exit %d\n%s", code, errs)
+	}
+	bitcoin.Mine(5)
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		out, errs, code := alice.types("contract", "renew", old, "--wait", "0", "--yes", "--json")
+		if code == 0 {
+			if err := json.Unmarshal([]byte(out), &next); err != nil {
+				t.Fatal(err)
+			}
+			break
+		}
+		if !strings.Contains(errs, "renew it in") || time.Now().After(deadline) { // the relay is blocks behind
+			t.Fatalf("renew: exit %d\n%s", code, errs)
+		}
+	}
 	if item := alice.contract(old); item.State != "renewing" || item.RenewedBy == nil || *item.RenewedBy != next.ID {
 		t.Errorf("the old contract: %+v", item)
 	}
