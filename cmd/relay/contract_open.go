@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"strings"
 	"time"
@@ -86,7 +85,7 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	if renews != nil {
 		w.Renews = &renews.ID
 	}
-	var given string
+	var given []byte
 	if given, err = o.foreign(&w, m.settings.Network); err != nil {
 		return err
 	}
@@ -149,21 +148,22 @@ func readConsent(file string) (w protocol.ContractWriter, err error) {
 	return protocol.ContractWriter{Key: e.From, Consent: e.Bytes()}, nil
 }
 
-// foreign takes coins, change and payout that are not our wallet's. It answers the PSBT as it was given.
-func (o *openOptions) foreign(w *userside.Wish, network protocol.Network) (given string, err error) {
+// foreign takes coins, change and payout that are not our wallet's. It answers the PSBT file as it was given.
+func (o *openOptions) foreign(w *userside.Wish, network protocol.Network) (given []byte, err error) {
 	if o.payout != "" {
 		if w.Payout, err = payoutScript(o.payout, network); err != nil {
-			return "", exitError{exitUsage, err}
+			return nil, exitError{exitUsage, err}
 		}
 	}
 	if o.psbtIn == "" {
-		return "", nil
+		return nil, nil
 	}
-	if given, err = readPSBT(o.psbtIn); err != nil {
-		return "", err
+	p, given, err := readPSBT(o.psbtIn)
+	if err != nil {
+		return nil, err
 	}
-	if w.Coins, w.Change, err = userside.ReadCoins(protocol.PSBT(given), w.Payout); err != nil {
-		return "", fmt.Errorf("%s: %w", o.psbtIn, err)
+	if w.Coins, w.Change, err = userside.ReadCoins(p, w.Payout); err != nil {
+		return nil, fmt.Errorf("%s: %w", o.psbtIn, err)
 	}
 	return given, nil
 }
@@ -184,22 +184,8 @@ func payoutScript(typed string, network protocol.Network) (protocol.Script, erro
 	return script, protocol.Script(script).Validate()
 }
 
-// readPSBT reads a PSBT, in base64 or binary.
-func readPSBT(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, 4*protocol.MaxPSBTSize))
-	if err != nil {
-		return "", err
-	}
-	return asBase64(data), nil
-}
-
 // draftAndOpen tells what the contract means, asks, and brings it about.
-func (p *program) draftAndOpen(ctx context.Context, m *money, w userside.Wish, o openOptions, given string) error {
+func (p *program) draftAndOpen(ctx context.Context, m *money, w userside.Wish, o openOptions, given []byte) error {
 	d, err := m.manager.Draft(ctx, w, m.purse())
 	if err != nil {
 		return err
@@ -226,7 +212,7 @@ func (m *money) purse() userside.Wallet {
 }
 
 // bringAbout advances a contract until it waits for the chain, for another wallet, or for nothing.
-func (p *program) bringAbout(ctx context.Context, m *money, r *userside.Record, o openOptions, given string) (err error) {
+func (p *program) bringAbout(ctx context.Context, m *money, r *userside.Record, o openOptions, given []byte) (err error) {
 	for r.Opening() {
 		p.progress(r)
 		if r.Foreign && r.Step == userside.StepKept {

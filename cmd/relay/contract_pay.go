@@ -20,10 +20,10 @@ func (p *program) contractResumeCommand() *cobra.Command {
 		ValidArgsFunction: p.completeContract,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			signed := ""
+			var signed protocol.PSBT
 			if o.psbtIn != "" {
 				var err error
-				if signed, err = readPSBT(o.psbtIn); err != nil {
+				if signed, _, err = readPSBT(o.psbtIn); err != nil {
 					return err
 				}
 			}
@@ -44,13 +44,13 @@ func (p *program) contractResumeCommand() *cobra.Command {
 	return cmd
 }
 
-func (p *program) resume(ctx context.Context, m *money, typed string, o openOptions, signed string) error {
+func (p *program) resume(ctx context.Context, m *money, typed string, o openOptions, signed protocol.PSBT) error {
 	r, err := findContract(ctx, m.store, typed)
 	if err != nil {
 		return err
 	}
 	if signed != "" {
-		if r, err = m.manager.SignedElsewhere(ctx, r.ID, protocol.PSBT(signed)); err != nil {
+		if r, err = m.manager.SignedElsewhere(ctx, r.ID, signed); err != nil {
 			return err
 		}
 	}
@@ -59,7 +59,7 @@ func (p *program) resume(ctx context.Context, m *money, typed string, o openOpti
 			return err
 		}
 	}
-	return p.bringAbout(ctx, m, r, o, "")
+	return p.bringAbout(ctx, m, r, o, nil)
 }
 
 func (p *program) contractPayCommand() *cobra.Command {

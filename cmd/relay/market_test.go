@@ -191,13 +191,7 @@ func TestRentFromTheMarket(t *testing.T) {
 	if offer.Key != node.Key.String() || *offer.SatPerMonth != 300+10+testnode.OpeningPrice || offer.Addresses[0] != node.URL {
 		t.Fatalf("the best is %+v", offer)
 	}
-	mined := make(chan struct{})
-	go func() {
-		defer close(mined)
-		time.Sleep(2 * time.Second)
-		bitcoin.Mine(1)
-	}()
-	defer func() { <-mined }()
+	defer mines(bitcoin)()
 	if out := alice.runs("contract", "open", offer.Addresses[0], "--deposit", "100000", "--yes"); !strings.Contains(out, "is one of your relays") {
 		t.Errorf("open says\n%s", out)
 	}

@@ -3,24 +3,31 @@ package main
 import (
 	"bytes"
 	"crypto/rand"
-	"encoding/base64"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/handover"
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
 )
 
-// asBase64 is a PSBT in base64, whether it was given so or in binary.
-func asBase64(data []byte) string {
-	if bytes.HasPrefix(data, []byte("psbt\xff")) {
-		return base64.StdEncoding.EncodeToString(data)
+// readPSBT reads a PSBT file of another wallet, in base64 or binary: what contracts take of it, and all of it.
+func readPSBT(file string) (p protocol.PSBT, whole []byte, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return "", nil, err
 	}
-	return string(bytes.TrimSpace(data))
+	defer f.Close()
+	var copied bytes.Buffer
+	if p, err = handover.ReadPSBT(io.TeeReader(f, &copied)); err != nil {
+		return "", nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return p, copied.Bytes(), nil
 }
 
 // contractID reads an id, or draws one.
@@ -33,12 +40,12 @@ func contractID(typed string) (id protocol.ContractID, err error) {
 
 // writeFunding writes the funding for the user's own wallet to sign, with what that wallet said of its inputs: from which
 // keys they are derived. The relay has no use for that and was not told.
-func (p *program) writeFunding(r *userside.Record, file, given string) error {
+func (p *program) writeFunding(r *userside.Record, file string, given []byte) error {
 	packet, err := escrow.DecodePSBT(r.PSBT)
 	if err != nil {
 		return err
 	}
-	if given != "" {
+	if given != nil {
 		if err := addDerivations(packet, given); err != nil {
 			return err
 		}
@@ -50,7 +57,7 @@ func (p *program) writeFunding(r *userside.Record, file, given string) error {
 	if file == "" {
 		return fmt.Errorf("the funding waits for your own wallet: give --psbt-out FILE to get it, or --psbt-in FILE with it signed")
 	}
-	if err := os.WriteFile(file, []byte(text+"\n"), 0o600); err != nil {
+	if err := handover.WritePSBT(file, protocol.PSBT(text)); err != nil {
 		return err
 	}
 	if p.json {
@@ -60,8 +67,9 @@ func (p *program) writeFunding(r *userside.Record, file, given string) error {
 }
 
 // addDerivations copies the derivations of the inputs of a PSBT to the same inputs of another.
-func addDerivations(packet *psbt.Packet, given string) error {
-	theirs, err := psbt.NewFromRawBytes(bytes.NewReader([]byte(given)), true)
+func addDerivations(packet *psbt.Packet, given []byte) error {
+	binary := bytes.HasPrefix(given, []byte("psbt\xff"))
+	theirs, err := psbt.NewFromRawBytes(bytes.NewReader(bytes.TrimSpace(given)), !binary)
 	if err != nil {
 		return err
 	}

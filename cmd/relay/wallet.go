@@ -10,10 +10,10 @@ import (
 	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/google/uuid"
-	"github.com/mdp/qrterminal/v3"
 	"github.com/spf13/cobra"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/handover"
 	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
@@ -107,10 +107,7 @@ wallet has seen it once, it may be made at any time.`,
 
 // showAddress shows an address and its link, BIP21.
 func (p *program) showAddress(a address.Address, amount btcutil.Amount, qr bool) error {
-	link := "bitcoin:" + a.EncodeAddress()
-	if amount > 0 {
-		link += "?amount=" + bitcoins(amount)
-	}
+	link := handover.PaymentLink(a, amount, "")
 	if p.json {
 		return p.printJSON(map[string]string{"address": a.EncodeAddress(), "link": link})
 	}
@@ -121,7 +118,7 @@ func (p *program) showAddress(a address.Address, amount btcutil.Amount, qr bool)
 		if rest != "" {
 			text += "?" + rest
 		}
-		qrterminal.GenerateHalfBlock(text, qrterminal.L, p.out)
+		handover.WriteQR(p.out, text)
 	}
 	if amount > 0 {
 		return p.say("%s\n%s\n", a.EncodeAddress(), link)
@@ -204,12 +201,6 @@ func sat(a btcutil.Amount) string {
 		digits = digits[:i] + "," + digits[i:]
 	}
 	return sign + digits + " sat"
-}
-
-// bitcoins is an amount as BIP21 wants it: decimal bitcoin without zeros at its end.
-func bitcoins(a btcutil.Amount) string {
-	text := big.NewRat(int64(a), btcutil.SatoshiPerBitcoin).FloatString(8)
-	return strings.TrimSuffix(strings.TrimRight(text, "0"), ".")
 }
 
 // parseSatoshi reads an amount, in satoshi, with commas or underscores if one likes.
