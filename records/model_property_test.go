@@ -338,7 +338,7 @@ func (s *history) contract() {
 		s.m.contract.taking = true
 	case 2:
 		change("close", "", func(tx pgx.Tx) error { return s.h.books.CloseContract(ctx, tx, owner, id) })
-		s.m.contract, s.m.closed = nil, true
+		s.m.contract, s.m.closed = nil, !s.m.active // a grant that was not revoked is in force again
 	default:
 		credit := one[int64](s, 500, 2_000, 6_000, 1<<40)
 		change("pay", "", func(tx pgx.Tx) error { return s.h.books.SetCredit(ctx, tx, owner, id, protocol.Msat(credit)) })

@@ -3,8 +3,10 @@ package relayside_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"relaymarket/escrow"
+	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -206,4 +208,39 @@ func TestFundingStaysAwayUntilItsEnd(t *testing.T) {
 	h.synced()
 	d.reaches(escrow.Settling)
 	h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
+}
+
+// Who has a grant and opens a contract that comes to nothing has his grant again; one that was revoked stays so.
+func TestGrantComesBack(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	for _, revoked := range []bool{false, true} {
+		u := h.user()
+		grant := books.Grant{Key: u.key.Public(), QuotaStored: 1_000_000, QuotaMoved: 1_000_000, LastDay: books.DayOf(h.clock().Add(48 * time.Hour))}
+		if err := h.books.Put(t.Context(), grant); err != nil {
+			t.Fatal(err)
+		}
+		if revoked {
+			if err := h.books.Revoke(t.Context(), u.key.Public()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		coin, _ := u.coin(150_000)
+		d := u.plan(100_000, 1500, coin)
+		d.offer(nil)
+		if err := d.open(nil); err != nil {
+			t.Fatal(err)
+		}
+		d.witness(nil)
+		if _, err := d.send(); err != nil {
+			t.Fatal(err)
+		}
+		h.inMempool(d.out.Hash)
+		h.node.MineWith(u.elsewhere(coin, 5_000))
+		h.synced()
+		d.reaches(escrow.Abandoned)
+		if err := h.use(u.key.Public(), 1); (err == nil) == revoked {
+			t.Errorf("grant revoked %v: %v", revoked, err)
+		}
+	}
 }

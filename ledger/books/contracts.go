@@ -32,7 +32,7 @@ type Opening struct {
 
 // OpenContract makes the contract the account of its payer and writers. It takes writes as soon as it has credit,
 // which is 0 until [Store.SetCredit]. It counts from 0: what was written before, under a grant or the contract that it
-// renews, is not on its bill. Opened again, it stays as it is. It takes the place of a grant. The error has code
+// renews, is not on its bill. Opened again, it stays as it is. It takes the place of a grant until it is closed. The error has code
 // [protocol.CodeConflict] when the payer has another contract here that it does not renew.
 func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 	if err := o.Prices.Validate(); err != nil {
@@ -49,7 +49,7 @@ func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 		  ON CONFLICT (contract) DO UPDATE SET payer = bills.payer RETURNING id)
 		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, contract, taking, since, storage_price, bandwidth_price, bill)
 		SELECT $1, 'contract', 0, 0, '0001-01-01', $2, true, $3, $4, $5, id FROM b
-		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, contract = $2, taking = true, bill = excluded.bill,
+		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, last_day = CASE WHEN a.revoked THEN excluded.last_day ELSE a.last_day END, contract = $2, taking = true, bill = excluded.bill,
 		  since = greatest($3, a.latest + 1, a.since + 1), storage_price = $4, bandwidth_price = $5, credit = 0, used_stored = 0, used_moved = 0
 		WHERE a.contract IS NULL OR a.contract = $6`,
 		o.Payer[:], o.ID[:], s.clock().UnixMilli(), int64(o.Prices.Storage), int64(o.Prices.Bandwidth), renews)
@@ -110,9 +110,10 @@ func (s *Store) StartTaking(ctx context.Context, tx pgx.Tx, payer protocol.Publi
 }
 
 // CloseContract forgets a contract that is settled, with its writers: the payer may open another, or be given a
-// grant. What is stored stays readable until it expires. The error may be [ErrNotInForce].
+// grant; one that he had before and that has not ended is in force again. What is stored stays readable until it expires. The error may be [ErrNotInForce].
 func (s *Store) CloseContract(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
-	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL, bill = NULL WHERE key = $1 AND contract = $2`, payer[:], id[:]); err != nil {
+	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL, bill = NULL,
+		kind = CASE WHEN last_day >= $3::date THEN 'grant' ELSE kind END WHERE key = $1 AND contract = $2`, payer[:], id[:], string(DayOf(s.clock()))); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `DELETE FROM writers WHERE account = $1`, payer[:])
