@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -442,10 +443,13 @@ func TestPaidByTheWay(t *testing.T) {
 	id := alice.opens(bitcoin, node).ID
 	bitcoin.Mine(5)
 	for deadline := time.Now().Add(10 * time.Second); ; {
-		if _, errs, code := alice.types("relays", "add", node.URL); code == 0 {
+		// Six deep in the relay's eyes too, the whole credit is there.
+		_, errs, code := alice.types("relays", "add", node.URL)
+		if code == 0 && strings.Contains(alice.runs("account", "--json"), fmt.Sprintf(`"creditMsat": "%d000"`, alice.contract(id).CreditLimit)) {
 			break
-		} else if time.Now().After(deadline) {
-			t.Fatal(errs)
+		}
+		if time.Now().After(deadline) {
+			t.Fatal(errs, alice.runs("account", "--json"))
 		}
 	}
 	alice.stdin = alice.runs("id", "--card", "-")
