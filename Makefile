@@ -66,6 +66,7 @@ soak: setup ## break relays on purpose for hours and check what they promise (SO
 	go build -o bin/ ./internal/crash
 	bin/crash -size soak $(SOAK)
 	go test ./escrow -run TestBounds -timeout 2h -rapid.checks 30000
+	SIGKILL=all go test ./cmd/relay -run TestKilledAtEachStep -timeout 1h
 
 .PHONY: bench-size
 bench-size: setup build ## how the relay grows with its table, some 40 minutes and 30 GB (BENCH='-rows 1e6': less; '-rows 5e7:200': 50 million small ones)

@@ -56,6 +56,8 @@ type terminal struct {
 	dir   string
 	env   []string
 	stdin string
+	// program is what is run instead of the usual build.
+	program string
 }
 
 func shell(t *testing.T) *terminal {
@@ -91,7 +93,11 @@ func user(t *testing.T) *terminal {
 }
 
 func (s *terminal) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, binary(s.t), args...)
+	program := s.program
+	if program == "" {
+		program = binary(s.t)
+	}
+	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append([]string{"RELAY_DIR=" + s.dir, "HOME=" + filepath.Dir(s.dir), "TZ=UTC"}, s.env...)
 	cmd.Stdin = strings.NewReader(s.stdin)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // no terminal to ask

@@ -72,6 +72,9 @@ func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.Co
 	if err != nil {
 		return nil, wrap(err, "open contract %s", r.Contract.Short())
 	}
+	if err := m.reached("offered"); err != nil {
+		return nil, err
+	}
 	return o.answer(), nil
 }
 

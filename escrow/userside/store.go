@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"relaymarket/internal/killpoint"
 	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
@@ -30,6 +31,9 @@ type Store struct {
 	sql   *sqlite.DB
 	clock func() time.Time
 	owner protocol.PublicKey
+	// reached is told of each step: before it is on disk, when what came before has happened, and after. nil, but in a build
+	// that dies on purpose.
+	reached func(step string) error
 }
 
 // OpenStore opens the file at path, whose folder must exist. With an owner it is made if it is missing, and
@@ -45,7 +49,7 @@ func OpenStore(ctx context.Context, path string, owner *protocol.PublicKey, cloc
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{sql: file, clock: clock}
+	s := &Store{sql: file, clock: clock, reached: killpoint.At()}
 	if err := s.own(ctx, owner); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("contracts %s: %w", path, err)
@@ -85,7 +89,23 @@ func (s *Store) now() protocol.Timestamp { return protocol.TimestampOf(s.clock()
 
 // do runs one transaction: what is done in it is on disk together, or not at all.
 func (s *Store) do(ctx context.Context, work func(*unit) error) error {
-	return s.sql.Tx(ctx, func(tx *sql.Tx) error { return work(&unit{Tx: tx, now: s.now()}) })
+	err := s.sql.Tx(ctx, func(tx *sql.Tx) error {
+		if err := work(&unit{Tx: tx, now: s.now()}); err != nil {
+			return err
+		}
+		return s.pass("writing")
+	})
+	if err != nil {
+		return err
+	}
+	return s.pass("written")
+}
+
+func (s *Store) pass(step string) error {
+	if s.reached == nil {
+		return nil
+	}
+	return s.reached(step)
 }
 
 // unit is one transaction on the file.

@@ -89,6 +89,7 @@ func (b *bitcoin) manage(cfg Config, s *store, accounts *books.Store) (err error
 	if b.wallet != nil {
 		c.Wallet = b.wallet
 	}
+	underTest(&c)
 	b.manager, err = relayside.New(c)
 	return err
 }

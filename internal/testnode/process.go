@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"relaymarket/internal/killpoint"
 	"relaymarket/internal/localpg"
 	"relaymarket/internal/relaynode"
 	"relaymarket/ledger/books"
@@ -26,45 +27,79 @@ import (
 // built is the program under test. Tests hand nothing to each other, and linking it takes seconds: hence a
 // variable of the package.
 var built struct {
-	once sync.Once
-	path string
-	err  error
+	once   sync.Once
+	folder string
+	err    error
 }
 
 // Binary builds relayd, once a test binary, and returns its path.
 func Binary(t testing.TB) string {
 	t.Helper()
-	built.once.Do(func() { built.path, built.err = build() })
+	built.once.Do(func() { built.folder, built.err = build("", "relayd") })
 	if built.err != nil {
 		t.Fatalf("testnode: build relayd: %v", built.err)
 	}
-	return built.path
+	return filepath.Join(built.folder, "relayd")
 }
 
-func build() (string, error) {
+// mortal are the programs that die on purpose.
+var mortal struct {
+	once   sync.Once
+	folder string
+	err    error
+}
+
+// Mortal builds relayd and relay with the tag killpoints, once a test binary, and returns the folder that they are in. See
+// package killpoint.
+func Mortal(t testing.TB) string {
+	t.Helper()
+	mortal.once.Do(func() {
+		mortal.folder, mortal.err = build("killpoints", "relayd", "relay")
+	})
+	if mortal.err != nil {
+		t.Fatalf("testnode: build with killpoints: %v", mortal.err)
+	}
+	return mortal.folder
+}
+
+// build builds some of cmd into a folder of their own.
+func build(tag string, programs ...string) (folder string, err error) {
 	out, err := exec.Command("go", "env", "GOMOD").Output()
 	if err != nil {
 		return "", err
 	}
 	root := filepath.Dir(strings.TrimSpace(string(out)))
 	// Kept between runs, and renamed into place: another test binary may be running the one before.
-	path := filepath.Join(root, ".cache", "test", "relayd")
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	folder = filepath.Join(root, ".cache", "test", tag)
+	next := filepath.Join(folder, fmt.Sprintf("next.%d", os.Getpid()))
+	if err := os.MkdirAll(next, 0o755); err != nil {
 		return "", err
 	}
-	next := fmt.Sprintf("%s.%d", path, os.Getpid())
-	cmd := exec.Command("go", "build", "-o", next, "./cmd/relayd")
+	defer func() { err = errors.Join(err, os.RemoveAll(next)) }()
+	cmd := exec.Command("go", "build", "-tags", tag, "-o", next+string(filepath.Separator))
+	for _, program := range programs {
+		cmd.Args = append(cmd.Args, "./cmd/"+program)
+	}
 	cmd.Dir = root
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("%w: %s", err, out)
 	}
-	return path, os.Rename(next, path)
+	for _, program := range programs {
+		if err := os.Rename(filepath.Join(next, program), filepath.Join(folder, program)); err != nil {
+			return "", err
+		}
+	}
+	return folder, nil
 }
 
 // Command is relayd with arguments and nothing of the test's environment that would configure it.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.Command(Binary(t), args...)
+	return command(Binary(t), args...)
+}
+
+func command(program string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program, args...)
 	for _, entry := range os.Environ() {
 		if !strings.HasPrefix(entry, "RELAYD_") {
 			cmd.Env = append(cmd.Env, entry)
@@ -78,6 +113,8 @@ type ProcessOptions struct {
 	Dir  string   // the relay's folder, set up if it is not; empty: a new one
 	DSN  string   // empty: a private cluster in the folder
 	Args []string // more for serve
+	// Mortal runs the program that dies at the step named by KillAt.
+	Mortal bool
 }
 
 // Process is relayd in a process of its own.
@@ -87,8 +124,12 @@ type Process struct {
 	Key         protocol.PublicKey
 	Dir         string
 	DSN         string
+	// KillAt is the durable step of contracts at which the next process that is started kills itself; 0: none. It is for
+	// [ProcessOptions].Mortal.
+	KillAt int
 
 	t      testing.TB
+	mortal bool
 	args   []string
 	cmd    *exec.Cmd
 	log    *lines
@@ -107,7 +148,7 @@ func StartProcess(t testing.TB, o ProcessOptions) *Process {
 			t.Fatalf("testnode: relayd init: %v\n%s", err, out)
 		}
 	}
-	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
+	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
 	p.args = append([]string{"--rate-address", "0", "--rate-key", "0"}, o.Args...)
 	if o.DSN != "" {
 		p.args = append(p.args, "--database-url", o.DSN)
@@ -149,7 +190,12 @@ func (p *Process) Start() {
 	p.t.Helper()
 	args := append([]string{"serve", "--json", "--dir", p.Dir, "--listen", strings.TrimPrefix(p.URL, "http://"),
 		"--operator-listen", strings.TrimPrefix(p.OperatorURL, "http://")}, p.args...)
-	p.cmd = Command(p.t, args...)
+	if p.mortal {
+		p.cmd = command(filepath.Join(Mortal(p.t), "relayd"), args...)
+		p.cmd.Env = append(p.cmd.Env, fmt.Sprintf("%s=%d", killpoint.Variable, p.KillAt))
+	} else {
+		p.cmd = Command(p.t, args...)
+	}
 	p.log, p.exited = &lines{}, make(chan struct{})
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
@@ -224,6 +270,16 @@ func (p *Process) Wait() int {
 		_ = p.cmd.Process.Kill()
 		p.t.Fatalf("testnode: relayd did not end within %s\n%s", patience, p.log)
 		return -1
+	}
+}
+
+// Ended tells whether it is dead.
+func (p *Process) Ended() bool {
+	select {
+	case <-p.exited:
+		return true
+	default:
+		return false
 	}
 }
 
