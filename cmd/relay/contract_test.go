@@ -59,7 +59,7 @@ func (s *terminal) killed(text string, args ...string) {
 // closes closes a contract. The relay may see the funding's block a moment later than its user does.
 func (s *terminal) closes(id string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		_, errs, code := s.types("contract", "close", id, "--yes")
 		if code == 0 {
 			return
@@ -167,7 +167,7 @@ func TestRenewTyped(t *testing.T) {
 		t.Errorf("renewed at once: exit %d\n%s", code, errs)
 	}
 	bitcoin.Mine(5)
-	for deadline := time.Now().Add(20 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		out, errs, code := alice.types("contract", "renew", old, "--wait", "0", "--yes", "--json")
 		if code == 0 {
 			if err := json.Unmarshal([]byte(out), &next); err != nil {
@@ -280,7 +280,7 @@ func TestOwnWallet(t *testing.T) {
 	own.offer(t, offer)
 	out, errs, code := alice.types("contract", "open", node.URL, "--deposit", "100000", "--payout", own.address(t), "--psbt-in", offer,
 		"--psbt-out", funding, "--yes")
-	for deadline := time.Now().Add(20 * time.Second); code != 0 && strings.Contains(errs, "not ready: try again") && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(2 * time.Minute); code != 0 && strings.Contains(errs, "not ready: try again") && time.Now().Before(deadline); {
 		out, errs, code = alice.types("contract", "resume", alice.only().ID, "--psbt-out", funding)
 	}
 	if code != 0 || !strings.Contains(out, "relay contract resume") {
@@ -418,7 +418,7 @@ func TestOnePaysForTwo(t *testing.T) {
 	if item := alice.opens(bitcoin, node, "--id", id, "--writer", consent); item.ID != id {
 		t.Fatalf("%+v", item)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		if _, errs, code = bob.types("relays", "add", node.URL); code == 0 {
 			break
 		}
@@ -442,7 +442,7 @@ func TestPaidByTheWay(t *testing.T) {
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
 	id := alice.opens(bitcoin, node).ID
 	bitcoin.Mine(5)
-	for deadline := time.Now().Add(10 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		// Six deep in the relay's eyes too, the whole credit is there.
 		_, errs, code := alice.types("relays", "add", node.URL)
 		if code == 0 && strings.Contains(alice.runs("account", "--json"), fmt.Sprintf(`"creditMsat": "%d000"`, alice.contract(id).CreditLimit)) {

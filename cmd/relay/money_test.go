@@ -70,7 +70,7 @@ func (s *terminal) contract(id string) contractItem {
 // reaches waits for a state.
 func (s *terminal) reaches(id, state string) contractItem {
 	s.t.Helper()
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		item := s.contract(id)
 		if item.State == state {
