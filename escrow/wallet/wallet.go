@@ -31,6 +31,8 @@ const (
 	// DefaultLookahead is how many unused addresses ahead of the last used one are looked for, unless [Config] says
 	// otherwise: a relay gives one to each contract that is asked for, and most come to nothing.
 	DefaultLookahead = 100
+	// regtestLookahead is enough on a private chain, where nobody hands out addresses that are never paid.
+	regtestLookahead = 10
 	// openPatience is how long another process may hold the file until Open gives up.
 	openPatience = time.Second
 	// syncRetry is how long btcwallet waits before it tries again to synchronize with a node that was down.
@@ -66,7 +68,8 @@ type Config struct {
 	// Poll is how often the chain is looked at; 0: DefaultPoll.
 	Poll time.Duration
 	// Lookahead is how many unused addresses ahead of the last used one are looked for in blocks that are new since the wallet
-	// was last open; 0: DefaultLookahead, half a second of work. Fewer find fewer coins after a restore.
+	// was last open; 0: DefaultLookahead, half a second of work, or a tenth of it on regtest. Fewer find fewer coins after a
+	// restore.
 	Lookahead uint32
 	// ScryptN is scrypt's cost for a new file; 0: btcwallet's 2^18, half a second to a second for each of two derivations at
 	// every Open. A passphrase of 256 random bits needs none: [FastScryptN].
@@ -115,6 +118,9 @@ func Open(cfg Config, node *chain.Client) (*Wallet, error) {
 	}
 	if cfg.Lookahead == 0 {
 		cfg.Lookahead = DefaultLookahead
+		if cfg.Network == protocol.Regtest {
+			cfg.Lookahead = regtestLookahead
+		}
 	}
 	logTo(cfg.Log)
 	root, err := escrow.DeriveWallet(cfg.Branch, cfg.Network)
