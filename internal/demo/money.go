@@ -20,10 +20,10 @@ import (
 )
 
 const (
-	purse      = 400_000 // satoshi that the sender begins with
-	deposit    = 100_000 // that one contract locks
-	operators  = 50_000  // satoshi that the operator has for bonds
-	perGB      = 2e9     // millisatoshi, dear enough for two messages to be seen on a bill
+	purse      = 400_000       // satoshi that the sender begins with
+	deposit    = 100_000       // that one contract locks
+	operators  = 50_000        // satoshi that the operator has for bonds
+	perGB      = 2_000_000_000 // millisatoshi, dear enough for two messages to be seen on a bill
 	paidWords  = "These words were paid for."
 	blockEvery = 300 * time.Millisecond // how soon a block comes while a command waits for one
 )
@@ -66,7 +66,7 @@ func aPaidRelay(ctx context.Context, s *stage, c *cast) (err error) {
 	}
 	m.inn.settings = []string{"--bitcoin-rpc", s.node.Host(), "--bitcoin-tls", "no", "--bitcoin-user", regtest.User,
 		"--bitcoin-password-file", password, "--bitcoin-network", "regtest", "--bond-percent", "10",
-		"--bandwidth-price", fmt.Sprint(int64(perGB)), "--storage-price", fmt.Sprint(int64(perGB))}
+		"--bandwidth-price", fmt.Sprint(perGB), "--storage-price", fmt.Sprint(perGB)}
 	if err := m.inn.admin(ctx, "wallet", "init"); err != nil {
 		return err
 	}

@@ -96,7 +96,7 @@ type AdmittedUse struct {
 type Config struct {
 	DB     *db.DB
 	Clock  func() time.Time
-	Logger *slog.Logger // what [Store.Run] cannot do for now; nil is silent
+	Logger *slog.Logger // what [Store.Run] cannot do at the moment and tries again; nil is silent
 }
 
 // Store is the accounts of one relay. It is safe for concurrent use.
