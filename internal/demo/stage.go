@@ -27,7 +27,9 @@ type stage struct {
 	relays   []*relay
 	people   []*person
 	liar     *liar
-	node     *regtest.Node // nil until money matters
+	node     *regtest.Node // nil until the chain is started
+	password string        // file of the node's
+	hub      string        // where relays announce themselves
 }
 
 func newStage(bin string) (*stage, error) {
@@ -75,8 +77,10 @@ type relay struct {
 	stage     *stage
 	name, dir string
 	settings  []string // flags of relayd serve, with their values
+	listen    string   // where it is to listen
 	url, key  string
 	operator  string // host:port, while it runs
+	last      int64  // satoshi of its own when it was killed
 	cmd       *exec.Cmd
 	exited    chan error
 	log       bytes.Buffer
@@ -88,17 +92,14 @@ func (s *stage) newRelay(ctx context.Context, name string) (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, r.start(ctx, "127.0.0.1:0")
+	return r, r.start(ctx)
 }
 
 // addRelay makes a relay that does not run yet.
 func (s *stage) addRelay(ctx context.Context, name string) (*relay, error) {
-	r := &relay{stage: s, name: name, dir: filepath.Join(s.dir, name)}
-	if err := r.admin(ctx, "init"); err != nil {
-		return nil, err
-	}
+	r := &relay{stage: s, name: name, dir: filepath.Join(s.dir, name), listen: "127.0.0.1:0"}
 	s.relays = append(s.relays, r)
-	return r, nil
+	return r, r.admin(ctx, "init")
 }
 
 // command is one of the operator's commands.
@@ -116,8 +117,8 @@ func (r *relay) admin(ctx context.Context, args ...string) error {
 }
 
 // start runs relayd serve and waits for its line.
-func (r *relay) start(ctx context.Context, listen string) error {
-	args := append([]string{"serve", "--dir", r.dir, "--listen", listen, "--operator-listen", "127.0.0.1:0", "--json"}, r.settings...)
+func (r *relay) start(ctx context.Context) error {
+	args := append([]string{"serve", "--dir", r.dir, "--listen", r.listen, "--operator-listen", "127.0.0.1:0", "--json"}, r.settings...)
 	cmd := exec.Command(filepath.Join(r.stage.bin, "relayd"), args...)
 	cmd.Stderr = &r.log
 	// A demo that is interrupted ends its relays itself, in order.
@@ -143,6 +144,7 @@ func (r *relay) start(ctx context.Context, listen string) error {
 			err = fmt.Errorf("the relay %s did not start: %w", r.name, err)
 		} else {
 			r.url, r.key, r.operator = said.URL, said.Relay, strings.TrimPrefix(said.Operator, "http://")
+			r.listen = strings.TrimPrefix(r.url, "http://") // also after a restart
 		}
 		ready <- err
 		_, _ = io.Copy(io.Discard, out)
