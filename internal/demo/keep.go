@@ -11,35 +11,27 @@ const localBlock = 5 * time.Second // how soon a block comes on a net that is ke
 // keepUp sets up a market and lets blocks come until it is told to end.
 func keepUp(ctx context.Context, s *stage) error {
 	c := &cast{}
-	if err := perform(ctx, s, c, append(aNet, theySwapCards)); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		s.showLogs()
-		return err
+	err := perform(ctx, s, c, append(aNet, theySwapCards))
+	if err == nil {
+		c.inviteToMarket()
+		err = s.mineOn(ctx)
 	}
-	fmt.Printf(`
-The market stays up until you press Ctrl-C. A block comes every %d seconds.
-`, int(localBlock.Seconds()))
-	s.invite()
-	fmt.Printf(`Alice has a wallet and no contract yet. She rents a relay, or the two that are best for her:
+	if ctx.Err() != nil { // which is how it ends
+		fmt.Println("\nStopping the relays.")
+		return s.stopRelays()
+	}
+	s.showLogs()
+	return err
+}
 
-  relay market
-  relay contract open %s --deposit 100000 --days 7
-  relay send bob 'paid for'
-  relay audit
-
-An operator looks at his side of it:
-
-  relayd contracts --dir %s --operator-listen %s
-`, c.south.url, c.south.dir, c.south.operator)
+// mineOn mines a block now and then until it is told to end.
+func (s *stage) mineOn(ctx context.Context) error {
 	tick := time.NewTicker(localBlock)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
-			fmt.Println("\nStopping the relays.")
-			return s.stopRelays()
+			return ctx.Err()
 		case <-tick.C:
 			if _, err := s.node.Mine(1); err != nil {
 				return err
@@ -48,22 +40,47 @@ An operator looks at his side of it:
 	}
 }
 
-// invite prints what to type while the relays stay up.
-func (s *stage) invite() {
+// inviteToMarket prints what to type while the market stays up.
+func (c *cast) inviteToMarket() {
 	fmt.Printf(`
-In another terminal:
+The market stays up until you press Ctrl-C, with a block every %d seconds.
+In another terminal you are Alice, who has a wallet and a friend, and rents the two relays that are best for her:
 
-  export PATH=%s:$PATH
-  export RELAY_DIR=%s RELAY_PASSPHRASE='a passphrase for alice'
-  relay friend list
-  relay send bob 'hello from me'
+%s  relay market
+  relay contract open --best 2 --deposit 100000 --days 7
+  relay send bob 'hello from me' --copies 2
+  relay outbox
+  relay audit
 
-and as Bob, in a third:
+In a third you are Bob:
 
-  export PATH=%s:$PATH
-  export RELAY_DIR=%s RELAY_PASSPHRASE='a passphrase for bob'
-  relay inbox
+%s  relay inbox
+  relay send alice 'hello from me, too'
   relay listen
 
-`, s.bin, s.people[0].dir, s.bin, s.people[1].dir)
+And this is what the operator of south sees of it:
+
+  export PATH=%s:$PATH
+  relayd contracts list --dir %s
+`, int(localBlock.Seconds()), c.alice.environment(), c.bob.environment(), c.south.stage.bin, c.south.dir)
+}
+
+// invite prints what to type while what is left after the story stays up.
+func (c *cast) invite() {
+	fmt.Printf(`
+The relays that are left stay up until you press Ctrl-C. In another terminal:
+
+%s  relay friend list
+  relay send alice 'hello from me'
+
+and as Alice, in a third:
+
+%s  relay inbox
+  relay contract list
+`, c.bob.environment(), c.alice.environment())
+}
+
+// environment is what to type to be a person.
+func (p *person) environment() string {
+	return fmt.Sprintf("  export PATH=%s:$PATH\n  export RELAY_DIR=%s RELAY_PASSPHRASE='a passphrase for %s'\n", p.stage.bin, p.dir, p.name)
 }

@@ -63,7 +63,7 @@ func tellAll(ctx context.Context, s *stage, keep bool) error {
 	}
 	c.sum.Seconds = time.Since(began).Round(100 * time.Millisecond).Seconds()
 	if keep {
-		s.invite()
+		c.invite()
 		<-ctx.Done()
 		fmt.Println("\nStopping the relays.")
 	}

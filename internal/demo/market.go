@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -57,17 +56,16 @@ func threeRelays(ctx context.Context, s *stage, c *cast) error {
 		if err != nil {
 			return err
 		}
-		r.settings = append(s.bitcoin(), "--bandwidth-price", fmt.Sprint(in.bandwidth), "--storage-price", fmt.Sprint(in.storage),
-			"--bond-percent", fmt.Sprint(in.bondPercent), "--contact", in.name+"@operators.example")
+		settings := append(s.bitcoin(), setting{"bandwidth-price", in.bandwidth}, setting{"storage-price", in.storage},
+			setting{"bond-percent", in.bondPercent}, setting{"contact", in.name + "@operators.example"})
 		if in.hub {
-			r.settings = append(r.settings, "--hub-listen", hub, "--hub-address", s.hub)
+			settings = append(settings, setting{"hub-listen", hub}, setting{"hub-address", s.hub})
 		} else {
-			r.settings = append(r.settings, "--hubs", s.hub)
+			settings = append(settings, setting{"hubs", []string{s.hub}})
 		}
-		if r.listen, err = freeAddress(); err != nil {
+		if err := r.configure(settings...); err != nil {
 			return err
 		}
-		r.settings = append(r.settings, "--address", "http://"+r.listen)
 	}
 	c.north, c.south, c.home = s.relays[0], s.relays[1], s.relays[2]
 	if err := together(s.relays, func(r *relay) error {
@@ -191,17 +189,7 @@ func (p *person) wallet(ctx context.Context, satoshi int64) error {
 }
 
 // bitcoin is how a relay reaches the chain.
-func (s *stage) bitcoin() []string {
-	return []string{"--bitcoin-rpc", s.node.Host(), "--bitcoin-tls", "no", "--bitcoin-user", regtest.User,
-		"--bitcoin-password-file", s.password, "--bitcoin-network", "regtest"}
-}
-
-// freeAddress is one of loopback that nobody listens on.
-func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
+func (s *stage) bitcoin() []setting {
+	return []setting{{"bitcoin-rpc", s.node.Host()}, {"bitcoin-tls", "no"}, {"bitcoin-user", regtest.User},
+		{"bitcoin-password-file", s.password}, {"bitcoin-network", "regtest"}}
 }

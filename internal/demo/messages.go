@@ -285,4 +285,3 @@ func theDeadReturn(ctx context.Context, _ *stage, c *cast) error {
 	tell("bob has each message once, though he pulled some of them twice")
 	return nil
 }
-

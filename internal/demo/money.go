@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/btcsuite/btcd/address/v2"
@@ -303,7 +302,7 @@ type purseOf struct {
 
 func (r *relay) wallet(ctx context.Context) (w purseOf, err error) {
 	var errs bytes.Buffer
-	cmd := r.command(ctx, append([]string{"wallet", "--json", "--operator-listen", r.operator}, walletSettings(r.settings)...)...)
+	cmd := r.command(ctx, "wallet", "--json")
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
@@ -333,14 +332,4 @@ func (s *stage) endNode() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	return s.node.Stop(ctx)
-}
-
-// walletSettings are those of a relay's settings that relayd wallet knows.
-func walletSettings(settings []string) (some []string) {
-	for i := 0; i+1 < len(settings); i += 2 {
-		if strings.HasPrefix(settings[i], "--bitcoin-") {
-			some = append(some, settings[i], settings[i+1])
-		}
-	}
-	return some
 }
