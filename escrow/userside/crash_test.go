@@ -194,6 +194,8 @@ func TestRenewalReorganized(t *testing.T) {
 	for _, depth := range []int{1, 6} { // settling, closed
 		u := somebody(t)
 		old := u.opens()
+		u.node.Mine(5)
+		u.steps()
 		r, err := u.Open(t.Context(), u.draft(func(w *userside.Wish) { w.Renews, w.Deposit = &old, deposit+50_000 }))
 		if err != nil {
 			t.Fatal(err)
