@@ -91,15 +91,22 @@ func (c *Client) Audit(ctx context.Context, m Metered) (*Audit, error) {
 		return nil, err
 	}
 	a.New = auditor.lines
-	var refusal *RelayError
 	switch {
-	case errors.As(asked, &refusal), ctx.Err() != nil:
+	case ctx.Err() != nil, asked != nil && !untrue(asked):
 		return a, asked
-	case untrue(asked):
+	case asked != nil:
 		a.Fault, a.Proof = asked, auditor.prove(ctx)
-		return a, nil
 	}
-	return a, asked
+	return a, c.remember(ctx, a)
+}
+
+// remember adds what an audit found to the history.
+func (c *Client) remember(ctx context.Context, a *Audit) error {
+	r := &state.AuditResult{Contract: a.Contract, Relay: a.Relay, Address: a.Address, Last: a.At, Lines: a.Lines, Bill: a.Bill}
+	if a.Fault != nil {
+		r.Fault = a.Fault.Error()
+	}
+	return c.state.NoteAudit(ctx, r)
 }
 
 // untrue tells whether an error says that a report cannot be true.

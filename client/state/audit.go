@@ -161,7 +161,8 @@ func (a *Audit) Claim(h protocol.Hash, page protocol.PageID, seq int64) (bool, e
 
 // Refuse notes a line of which something was refused.
 func (a *Audit) Refuse(l *ledger.Line, v ledger.Verdict) error {
-	_, err := a.tx.ExecContext(a.ctx, `INSERT INTO refused VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, a.contract[:], l.Seq, l.Kind, v.Reason, v.Why,
+	_, err := a.tx.ExecContext(a.ctx, `INSERT INTO refused (contract, line, kind, reason, why, sender, receiver, record_id, bytes, stored, moved)
+		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, a.contract[:], l.Seq, l.Kind, v.Reason, v.Why,
 		l.From[:], l.To[:], l.RecordID, l.Bytes, v.Refused.Stored.String(), v.Refused.Moved.String())
 	return err
 }
