@@ -116,6 +116,15 @@ func refuse(reason Reason, format string, args ...any) error {
 
 // Judge judges the next line. The error is the memory's, or an [ErrOverflow]; a line that is wrong is a verdict.
 func (a *Audit) Judge(l *Line) (Verdict, error) {
+	return a.rule(l, func() (protocol.PageID, error) { return a.witness.Check(l) })
+}
+
+// JudgeRead judges the next line, whose evidence was checked already.
+func (a *Audit) JudgeRead(r *Reading) (Verdict, error) {
+	return a.rule(r.Line, func() (protocol.PageID, error) { return r.Page, r.noEvidence })
+}
+
+func (a *Audit) rule(l *Line, evidence func() (protocol.PageID, error)) (Verdict, error) {
 	own, err := a.memory.Own(l.Hash)
 	if err != nil {
 		return Verdict{}, err
@@ -126,7 +135,7 @@ func (a *Audit) Judge(l *Line) (Verdict, error) {
 	}
 	before, accepted := a.mine, *l
 	if err = compare(l, own, s); err == nil {
-		err = a.judge(&accepted, own, &s)
+		err = a.judge(&accepted, own, &s, evidence)
 	}
 	var no *refusal
 	if errors.As(err, &no) {
@@ -176,12 +185,12 @@ func compare(l *Line, own *Own, s Standing) error {
 }
 
 // judge judges a line of a known record and notes what it says in its standing. It cuts an end that is too late.
-func (a *Audit) judge(l *Line, own *Own, s *Standing) error {
+func (a *Audit) judge(l *Line, own *Own, s *Standing, evidence func() (protocol.PageID, error)) error {
 	switch l.Kind {
 	case KindWrite:
 		return a.judgeWrite(l, own, s)
 	case KindPull:
-		return a.judgePull(l, own, s)
+		return a.judgePull(l, own, s, evidence)
 	case KindEnd:
 		return a.judgeEnd(l, own, s)
 	}
@@ -207,8 +216,8 @@ func (a *Audit) judgeWrite(l *Line, own *Own, s *Standing) error {
 	return nil
 }
 
-func (a *Audit) judgePull(l *Line, own *Own, s *Standing) error {
-	page, err := a.witness.Check(l)
+func (a *Audit) judgePull(l *Line, own *Own, s *Standing, evidence func() (protocol.PageID, error)) error {
+	page, err := evidence()
 	if err != nil {
 		return refuse(NoEvidence, "%v", err)
 	}

@@ -213,6 +213,28 @@ func (w *Witness) Check(l *Line) (protocol.PageID, error) {
 	return ack.page, nil
 }
 
+// Reading is what can be said of a line without those before it: several readers may each have a part of a report.
+type Reading struct {
+	Line       *Line
+	Page       protocol.PageID // of a pull with evidence
+	leaf       protocol.Hash
+	noEvidence error
+}
+
+// Read reads one line and, of a pull, checks the evidence. The error is an [ErrLine]; want of evidence is none, it is for
+// [Audit.JudgeRead] to say what follows from it.
+func (w *Witness) Read(data []byte) (Reading, error) {
+	l, err := ParseLine(data)
+	if err != nil {
+		return Reading{}, err
+	}
+	r := Reading{Line: l, leaf: protocol.LineHash(data)}
+	if l.Kind == KindPull {
+		r.Page, r.noEvidence = w.Check(l)
+	}
+	return r, nil
+}
+
 func (w *Witness) read(raw []byte) (acknowledged, error) {
 	e, err := protocol.ParseEnvelope(raw)
 	if err != nil {
