@@ -34,8 +34,8 @@ func theBooks(ctx context.Context, s *stage, c *cast) error {
 	if t.DepositedSat != t.ReceivedSat+t.RefundedSat+t.FeesSat {
 		return fmt.Errorf("the books do not balance: %d is not %d + %d + %d", t.DepositedSat, t.ReceivedSat, t.RefundedSat, t.FeesSat)
 	}
-	if alice+relays+t.FeesSat+c.split != had {
-		return fmt.Errorf("the books do not balance: %d + %d + %d + %d is not %d", alice, relays, t.FeesSat, c.split, had)
+	if alice+relays+t.FeesSat != had {
+		return fmt.Errorf("the books do not balance: %d + %d + %d is not %d", alice, relays, t.FeesSat, had)
 	}
 	t.OK = true
 	return nil

@@ -120,7 +120,7 @@ func aPurse(ctx context.Context, s *stage, c *cast) (err error) {
 	if c.alice, err = s.newPerson(ctx, "alice"); err != nil {
 		return err
 	}
-	if err := c.alice.wallet(ctx, purse); err != nil {
+	if err := c.alice.wallet(ctx, coin, coin); err != nil {
 		return err
 	}
 	tell("alice is %s…, and has %d satoshi", c.alice.key[:16], purse)
@@ -164,26 +164,30 @@ func (s *stage) nameOf(address string) string {
 	return address
 }
 
-// wallet connects a person's wallet to the chain, with some satoshi in it.
-func (p *person) wallet(ctx context.Context, satoshi int64) error {
+// wallet connects a person's wallet to the chain, with some coins in it.
+func (p *person) wallet(ctx context.Context, coins ...int64) error {
 	s := p.stage
 	_, err := p.relay(ctx, "wallet", "connect", "http://"+s.node.Host(), "--network", "regtest", "--rpc-user", regtest.User,
 		"--rpc-password-file", s.password)
 	if err != nil {
 		return err
 	}
-	var a struct {
-		Address string `json:"address"`
-	}
-	if err := p.json(ctx, &a, "wallet", "address"); err != nil {
-		return err
-	}
-	if err := s.pay(a.Address, btcutil.Amount(satoshi)); err != nil {
-		return err
+	var sum int64
+	for _, c := range coins {
+		var a struct {
+			Address string `json:"address"`
+		}
+		if err := p.json(ctx, &a, "wallet", "address"); err != nil {
+			return err
+		}
+		if err := s.pay(a.Address, btcutil.Amount(c)); err != nil {
+			return err
+		}
+		sum += c
 	}
 	b, err := p.balance(ctx)
-	if err != nil || b != satoshi {
-		return fmt.Errorf("%s's wallet has %d satoshi, not %d: %w", p.name, b, satoshi, err)
+	if err != nil || b != sum {
+		return fmt.Errorf("%s's wallet has %d satoshi, not %d: %w", p.name, b, sum, err)
 	}
 	return nil
 }

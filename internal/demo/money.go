@@ -17,7 +17,8 @@ import (
 )
 
 const (
-	purse      = 500_000                // satoshi that the sender begins with
+	coin       = 250_000 // satoshi of each of the two coins that the sender begins with
+	purse      = 2 * coin
 	deposit    = 100_000                // that one contract locks
 	blockEvery = 300 * time.Millisecond // how soon a block comes while a command waits for one
 )
@@ -40,12 +41,7 @@ type contract struct {
 
 func sheRentsTwo(ctx context.Context, s *stage, c *cast) error {
 	scene("She rents the two best by escrow: one command, from her coins to space on two relays.")
-	for _, r := range []*relay{c.south, c.north} {
-		if err := c.rent(ctx, s, r.url); err != nil {
-			return err
-		}
-	}
-	return nil
+	return c.rent(ctx, s, "--best", "2", "--kept", "1MB", "--moved", "5MB")
 }
 
 // rent opens contracts, with blocks for whoever waits for one, and tells of those that are new.

@@ -23,7 +23,6 @@ type cast struct {
 	north, south, home *relay // two that strangers rent, and one of a friend's
 	alice, bob         *person
 	contracts          []*contract // in the order they were opened
-	split              int64       // satoshi that miners got for making her coins smaller, before any contract
 	messages           map[string]bool
 	sum                summary
 }
