@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
@@ -14,6 +15,7 @@ import (
 
 	"relaymarket/client/state"
 	"relaymarket/protocol"
+	"relaymarket/relaytls"
 )
 
 // StateFile is the name of the state in [Config].Dir.
@@ -29,9 +31,11 @@ type Config struct {
 	Sealing  *protocol.SealingPrivateKey
 	// Hubs are where the user learns of relays: his card names those with https:// addresses, so that friends find hubs too.
 	Hubs []string
-	// HTTP makes the requests; nil is a client with sane timeouts. Redirects and cookies are off
-	// whatever it says.
+	// HTTP makes the requests; nil is what [NewHTTP] makes of Proxy. Redirects and cookies are off whatever it says.
 	HTTP *http.Client
+	// Proxy is what the requests go through, such as socks5://127.0.0.1:9050 for onion addresses; nil is what the environment
+	// says (HTTPS_PROXY, NO_PROXY).
+	Proxy *url.URL
 	// Clock is time.Now if nil.
 	Clock func() time.Time
 	// Logger gets what is of interest only when something goes wrong; nil is silent.
@@ -77,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 		return nil, err
 	}
 	return &Client{
-		state: store, identity: c.Identity, sealing: c.Sealing, hubs: cardHubs(c.Hubs), http: strictHTTP(c.HTTP), clock: c.Clock, log: c.Logger,
+		state: store, identity: c.Identity, sealing: c.Sealing, hubs: cardHubs(c.Hubs), http: strictHTTP(&c), clock: c.Clock, log: c.Logger,
 		offsets: map[protocol.PublicKey]time.Duration{}, pulling: map[protocol.PublicKey]*sync.Mutex{},
 	}, nil
 }
@@ -101,24 +105,34 @@ func (c *Client) unlocked() error {
 }
 
 // strictHTTP is the given client, or one made for strangers on the other side, without redirects and cookies.
-func strictHTTP(given *http.Client) *http.Client {
-	h := &http.Client{}
-	if given != nil {
-		*h = *given
-	} else {
-		h.Transport = &http.Transport{
-			Proxy:                  http.ProxyFromEnvironment,
-			DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
-			TLSHandshakeTimeout:    10 * time.Second,
-			ResponseHeaderTimeout:  30 * time.Second,
-			IdleConnTimeout:        60 * time.Second,
-			MaxResponseHeaderBytes: 64 << 10,
-			MaxIdleConnsPerHost:    4,
-			DisableCompression:     true,
-			ForceAttemptHTTP2:      true,
-		}
+func strictHTTP(c *Config) *http.Client {
+	if c.HTTP == nil {
+		return NewHTTP(c.Proxy, c.Clock)
 	}
+	h := *c.HTTP
 	h.Jar = nil
-	h.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
-	return h
+	h.CheckRedirect = noRedirect
+	return &h
+}
+
+func noRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+
+// NewHTTP makes requests to strangers: with patience for a slow network and no more, without redirects and cookies, and over TLS
+// to relays that have no certificate but their own, see package relaytls. A nil proxy is that of the environment.
+func NewHTTP(proxy *url.URL, clock func() time.Time) *http.Client {
+	base := &http.Transport{
+		Proxy:                  http.ProxyFromEnvironment,
+		DialContext:            (&net.Dialer{Timeout: 10 * time.Second, KeepAlive: 30 * time.Second}).DialContext,
+		TLSHandshakeTimeout:    10 * time.Second,
+		ResponseHeaderTimeout:  30 * time.Second,
+		IdleConnTimeout:        60 * time.Second,
+		MaxResponseHeaderBytes: 64 << 10,
+		MaxIdleConnsPerHost:    4,
+		DisableCompression:     true,
+		ForceAttemptHTTP2:      true,
+	}
+	if proxy != nil {
+		base.Proxy = http.ProxyURL(proxy)
+	}
+	return &http.Client{Transport: relaytls.NewTransport(base, clock), CheckRedirect: noRedirect}
 }

@@ -33,23 +33,13 @@ func (c *Client) ContractRelay(key protocol.PublicKey, address string) (*Contrac
 
 // Offer asks an address which relay is there and what it announces: the envelope that a contract relies on.
 func (c *Client) Offer(ctx context.Context, typed string) (address string, e *protocol.Envelope, offer *protocol.Announcement, err error) {
-	if address, err = NormalizeAddress(typed); err != nil {
-		return "", nil, nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	p, err := c.peer(protocol.PublicKey{}, address)
+	p, e, offer, err := c.meet(ctx, typed)
 	if err != nil {
 		return "", nil, nil, err
 	}
-	data, err := p.announcement(ctx)
-	if err != nil {
-		return "", nil, nil, err
-	}
-	if e, offer, err = protocol.ParseAnnouncement(data, c.now()); err != nil {
-		return "", nil, nil, p.fail(fmt.Errorf("its announcement is not valid: %w", err))
-	}
-	return address, e, offer, nil
+	return p.address, e, offer, nil
 }
 
 // Consent is this user's word that a payer's contract may pay for what he writes on a relay. The payer hands it to the

@@ -63,15 +63,11 @@ func (c *Client) KeptAt(ctx context.Context, typed, contentType string) ([]Messa
 	if err := c.unlocked(); err != nil {
 		return nil, err
 	}
-	address, err := NormalizeAddress(typed)
+	p, _, _, err := c.meet(ctx, typed)
 	if err != nil {
 		return nil, err
 	}
-	p, _, err := c.meet(ctx, address)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.pullKept(ctx, p.key, address); err != nil {
+	if err := c.pullKept(ctx, p.key, p.address); err != nil {
 		return nil, err
 	}
 	self := c.Key()

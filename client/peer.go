@@ -8,10 +8,12 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"relaymarket/client/rest"
 	"relaymarket/protocol"
+	"relaymarket/relaytls"
 )
 
 const (
@@ -30,6 +32,10 @@ type peer struct {
 func (c *Client) peer(key protocol.PublicKey, address string) (*peer, error) {
 	if err := protocol.ValidateAddress(address); err != nil {
 		return nil, err
+	}
+	if secure, fits := c.http.Transport.(*relaytls.Transport); fits {
+		_, host, _ := strings.Cut(address, "://")
+		secure.Expect(host, key)
 	}
 	api, err := rest.NewClient(address, rest.WithHTTPClient(c.http))
 	if err != nil {

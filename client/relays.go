@@ -20,20 +20,38 @@ type Account = rest.Account
 // parallel is how many relays are talked to at once.
 const parallel = 16
 
-// NormalizeAddress makes an address of what people type: without a scheme it is https://, on loopback http://,
-// and a slash at the end is dropped.
-func NormalizeAddress(typed string) (string, error) {
-	address := strings.TrimSuffix(strings.ToLower(strings.TrimSpace(typed)), "/")
-	if !strings.Contains(address, "://") {
-		host, _, _ := strings.Cut(address, ":")
+// ParseAddress makes an address of what people type: without a scheme it is https://, on loopback http://, and a slash at the end is
+// dropped. In front of the host may stand the key of the relay that is to be there, as in relay1…@203.0.113.5:7447; a relay
+// that has only a certificate of its own is reached no other way by somebody who knows nothing of it.
+func ParseAddress(typed string) (address string, key *protocol.PublicKey, err error) {
+	address = strings.TrimSuffix(strings.ToLower(strings.TrimSpace(typed)), "/")
+	scheme, rest, named := strings.Cut(address, "://")
+	if !named {
+		rest = address
+	}
+	if text, host, found := strings.Cut(rest, "@"); found {
+		k, err := protocol.ParsePublicKey(text)
+		if err != nil {
+			return "", nil, err
+		}
+		key, rest = &k, host
+	}
+	if !named {
+		scheme = "https"
+		host, _, _ := strings.Cut(rest, ":")
 		ip, err := netip.ParseAddr(host)
-		if host == "localhost" || err == nil && ip.IsLoopback() || strings.HasPrefix(address, "[::1]") {
-			address = "http://" + address
-		} else {
-			address = "https://" + address
+		if host == "localhost" || err == nil && ip.IsLoopback() || strings.HasPrefix(rest, "[::1]") {
+			scheme = "http"
 		}
 	}
-	return address, protocol.ValidateAddress(address)
+	address = scheme + "://" + rest
+	return address, key, protocol.ValidateAddress(address)
+}
+
+// NormalizeAddress is the address of [ParseAddress] alone.
+func NormalizeAddress(typed string) (string, error) {
+	address, _, err := ParseAddress(typed)
+	return address, err
 }
 
 // AddRelay makes a relay one of the user's own: it asks who the relay is, leaves the card there and,
@@ -43,17 +61,13 @@ func (c *Client) AddRelay(ctx context.Context, typed string) (*Relay, *protocol.
 	if err := c.unlocked(); err != nil {
 		return nil, nil, err
 	}
-	address, err := NormalizeAddress(typed)
-	if err != nil {
-		return nil, nil, err
-	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	p, offer, err := c.meet(ctx, address)
+	p, _, offer, err := c.meet(ctx, typed)
 	if err != nil {
 		return nil, nil, err
 	}
-	relay := Relay{Key: p.key, Address: address, Added: c.now(), Bytes: offer.Limits.RecordBytes}
+	relay := Relay{Key: p.key, Address: p.address, Added: c.now(), Bytes: offer.Limits.RecordBytes}
 	if err := c.introduce(ctx, p, relay); err != nil {
 		return nil, nil, err
 	}
@@ -63,22 +77,33 @@ func (c *Client) AddRelay(ctx context.Context, typed string) (*Relay, *protocol.
 	return &relay, offer, nil
 }
 
-// meet asks an address which relay is there.
-func (c *Client) meet(ctx context.Context, address string) (*peer, *protocol.Announcement, error) {
-	p, err := c.peer(protocol.PublicKey{}, address)
+// meet asks at an address as people type it which relay is there, and what it announces.
+func (c *Client) meet(ctx context.Context, typed string) (*peer, *protocol.Envelope, *protocol.Announcement, error) {
+	address, expected, err := ParseAddress(typed)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	var key protocol.PublicKey
+	if expected != nil {
+		key = *expected
+	}
+	p, err := c.peer(key, address)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	data, err := p.announcement(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	e, offer, err := protocol.ParseAnnouncement(data, c.now())
 	if err != nil {
-		return nil, nil, p.fail(fmt.Errorf("its announcement is not valid: %w", err))
+		return nil, nil, nil, p.fail(fmt.Errorf("its announcement is not valid: %w", err))
 	}
-	p.key = e.From
-	return p, offer, nil
+	if expected != nil && e.From != key {
+		return nil, nil, nil, p.fail(fmt.Errorf("another relay answers there: %s", e.From.Bech32()))
+	}
+	p, err = c.peer(e.From, address)
+	return p, e, offer, err
 }
 
 // introduce leaves a card that names the new relay on it, and stores both only when it took it: a

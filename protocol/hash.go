@@ -16,6 +16,7 @@ const (
 	LabelSeal   = "relaymarket/v1/seal"     // HPKE info prefix
 
 	TagAnnouncement = "relaymarket/v1/announcement" // proof of work of an announcement
+	TagTLS          = "relaymarket/v1/tls"          // what a relay signs of its own certificate
 )
 
 // Hash is a 32-byte SHA-256 value, 64 lower-case hex digits on the wire.

@@ -26,6 +26,7 @@ import (
 	"relaymarket/broadcast/hub"
 	"relaymarket/broadcast/hubserver"
 	"relaymarket/protocol"
+	"relaymarket/relaytls"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -128,7 +129,7 @@ func announce(t *testing.T, h *hub.Hub, conn *nats.Conn) {
 func TestTLS(t *testing.T) {
 	folder := t.TempDir()
 	certificate, key, trusted := newCertificate(t, folder, 1)
-	secure, err := hubserver.TLS(certificate, key)
+	secure, err := relaytls.FromFiles(certificate, key)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,11 +153,11 @@ func TestTLS(t *testing.T) {
 		c.Close()
 		t.Error("a stranger accepts a certificate that nobody he trusts signed")
 	}
-	if _, err := hubserver.TLS(certificate, filepath.Join(folder, "none.pem")); err == nil {
+	if _, err := relaytls.FromFiles(certificate, filepath.Join(folder, "none.pem")); err == nil {
 		t.Error("a missing key is accepted")
 	}
 	// The first look at the files is at the first handshake, so a pair of files that was renewed before is served.
-	again, err := hubserver.TLS(certificate, key)
+	again, err := relaytls.FromFiles(certificate, key)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"net/http/httptrace"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
 	"relaymarket/protocol"
+	"relaymarket/relaytls"
 )
 
 // ErrAnother: at the relay's address another relay answers.
@@ -57,6 +59,10 @@ func (b *Book) probe(ctx context.Context, l Listing) (p Probe) {
 			}
 		},
 	})
+	if secure, fits := b.http().Transport.(*relaytls.Transport); fits {
+		_, host, _ := strings.Cut(l.Address(), "://")
+		secure.Expect(host, l.Relay)
+	}
 	asked := time.Now()
 	data, err := b.get(ctx, l.Address()+"/.well-known/relaymarket", protocol.MaxAnnouncementSize)
 	if p.Distance = time.Duration(took.Load()); p.Distance == 0 {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -42,7 +43,11 @@ func (p *program) marketPlace(ctx context.Context, named string) (*relaybook.Boo
 	if err := network.Validate(); err != nil {
 		return nil, exitError{exitUsage, err}
 	}
-	return relaybook.Open(ctx, relaybook.Config{Path: path, Network: network, Logger: p.logger()})
+	proxy, err := p.proxyURL()
+	if err != nil {
+		return nil, err
+	}
+	return relaybook.Open(ctx, relaybook.Config{Path: path, Network: network, HTTP: client.NewHTTP(proxy, time.Now), Logger: p.logger()})
 }
 
 func (p *program) usualNetwork(ctx context.Context, path string) (protocol.Network, error) {
@@ -90,7 +95,11 @@ func hubAddress(typed string) (string, error) {
 	if strings.HasPrefix(typed, "nats://") || strings.HasPrefix(typed, "tls://") {
 		return typed, protocol.ValidateHub(typed)
 	}
-	return client.NormalizeAddress(typed)
+	address, key, err := client.ParseAddress(typed)
+	if err == nil && key != nil {
+		err = errors.New("a hub is named without a key: nothing that it tells is believed unchecked")
+	}
+	return address, err
 }
 
 func (p *program) hubsAddCommand(network *string) *cobra.Command {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/url"
 	"os"
 	"path/filepath"
 
@@ -51,13 +52,33 @@ func (p *program) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(p.err, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// proxyURL is what relays are asked through; nil is what the environment says for everybody.
+func (p *program) proxyURL() (*url.URL, error) {
+	text := p.proxy
+	if text == "" {
+		text = p.getenv("RELAY_PROXY")
+	}
+	if text == "" {
+		return nil, nil
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Port() == "" || u.Scheme != "socks5" && u.Scheme != "socks5h" && u.Scheme != "http" && u.Scheme != "https" {
+		return nil, usagef("the proxy is not %q: write socks5://host:port, or http://host:port", text)
+	}
+	return u, nil
+}
+
 // open opens the state alone. What needs no secret works with it.
 func (p *program) open(ctx context.Context) (*client.Client, error) {
 	dir, err := p.folder()
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(ctx, client.Config{Dir: dir, Logger: p.logger()})
+	proxy, err := p.proxyURL()
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(ctx, client.Config{Dir: dir, Proxy: proxy, Logger: p.logger()})
 }
 
 // openKeys opens the state with the keys.
@@ -97,7 +118,11 @@ func (p *program) openWith(ctx context.Context, dir string, seed *keyfile.Seed) 
 	if err != nil {
 		return nil, err
 	}
-	return client.Open(ctx, client.Config{Dir: dir, Identity: identity, Sealing: sealing, Hubs: hubs, Logger: p.logger()})
+	proxy, err := p.proxyURL()
+	if err != nil {
+		return nil, err
+	}
+	return client.Open(ctx, client.Config{Dir: dir, Identity: identity, Sealing: sealing, Hubs: hubs, Proxy: proxy, Logger: p.logger()})
 }
 
 // seed gets the secret: with the passphrase file if one is named, else from the agent, else with the

@@ -44,6 +44,7 @@ type program struct {
 	json           bool
 	verbose        bool
 	passphraseFile string
+	proxy          string
 }
 
 // exitError ends a command with a code of its own. The message may be empty: all was said already.
@@ -146,6 +147,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.BoolVar(&p.json, "json", false, "print JSON, see docs/users.md for its shapes")
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "tell on standard error what is done")
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
+	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
 		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(),
 		p.sendCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),

@@ -13,6 +13,7 @@ import (
 	"relaymarket/internal/natsnode"
 	"relaymarket/internal/relaynode"
 	"relaymarket/protocol"
+	"relaymarket/relaytls"
 )
 
 // marketSettings say where the relay announces itself, and whether it is a hub.
@@ -129,7 +130,7 @@ func (s *settings) marketConfig() (relaynode.Market, error) {
 	cfg.Hub = &relaynode.Hub{Listen: m.listen, Folder: s.hubFolder(), Connections: int(m.connections), NATS: m.nats, Credentials: m.natsCreds,
 		Address: m.address, Peers: m.peers, Relays: int(m.relays), Bits: int(m.hubBits)}
 	if m.certificate != "" {
-		secure, err := hubserver.TLS(m.certificate, m.key)
+		secure, err := relaytls.FromFiles(m.certificate, m.key)
 		if err != nil {
 			return cfg, err
 		}

@@ -60,6 +60,9 @@ func (p program) serve(ctx context.Context, s *settings, asJSON bool) error {
 	if cfg.Market, err = s.marketConfig(); err != nil {
 		return err
 	}
+	if cfg.TLS, err = s.tlsConfig(ctx, key, cfg.Logger); err != nil {
+		return err
+	}
 	var said error
 	cfg.Ready = func(r relaynode.Ready) { said = p.sayReady(r, asJSON) }
 	if err := relaynode.Run(ctx, cfg); err != nil {

@@ -49,6 +49,7 @@ type settings struct {
 	operatorListen  string
 	addresses       []string
 	contact         string
+	tls             tlsSettings
 	trustProxy      []netip.Prefix
 	databaseURL     string
 	databaseConns   int64
@@ -107,7 +108,7 @@ func newSettings(environ []string) *settings {
 		logFormat:       "text",
 		logLevel:        slog.LevelInfo,
 	}
-	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.marketPlace(), s.bounds(), s.logs())
+	s.all = slices.Concat(s.network(), s.secure(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.marketPlace(), s.bounds(), s.logs())
 	return s
 }
 
@@ -117,7 +118,7 @@ func (s *settings) network() []*setting {
 		// Not in the file, which stands in it.
 		{name: "dir", help: "folder of key, configuration and private database", value: one[string]{&s.dir, "folder", anyText, same}},
 		{name: "listen", section: section, value: one[string]{&s.listen, "host:port", listenAddress, same},
-			help: "where people reach the relay, plain HTTP\nPut a proxy that speaks TLS in front of anything but loopback, and name it in trust-proxy."},
+			help: "where people reach the relay\nPlain HTTP, unless one of the settings for TLS is set or a proxy that speaks TLS stands in front; name that in trust-proxy."},
 		{name: "operator-listen", section: section, value: one[string]{&s.operatorListen, "host:port", listenAddress, same},
 			help: "where /livez, /readyz and /metrics are, plain HTTP\nKeep it away from strangers."},
 		{name: "address", section: section, value: &many[string]{target: &s.addresses, kind: "URL,…", parse: publicAddress, format: same},

@@ -23,6 +23,7 @@ package relaynode
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -51,8 +52,9 @@ type Config struct {
 	NATS            NATS
 	Bitcoin         Bitcoin
 	Market          Market
-	Listen          string // host:port of the public interface; port 0 takes a free one
-	OperatorListen  string // host:port of /livez, /readyz and /metrics
+	Listen          string      // host:port of the public interface; port 0 takes a free one
+	TLS             *tls.Config // of the public interface; nil: plain HTTP
+	OperatorListen  string      // host:port of /livez, /readyz and /metrics
 	Addresses       []string
 	Contact         string
 	TrustedProxies  []netip.Prefix
@@ -176,6 +178,7 @@ func (n *node) wire(ctx context.Context) error {
 		return err
 	}
 	n.public = n.server(n.api.Handler())
+	n.public.TLSConfig = n.cfg.TLS
 	n.operator = n.server(n.operatorHandler())
 	return nil
 }
@@ -251,4 +254,10 @@ func (n *node) ready() Ready {
 }
 
 // ownURL is the public interface, on this machine.
-func (n *node) ownURL() string { return "http://" + reachable(n.listeners[0].Addr()) }
+func (n *node) ownURL() string {
+	scheme := "http://"
+	if n.cfg.TLS != nil {
+		scheme = "https://"
+	}
+	return scheme + reachable(n.listeners[0].Addr())
+}

@@ -57,7 +57,11 @@ func (n *node) server(handler http.Handler) *http.Server {
 }
 
 func serve(s *http.Server, l net.Listener) error {
-	if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	do := s.Serve
+	if s.TLSConfig != nil {
+		do = func(l net.Listener) error { return s.ServeTLS(l, "", "") }
+	}
+	if err := do(l); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve on %s: %w", l.Addr(), err)
 	}
 	return nil

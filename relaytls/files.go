@@ -1,4 +1,4 @@
-package hubserver
+package relaytls
 
 import (
 	"crypto/tls"
@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// TLS is a server's side of TLS with a certificate in files, which are read again when they change: certificates are renewed every few
+// FromFiles is a server's side of TLS with a certificate in files, which are read again when they change: certificates are renewed every few
 // weeks, and nobody restarts a relay for that. While the files are unreadable or do not match, the last good ones serve.
-func TLS(certificate, key string) (*tls.Config, error) {
+func FromFiles(certificate, key string) (*tls.Config, error) {
 	f := &files{certificate: certificate, key: key}
 	if err := f.read(); err != nil {
 		return nil, err
@@ -34,11 +34,11 @@ const lookPause = time.Minute
 func (f *files) read() error {
 	info, err := os.Stat(f.certificate)
 	if err != nil {
-		return fmt.Errorf("hub: its certificate: %w", err)
+		return fmt.Errorf("the certificate: %w", err)
 	}
 	pair, err := tls.LoadX509KeyPair(f.certificate, f.key)
 	if err != nil {
-		return fmt.Errorf("hub: its certificate: %w", err)
+		return fmt.Errorf("the certificate: %w", err)
 	}
 	f.pair, f.dated = &pair, info.ModTime()
 	return nil
