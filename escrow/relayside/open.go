@@ -206,16 +206,7 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 func (m *Manager) addRenewal(ctx context.Context, o *opening, height uint32) error {
 	r := o.asked
 	if r.Renews == nil {
-		var other []byte
-		err := m.db.Pool().QueryRow(ctx, `SELECT id FROM contracts WHERE payer = $1 AND state = ANY($2) LIMIT 1`,
-			o.terms.User[:], liveStates).Scan(&other)
-		if err == nil {
-			return protocol.Errorf(protocol.CodeConflict, "you have the contract %x here already: renew it, or close it first", other)
-		}
-		if errors.Is(err, pgx.ErrNoRows) {
-			err = nil
-		}
-		return wrap(err, "look for other contracts")
+		return alone(ctx, m.db.Pool(), o)
 	}
 	old, err := read(ctx, m.db.Pool(), *r.Renews)
 	if old, err = ofPayer(old, err, o.terms.User, *r.Renews); err != nil {
@@ -228,6 +219,23 @@ func (m *Manager) addRenewal(ctx context.Context, o *opening, height uint32) err
 	o.renewsPaid = &paid
 	o.funding.Renewal = &escrow.Renewal{Contract: &old.terms, Funding: old.outpoint(), Amount: paid}
 	return nil
+}
+
+// alone refuses a contract of a payer who has another one here that this one does not renew.
+func alone(ctx context.Context, q queryRower, o *opening) error {
+	if o.terms.Renews != nil {
+		return nil
+	}
+	var other []byte
+	err := q.QueryRow(ctx, `SELECT id FROM contracts WHERE payer = $1 AND state = ANY($2) AND id <> $3 LIMIT 1`,
+		o.terms.User[:], liveStates, o.terms.ID[:]).Scan(&other)
+	if err == nil {
+		return protocol.Errorf(protocol.CodeConflict, "you have the contract %x here already: renew it, or close it first", other)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return wrap(err, "look for other contracts")
 }
 
 // liveStates are those in which a payer may have no second contract but a renewal.
