@@ -38,7 +38,8 @@ type opening struct {
 //   - feerate: it is below half of the node's estimate, and the funding needs a coin of the relay's
 //   - chain_stale: nothing is opened while the chain cannot be seen
 //   - no_coins: the relay cannot provide its bond, or has no wallet yet
-func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (*protocol.ContractServerInputs, error) {
+func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (_ *protocol.ContractServerInputs, err error) {
+	defer func() { m.metrics.refuse(stepOpen, err) }()
 	if answer, err := m.openedBefore(ctx, e, r); answer != nil || err != nil {
 		return answer, err
 	}

@@ -25,7 +25,8 @@ import (
 //   - conflict: signed before with other content, or the payer has another contract by now
 //   - contract_expiry, input_spent: judged again, now
 //   - chain_stale: nothing is signed while the chain cannot be seen
-func (m *Manager) Signed(ctx context.Context, e *protocol.Envelope, r *protocol.ContractClientSigned) (*protocol.ContractStatus, error) {
+func (m *Manager) Signed(ctx context.Context, e *protocol.Envelope, r *protocol.ContractClientSigned) (_ *protocol.ContractStatus, err error) {
+	defer func() { m.metrics.refuse(stepSigned, err) }()
 	done, err := m.signedBefore(ctx, e, r.Contract)
 	if err != nil {
 		return nil, err

@@ -164,3 +164,20 @@ func (s *Store) Owed(ctx context.Context, q Querier, payer protocol.PublicKey, i
 	}
 	return *a.Contract, nil
 }
+
+// Costs is what has been used, with what is reserved, under each contract that is an account: [ContractUse.Cost] of all.
+func (s *Store) Costs(ctx context.Context, q Querier) (map[protocol.ContractID]protocol.Msat, error) {
+	rows, err := q.Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE contract IS NOT NULL`)
+	if err != nil {
+		return nil, wrap(err, "read what contracts owe")
+	}
+	all, err := pgx.CollectRows(rows, s.scan)
+	if err != nil {
+		return nil, wrap(err, "read what contracts owe")
+	}
+	costs := make(map[protocol.ContractID]protocol.Msat, len(all))
+	for _, a := range all {
+		costs[a.Contract.ID] = a.Contract.Cost
+	}
+	return costs, nil
+}
