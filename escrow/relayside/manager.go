@@ -108,6 +108,8 @@ type Limits struct {
 	OpeningsByPayer int           // 3
 	OpeningsByInput int           // by the first coin offered: 3
 	Reservation     time.Duration // how long an offer stands: 90 s
+	Shortest        uint32        // blocks a new contract lives at least: [escrow.MinLifetime], which is the least
+	Longest         uint32        // and at most: [escrow.MaxLifetime], which is the most
 	RequestPatience uint32        // blocks a payment request waits for the user before the relay settles: 144
 	Poll            time.Duration // how often the work looks around when nothing calls it: 1 s
 	Lease           time.Duration // how long a silent worker keeps the work from others: 15 s
@@ -122,6 +124,8 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.OpeningsByPayer, 3)
 	fill(&l.OpeningsByInput, 3)
 	fill(&l.Reservation, 90*time.Second)
+	fill(&l.Shortest, escrow.MinLifetime)
+	fill(&l.Longest, escrow.MaxLifetime)
 	fill(&l.RequestPatience, 144)
 	fill(&l.Poll, time.Second)
 	fill(&l.Lease, 15*time.Second)
@@ -167,6 +171,9 @@ func New(cfg Config) (*Manager, error) {
 	m := &Manager{cfg: cfg, limits: cfg.Limits.withDefaults(), db: cfg.DB, books: cfg.Books, chain: cfg.Chain,
 		clock: cfg.Clock, log: cfg.Logger, wake: make(chan struct{}, 1)}
 	m.seldom.Interval = time.Second
+	if l := m.limits; l.Shortest < escrow.MinLifetime || l.Longest > escrow.MaxLifetime || l.Shortest > l.Longest {
+		return nil, fmt.Errorf("contracts: they cannot live %d to %d blocks: take bounds from %d to %d", l.Shortest, l.Longest, escrow.MinLifetime, escrow.MaxLifetime)
+	}
 	var err error
 	if m.metrics, err = newMetrics(cfg.Registerer, m); err != nil {
 		return nil, fmt.Errorf("contracts: %w", err)

@@ -174,7 +174,7 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 	if r.Deposit < offer.MinPrepay {
 		return protocol.Errorf(protocol.CodeWrongAmount, "a deposit here is at least %d satoshi", int64(offer.MinPrepay))
 	}
-	if err := escrow.CheckExpiry(uint32(r.Expiry), height); err != nil {
+	if err := m.checkLifetime(uint32(r.Expiry), height); err != nil {
 		return err
 	}
 	o.terms = escrow.Contract{
@@ -201,6 +201,19 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 		return err
 	}
 	return o.terms.Validate()
+}
+
+// checkLifetime judges how long a new contract is to live, by the protocol's bounds and this relay's. Once it is offered, only the
+// protocol's count: blocks go by until it is signed.
+func (m *Manager) checkLifetime(expiry, height uint32) error {
+	if err := escrow.CheckExpiry(expiry, height); err != nil {
+		return err
+	}
+	if life := expiry - height; life < m.limits.Shortest || life > m.limits.Longest {
+		return protocol.Errorf(protocol.CodeContractExpiry, "the expiry %d is %d blocks above the tip %d: this relay takes contracts of %d to %d blocks",
+			expiry, life, height, m.limits.Shortest, m.limits.Longest)
+	}
+	return nil
 }
 
 // addRenewal puts the old escrow into the funding, or sees to it that the payer has no other contract.
