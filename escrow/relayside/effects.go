@@ -19,6 +19,8 @@ func (a *advancing) effect(before escrow.State, event escrow.Event) error {
 		return nil // its account ended when it was given up
 	case event == escrow.FundingConfirmed && r.terms.Renews != nil:
 		return a.takeOver()
+	case event == escrow.FundingConfirmed && r.finalOwed == nil:
+		return a.m.books.OpenContract(a.ctx, a.tx, account(&r.terms)) // from a grant, if there was one; else it has the account
 	case event == escrow.RenewalConfirmed, event == escrow.RenewalReorged:
 		return nil // the successor's own confirmation moves the account
 	case r.state == escrow.Settling && before != escrow.Settling && before != escrow.Closed:
