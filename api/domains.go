@@ -75,6 +75,8 @@ type Running interface {
 	Pay(ctx context.Context, e *protocol.Envelope, request *protocol.ContractPayment) (*protocol.ContractStatus, error)
 	// Refund co-signs the payer's closing transaction.
 	Refund(ctx context.Context, e *protocol.Envelope, request *protocol.ContractRefund) (*protocol.ContractStatus, error)
+	// Refuse takes lines off the payer's bill, or closes the contract.
+	Refuse(ctx context.Context, payer protocol.PublicKey, refusal *protocol.UsageRefusal) (*protocol.UsageRefused, error)
 	// Status is where one contract of the payer stands. The error has code [protocol.CodeNotFound].
 	Status(ctx context.Context, payer protocol.PublicKey, id protocol.ContractID) (*protocol.ContractStatus, error)
 	// List is all contracts of the payer, newest first.

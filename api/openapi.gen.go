@@ -407,6 +407,9 @@ type PayContractJSONRequestBody = Envelope
 // RefundContractJSONRequestBody defines body for RefundContract for application/json ContentType.
 type RefundContractJSONRequestBody = Envelope
 
+// RefuseUsageJSONRequestBody defines body for RefuseUsage for application/json ContentType.
+type RefuseUsageJSONRequestBody = Envelope
+
 // SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
 type SignContractJSONRequestBody = Envelope
 
@@ -520,6 +523,9 @@ type ServerInterface interface {
 	// RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
 	// (POST /contracts/{contract}/refund)
 	RefundContract(w http.ResponseWriter, r *http.Request, contract Contract)
+	// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	// (POST /contracts/{contract}/refusals)
+	RefuseUsage(w http.ResponseWriter, r *http.Request, contract Contract)
 	// SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 	// (POST /contracts/{contract}/signed)
 	SignContract(w http.ResponseWriter, r *http.Request, contract Contract)
@@ -616,6 +622,12 @@ func (_ Unimplemented) PayContract(w http.ResponseWriter, r *http.Request, contr
 // RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
 // (POST /contracts/{contract}/refund)
 func (_ Unimplemented) RefundContract(w http.ResponseWriter, r *http.Request, contract Contract) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+// (POST /contracts/{contract}/refusals)
+func (_ Unimplemented) RefuseUsage(w http.ResponseWriter, r *http.Request, contract Contract) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -857,6 +869,32 @@ func (siw *ServerInterfaceWrapper) RefundContract(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RefundContract(w, r, contract)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RefuseUsage operation middleware
+func (siw *ServerInterfaceWrapper) RefuseUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "contract" -------------
+	var contract Contract
+
+	err = runtime.BindStyledParameterWithOptions("simple", "contract", chi.URLParam(r, "contract"), &contract, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefuseUsage(w, r, contract)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1622,6 +1660,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/contracts/{contract}/payments", wrapper.PayContract)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/contracts/{contract}/refusals", wrapper.RefuseUsage)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/contracts/{contract}/refund", wrapper.RefundContract)

@@ -91,15 +91,22 @@ func (c *Client) Audit(ctx context.Context, m Metered) (*Audit, error) {
 		return nil, err
 	}
 	a.New = auditor.lines
-	var refusal *RelayError
 	switch {
-	case errors.As(asked, &refusal), ctx.Err() != nil:
+	case ctx.Err() != nil, asked != nil && !untrue(asked):
 		return a, asked
-	case untrue(asked):
+	case asked != nil:
 		a.Fault, a.Proof = asked, auditor.prove(ctx)
-		return a, nil
 	}
-	return a, asked
+	return a, c.remember(ctx, a)
+}
+
+// remember adds what an audit found to the history.
+func (c *Client) remember(ctx context.Context, a *Audit) error {
+	r := &state.AuditResult{Contract: a.Contract, Relay: a.Relay, Address: a.Address, Last: a.At, Lines: a.Lines, Bill: a.Bill}
+	if a.Fault != nil {
+		r.Fault = a.Fault.Error()
+	}
+	return c.state.NoteAudit(ctx, r)
 }
 
 // untrue tells whether an error says that a report cannot be true.
@@ -160,33 +167,37 @@ func (a *auditor) report(ctx context.Context) (more bool, err error) {
 			return err
 		}
 		return a.c.state.AuditReport(ctx, a.m.Contract, a.m.Relay, func(memory *state.Audit) error {
-			return a.judge(h.Report, v, &bill, memory, spool.line)
+			return a.judge(ctx, h.Report, v, &bill, memory, spool.line)
 		})
 	})
 	return more, err
 }
 
 // judge takes the lines of one report.
-func (a *auditor) judge(e *protocol.Envelope, v *ledger.Verifier, bill *state.Bill, memory *state.Audit, line func() ([]byte, error)) error {
+func (a *auditor) judge(ctx context.Context, e *protocol.Envelope, v *ledger.Verifier, bill *state.Bill, memory *state.Audit, line func() ([]byte, error)) error {
 	audit := ledger.NewAudit(a.m.Relay, memory, a.c.now(), bill.Accepted)
-	for range v.Lines() {
-		data, err := line()
-		if err != nil {
+	err := readLines(ctx, a.m.Relay, v.Lines(), line, func(lines []ledger.Reading) error {
+		if err := expect(memory, lines); err != nil {
 			return err
 		}
-		l, err := v.Line(data)
-		if err != nil {
-			return err
-		}
-		verdict, err := audit.Judge(l)
-		if err != nil {
-			return err
-		}
-		if verdict.Reason != "" {
-			if err := memory.Refuse(l, verdict); err != nil {
+		for i := range lines {
+			if err := v.Take(&lines[i]); err != nil {
 				return err
 			}
+			verdict, err := audit.JudgeRead(&lines[i])
+			if err != nil {
+				return err
+			}
+			if verdict.Reason != "" {
+				if err := memory.Refuse(lines[i].Line, verdict); err != nil {
+					return err
+				}
+			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	after, err := v.End()
 	if err != nil {
@@ -194,6 +205,20 @@ func (a *auditor) judge(e *protocol.Envelope, v *ledger.Verifier, bill *state.Bi
 	}
 	a.lines += v.Lines()
 	return memory.Done(e, bill.Place.Last+1, after, audit.Accepted(), a.c.now())
+}
+
+// expect has what lines ask for looked up at once.
+func expect(memory *state.Audit, lines []ledger.Reading) error {
+	records := make([]protocol.Hash, 0, len(lines))
+	var pulled []protocol.Hash
+	var pages []protocol.PageID
+	for i := range lines {
+		records = append(records, lines[i].Line.Hash)
+		if lines[i].Page != "" {
+			pulled, pages = append(pulled, lines[i].Line.Hash), append(pages, lines[i].Page)
+		}
+	}
+	return memory.Expect(records, pulled, pages)
 }
 
 // prove looks for two reports with one predecessor: the one at hand, or what the relay shows now for the last that was

@@ -16,7 +16,7 @@ func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
 	}
 	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
 	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
-	if err := c.state.Audited(ctx, m.Contract, s.record); err != nil {
+	if err := c.state.AuditedUnordered(ctx, m.Contract, s.record); err != nil {
 		return nil, err
 	}
 	if err := c.state.Refusals(ctx, m.Contract, s.refusal); err != nil {

@@ -83,6 +83,8 @@ type Verdict struct {
 	Why      string // the same for people
 	Accepted Usage
 	Refused  Usage
+	// Dropped is what a drop gives up, reservations included. Its line names the one that was refused.
+	Dropped Usage
 }
 
 // Audit judges the lines of one contract, one by one in their order: against what the payer wrote, against the
@@ -114,8 +116,21 @@ func refuse(reason Reason, format string, args ...any) error {
 	return &refusal{reason, fmt.Sprintf(format, args...)}
 }
 
-// Judge judges the next line. The error is the memory's, or an [ErrOverflow]; a line that is wrong is a verdict.
+// Judge judges the next line. A drop takes from what the relay claims, never from what was accepted. The error is the
+// memory's, or an [ErrOverflow]; a line that is wrong is a verdict.
 func (a *Audit) Judge(l *Line) (Verdict, error) {
+	return a.rule(l, func() (protocol.PageID, error) { return a.witness.Check(l) })
+}
+
+// JudgeRead judges the next line, whose evidence was checked already.
+func (a *Audit) JudgeRead(r *Reading) (Verdict, error) {
+	return a.rule(r.Line, func() (protocol.PageID, error) { return r.Page, r.noEvidence })
+}
+
+func (a *Audit) rule(l *Line, evidence func() (protocol.PageID, error)) (Verdict, error) {
+	if l.Kind == KindDrop {
+		return a.judgeDrop(l)
+	}
 	own, err := a.memory.Own(l.Hash)
 	if err != nil {
 		return Verdict{}, err
@@ -126,7 +141,7 @@ func (a *Audit) Judge(l *Line) (Verdict, error) {
 	}
 	before, accepted := a.mine, *l
 	if err = compare(l, own, s); err == nil {
-		err = a.judge(&accepted, own, &s)
+		err = a.judge(&accepted, own, &s, evidence)
 	}
 	var no *refusal
 	if errors.As(err, &no) {
@@ -176,12 +191,12 @@ func compare(l *Line, own *Own, s Standing) error {
 }
 
 // judge judges a line of a known record and notes what it says in its standing. It cuts an end that is too late.
-func (a *Audit) judge(l *Line, own *Own, s *Standing) error {
+func (a *Audit) judge(l *Line, own *Own, s *Standing, evidence func() (protocol.PageID, error)) error {
 	switch l.Kind {
 	case KindWrite:
 		return a.judgeWrite(l, own, s)
 	case KindPull:
-		return a.judgePull(l, own, s)
+		return a.judgePull(l, own, s, evidence)
 	case KindEnd:
 		return a.judgeEnd(l, own, s)
 	}
@@ -207,8 +222,8 @@ func (a *Audit) judgeWrite(l *Line, own *Own, s *Standing) error {
 	return nil
 }
 
-func (a *Audit) judgePull(l *Line, own *Own, s *Standing) error {
-	page, err := a.witness.Check(l)
+func (a *Audit) judgePull(l *Line, own *Own, s *Standing, evidence func() (protocol.PageID, error)) error {
+	page, err := evidence()
 	if err != nil {
 		return refuse(NoEvidence, "%v", err)
 	}
@@ -243,6 +258,30 @@ func (a *Audit) judgeEnd(l *Line, own *Own, s *Standing) error {
 	s.End, s.Ended = l.Seq, l.Ended
 	s.Returned += l.Pulls
 	return nil
+}
+
+// judgeDrop notes what the relay gave up. An end that it gave up whole ends the record all the same: nothing is stored on
+// the payer's account, and no pull is reserved any more.
+func (a *Audit) judgeDrop(l *Line) (Verdict, error) {
+	back, err := l.back()
+	if err != nil {
+		return Verdict{}, err
+	}
+	v := Verdict{}
+	if v.Dropped, err = back.Reserved(); err != nil {
+		return Verdict{}, err
+	}
+	s, err := a.memory.Standing(l.Hash)
+	if err != nil || s.Write == 0 || s.Write == l.Of || s.End != 0 || back.Stored == (Quantity{}) {
+		return v, err
+	}
+	end := Line{Seq: l.Seq, Kind: KindEnd, Bytes: s.Bytes, Written: s.Written, Expires: s.Expires, Ended: s.Written, Pulls: s.Outstanding()}
+	if err := a.mine.Apply(&end); err != nil {
+		return Verdict{}, err
+	}
+	s.Returned += end.Pulls
+	s.End, s.Ended = l.Seq, end.Ended
+	return v, a.memory.SetStanding(l.Hash, s)
 }
 
 // Bill is an audit in money. Its three parts add up to Claimed, unless the relay counts less than was accepted.

@@ -214,6 +214,10 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &TermsAnswer{}
 	case TypeUsageReport:
 		return &UsageReport{}
+	case TypeUsageRefusal:
+		return &UsageRefusal{}
+	case TypeUsageRefused:
+		return &UsageRefused{}
 	case TypeContractOpen:
 		return &ContractOpen{}
 	case TypeContractConsent:

@@ -410,6 +410,9 @@ type PayContractJSONRequestBody = Envelope
 // RefundContractJSONRequestBody defines body for RefundContract for application/json ContentType.
 type RefundContractJSONRequestBody = Envelope
 
+// RefuseUsageJSONRequestBody defines body for RefuseUsage for application/json ContentType.
+type RefuseUsageJSONRequestBody = Envelope
+
 // SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
 type SignContractJSONRequestBody = Envelope
 
@@ -646,6 +649,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
 	RefundContract(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseUsageWithBody Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsageWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsage(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SignContractWithBody Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 	//
@@ -976,6 +993,40 @@ func (c *Client) RefundContractWithBody(ctx context.Context, contract Contract, 
 // Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
 func (c *Client) RefundContract(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRefundContractRequest(c.Server, contract, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseUsageWithBody Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *Client) RefuseUsageWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseUsageRequestWithBody(c.Server, contract, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *Client) RefuseUsage(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseUsageRequest(c.Server, contract, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1618,6 +1669,53 @@ func NewRefundContractRequestWithBody(server string, contract Contract, contentT
 	}
 
 	operationPath := fmt.Sprintf("/contracts/%s/refund", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRefuseUsageRequest calls the generic RefuseUsage builder with application/json body
+func NewRefuseUsageRequest(server string, contract Contract, body RefuseUsageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefuseUsageRequestWithBody(server, contract, "application/json", bodyReader)
+}
+
+// NewRefuseUsageRequestWithBody constructs an http.Request for the RefuseUsage method, with any body, and a specified content type
+func NewRefuseUsageRequestWithBody(server string, contract Contract, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "contract", contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts/%s/refusals", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -2631,6 +2729,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
 	RefundContractWithResponse(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*RefundContractResponse, error)
 
+	// RefuseUsageWithBodyWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsageWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error)
+
+	// RefuseUsageWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsageWithResponse(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error)
+
 	// SignContractWithBodyWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3215,6 +3327,61 @@ func (r RefundContractResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RefundContractResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RefuseUsageResponseDefaultHeaders the declared response headers of an HTTP default response for RefuseUsage
+type RefuseUsageResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type RefuseUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *RefuseUsageResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefuseUsageResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RefuseUsageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RefuseUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefuseUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefuseUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefuseUsageResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -4160,6 +4327,32 @@ func (c *ClientWithResponses) RefundContractWithResponse(ctx context.Context, co
 	return ParseRefundContractResponse(rsp)
 }
 
+// RefuseUsageWithBodyWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *ClientWithResponses) RefuseUsageWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error) {
+	rsp, err := c.RefuseUsageWithBody(ctx, contract, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseUsageResponse(rsp)
+}
+
+// RefuseUsageWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *ClientWithResponses) RefuseUsageWithResponse(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error) {
+	rsp, err := c.RefuseUsage(ctx, contract, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseUsageResponse(rsp)
+}
+
 // SignContractWithBodyWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4799,6 +4992,52 @@ func ParseRefundContractResponse(rsp *http.Response) (*RefundContractResponse, e
 	switch {
 	case true:
 		var headers RefundContractResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRefuseUsageResponse parses an HTTP response from a RefuseUsageWithResponse call
+func ParseRefuseUsageResponse(rsp *http.Response) (*RefuseUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefuseUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers RefuseUsageResponseDefaultHeaders
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

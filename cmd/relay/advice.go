@@ -47,6 +47,8 @@ func adviceTable() []struct {
 		{relaybook.ErrNoHubs, "Run: relay hubs add ADDRESS   (ask a friend or an operator for one)"},
 		{relaybook.ErrNoHub, "See: relay hubs list"},
 		{relaybook.ErrNoRelay, "See: relay market"},
+		{errTooFew, "See them all: relay market"},
+		{errUnderWay, "Go on with it: relay contract resume   or give it up: relay contract close CONTRACT"},
 		{protocol.CodeNoAccount, "When the operator has granted your key, run this again."},
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},

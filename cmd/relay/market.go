@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	relaybook "relaymarket/broadcast/market"
 	"relaymarket/ledger"
@@ -52,14 +53,19 @@ no contracts, but serve whom their operators know, come last.
 	flags.BoolVar(&o.probe, "probe", false, "ask the relays that are shown how far they are")
 	flags.IntVar(&o.best, "best", 0, "only so many, the best that differ in operator and place")
 	flags.IntVar(&o.limit, "limit", 50, "relays at most, 0: all")
+	o.filters(flags)
+	cmd.AddCommand(p.marketShowCommand(o), p.marketWatchCommand(o))
+	return cmd
+}
+
+// filters are the flags that say what is compared, and what is wanted.
+func (o *marketOptions) filters(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kept, "kept", "", "bytes that you keep stored, for example 2GB (default: as in the last thirty days)")
 	flags.StringVar(&o.moved, "moved", "", "bytes that you write and friends pull in a month")
 	flags.Int64Var(&o.bond, "bond", 0, "only relays with a bond of so many percent of the deposit")
 	flags.Int64Var(&o.most, "most", 0, "only relays that cost at most so many satoshi a month")
 	flags.StringVar(&o.record, "record", "", "only relays that take records of so many bytes")
 	flags.DurationVar(&o.keeps, "keeps", 0, "only relays that keep a record so long, for example 720h")
-	cmd.AddCommand(p.marketShowCommand(o), p.marketWatchCommand(o))
-	return cmd
 }
 
 // profile is how relays are compared; told says it in words.
@@ -249,8 +255,7 @@ func (p *program) showMarket(n protocol.Network, profile relaybook.Profile, told
 	if err := p.table(table); err != nil {
 		return err
 	}
-	return p.say("\n%d of %s on %s. A MONTH, OPENING and DEPOSIT in satoshi; a month is %s kept and %s moved, %s.\n",
-		len(rows), count(known, "relay"), n, humanize.Bytes(uint64(profile.Kept)), humanize.Bytes(uint64(profile.Moved)), told)
+	return p.say("\n%d of %s on %s. A MONTH, OPENING and DEPOSIT in satoshi; %s.\n", len(rows), count(known, "relay"), n, monthText(profile, told))
 }
 
 func satText(n int64) string { return strconv.FormatInt(n, 10) }

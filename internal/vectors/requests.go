@@ -37,6 +37,8 @@ func requestsTopic(c cast) topic {
 	b.announcement()
 	b.contracts(c)
 	b.usageReport()
+	b.usageRefusal()
+	b.usageRefused()
 	b.terms()
 	b.termsAnswer(c)
 	return b.topic
