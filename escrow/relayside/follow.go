@@ -11,11 +11,21 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/jackc/pgx/v5"
 
+	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
 )
 
-// keptBlocks is how many of the newest blocks are remembered: what chain.Next can follow back, and some.
-const keptBlocks = chain.Depth + 20
+const (
+	// keptBlocks is how many of the newest blocks are remembered, and so the deepest reorganization that is followed back
+	// block by block: as many as the longest contract lives, at some 80 bytes each, so that nothing a live contract stands on is
+	// ever out of reach.
+	keptBlocks = int(escrow.MaxLifetime) + 120
+	// readBlocks is how many of them are read at a time.
+	readBlocks = 120
+	// rescanDepth is how far below all that is remembered the chain is read again when none of it is left: a relay that is
+	// younger than the reorganization, or was upgraded from one that kept 120 blocks.
+	rescanDepth = 2016
+)
 
 // follow brings what is known up to the node's tip, a block a transaction. Whatever the node's trouble is, what is
 // known stays.
@@ -35,23 +45,31 @@ func (m *Manager) follow(ctx context.Context) error {
 			return wrap(err, "begin to follow the chain")
 		}
 	}
-	for ctx.Err() == nil {
+	for gone := 0; ctx.Err() == nil; {
 		event, err := m.chain.Next(ctx, recent)
-		if errors.Is(err, chain.ErrUpToDate) {
+		switch {
+		case errors.Is(err, chain.ErrUpToDate):
 			return nil
-		}
-		if err != nil {
+		case errors.Is(err, chain.ErrTooDeep):
+			if recent, err = m.rescan(ctx, recent[0]); err != nil {
+				return err
+			}
+			continue
+		case err != nil:
 			return err
 		}
 		if err := m.workTx(ctx, func(tx pgx.Tx) error { return m.applyBlock(ctx, tx, event) }); err != nil {
 			return wrap(err, "follow the chain at %v", event.Block)
 		}
 		if event.Kind == chain.Disconnect {
-			recent = recent[:len(recent)-1]
-			m.log.Warn("a block left the best chain", "block", event.Block)
+			gone++
+			if recent, err = m.withoutNewest(ctx, recent, gone); err != nil {
+				return err
+			}
 		} else {
+			gone = 0
 			recent = append(recent, event.Block)
-			recent = recent[max(len(recent)-keptBlocks, 0):]
+			recent = recent[max(len(recent)-readBlocks, 0):]
 		}
 		if err := m.reached("block"); err != nil {
 			return err
@@ -64,8 +82,48 @@ func (m *Manager) follow(ctx context.Context) error {
 	return ctx.Err()
 }
 
+// withoutNewest is what is known without the newest block, which left the best chain as the gone-th in a row.
+func (m *Manager) withoutNewest(ctx context.Context, recent []chain.BlockID, gone int) ([]chain.BlockID, error) {
+	left := recent[len(recent)-1]
+	m.log.Warn("a block left the best chain", "block", left)
+	if gone == chain.Depth+1 {
+		m.log.Error("more than a hundred blocks left the best chain: contracts that were archived are not followed back; see that the Bitcoin node is on the right chain", "block", left)
+	}
+	if recent = recent[:len(recent)-1]; len(recent) > 1 {
+		return recent, nil
+	}
+	return m.recentBlocks(ctx) // older ones, if there are any
+}
+
+// rescan goes on from a block well below all that is known, of which nothing is on the best chain any more. What was seen above
+// it is taken back, and seen again where it is now.
+func (m *Manager) rescan(ctx context.Context, oldest chain.BlockID) ([]chain.BlockID, error) {
+	from, err := m.chain.BlockAt(ctx, oldest.Height-min(oldest.Height, rescanDepth))
+	if err != nil {
+		return nil, err
+	}
+	m.log.Error("none of the known blocks is on the best chain: contracts are looked for again in all blocks from here on; see that the Bitcoin node is on the right chain",
+		"known", oldest, "from", from)
+	err = m.workTx(ctx, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, blockLock); err != nil {
+			return err
+		}
+		if err := dropAbove(ctx, tx, int64(from.Height)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `DELETE FROM contract_blocks`); err != nil {
+			return err
+		}
+		return addBlock(ctx, tx, from)
+	})
+	if err != nil {
+		return nil, wrap(err, "read the chain again from %v", from)
+	}
+	return []chain.BlockID{from}, m.reached("rescanned")
+}
+
 func (m *Manager) recentBlocks(ctx context.Context) ([]chain.BlockID, error) {
-	rows, err := m.db.Pool().Query(ctx, `SELECT height, hash FROM contract_blocks ORDER BY height DESC LIMIT $1`, keptBlocks)
+	rows, err := m.db.Pool().Query(ctx, `SELECT height, hash FROM contract_blocks ORDER BY height DESC LIMIT $1`, readBlocks)
 	if err != nil {
 		return nil, wrap(err, "read known blocks")
 	}
@@ -90,7 +148,7 @@ func addBlock(ctx context.Context, tx pgx.Tx, b chain.BlockID) error {
 	if _, err := tx.Exec(ctx, `INSERT INTO contract_blocks (height, hash) VALUES ($1, $2)`, int32(b.Height), b.Hash[:]); err != nil {
 		return err
 	}
-	_, err := tx.Exec(ctx, `DELETE FROM contract_blocks WHERE height <= $1`, int32(b.Height)-keptBlocks)
+	_, err := tx.Exec(ctx, `DELETE FROM contract_blocks WHERE height <= $1`, int64(b.Height)-int64(keptBlocks))
 	return err
 }
 
@@ -103,7 +161,7 @@ func (m *Manager) applyBlock(ctx context.Context, tx pgx.Tx, e chain.Event) erro
 		return err
 	}
 	if e.Kind == chain.Disconnect {
-		return dropBlock(ctx, tx, e.Block)
+		return dropAbove(ctx, tx, int64(e.Block.Height)-1)
 	}
 	if err := addBlock(ctx, tx, e.Block); err != nil {
 		return err
@@ -154,17 +212,18 @@ func recordSpends(ctx context.Context, tx pgx.Tx, height uint32, outpoints [][]b
 	return nil
 }
 
-// dropBlock takes back a block that left the best chain. All that have something less to count on are looked at, and those
-// who only waited for depth too.
-func dropBlock(ctx context.Context, tx pgx.Tx, b chain.BlockID) error {
+// dropAbove takes back the blocks above a height, which left the best chain. All that have something less to count on are
+// looked at, and those who only waited for depth too. What is archived is looked at no more: its last transaction is sent
+// again, if it is one that was wanted.
+func dropAbove(ctx context.Context, tx pgx.Tx, height int64) error {
 	for _, sql := range []string{
 		`UPDATE contracts SET look_at = 0 WHERE look_at IS NOT NULL AND id IN (
-			SELECT contract FROM contract_transactions WHERE height = $1 UNION SELECT contract FROM contract_spends WHERE height = $1)`,
-		`UPDATE contract_transactions SET height = NULL WHERE height = $1`,
-		`DELETE FROM contract_spends WHERE height = $1`,
-		`DELETE FROM contract_blocks WHERE height = $1`,
+			SELECT contract FROM contract_transactions WHERE height > $1 UNION SELECT contract FROM contract_spends WHERE height > $1)`,
+		`UPDATE contract_transactions SET height = NULL WHERE height > $1`,
+		`DELETE FROM contract_spends WHERE height > $1`,
+		`DELETE FROM contract_blocks WHERE height > $1`,
 	} {
-		if _, err := tx.Exec(ctx, sql, int32(b.Height)); err != nil {
+		if _, err := tx.Exec(ctx, sql, height); err != nil {
 			return err
 		}
 	}

@@ -48,7 +48,8 @@ type house struct {
 	limits relayside.Limits
 	faults faults
 
-	contractChain relayside.Chain // what the manager asks; nil: chain
+	contractChain  relayside.Chain  // what the manager asks; nil: chain
+	contractWallet relayside.Wallet // what the manager has; nil: wallet
 
 	manager *relayside.Manager
 	stop    func() error
@@ -201,8 +202,12 @@ func (h *house) config() relayside.Config {
 	if h.contractChain != nil {
 		node = h.contractChain
 	}
+	purse := relayside.Wallet(h.wallet)
+	if h.contractWallet != nil {
+		purse = h.contractWallet
+	}
 	return relayside.Config{DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
-		Wallet: h.wallet, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
+		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
 }
 
 // start runs a manager that knows nothing but the database.
@@ -277,7 +282,7 @@ func (h *house) announce() {
 // eventually waits for something that the work does by itself.
 func (h *house) eventually(what string, done func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); !done(); time.Sleep(15 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !done(); time.Sleep(15 * time.Millisecond) {
 		h.revive()
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%s did not come about", what)

@@ -32,6 +32,7 @@ type Node interface {
 type Follower interface {
 	Tip(ctx context.Context) (chain.Tip, error)
 	Next(ctx context.Context, recent []chain.BlockID) (chain.Event, error)
+	BlockAt(ctx context.Context, height uint32) (chain.BlockID, error)
 }
 
 // Chain is both.

@@ -133,8 +133,8 @@ func (m *Manager) signFundings(ctx context.Context, height uint32) error {
 func (m *Manager) giveUp(ctx context.Context, id escrow.ID) error {
 	return m.workTx(ctx, func(tx pgx.Tx) error {
 		r, err := lock(ctx, tx, id)
-		if err != nil {
-			return err
+		if err != nil || r.state != escrow.FundingSent {
+			return err // it came to its end meanwhile
 		}
 		f, err := readFacts(ctx, tx, r)
 		if err != nil {
@@ -181,6 +181,10 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 		return err
 	}
 	err = m.workTx(ctx, func(tx pgx.Tx) error {
+		// While the wallet signed, a block may have ended it: then the signatures are not let out.
+		if now, err := lock(ctx, tx, id); err != nil || now.state != escrow.FundingSent {
+			return err
+		}
 		for _, t := range cancellations {
 			if err := m.store(ctx, tx, id, transaction{kind: protocol.TxCancel, tx: t, bidAt: height, later: true}); err != nil {
 				return err
@@ -191,6 +195,7 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 	if err != nil {
 		return err
 	}
+	m.nudge() // to send it
 	return m.reached("funded")
 }
 

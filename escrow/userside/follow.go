@@ -152,7 +152,7 @@ func (m *Manager) watchlist(ctx context.Context) (watchlist, error) {
 	w := watchlist{}
 	for i := range records {
 		r := &records[i]
-		if r.Network != m.Network || escrow.Final(r.State) {
+		if r.Network != m.Network || escrow.Final(r.State) || r.Step == StepOver {
 			continue
 		}
 		for _, at := range m.outpoints(r) {

@@ -120,6 +120,9 @@ func (m *Manager) renewalEnded(ctx context.Context, u *unit, successor *escrow.C
 	if err != nil {
 		return err
 	}
+	if old.Renewed == nil || *old.Renewed != successor.ID {
+		return nil // another one renews it
+	}
 	m.happened(old, escrow.RenewalEnded)
 	old.Renewed = nil
 	return u.save(ctx, old)
