@@ -101,37 +101,3 @@ func (s *Store) audited(ctx context.Context, more string, visit func(*Audited) e
 	}
 	return rows.Err()
 }
-
-// Refusal is a line of which something was refused.
-type Refusal struct {
-	Line    int64
-	Kind    ledger.Kind
-	Reason  ledger.Reason
-	Why     string
-	Path    protocol.Path
-	Bytes   int64
-	Refused ledger.Usage
-}
-
-// Refusals visits the refused lines of a contract in their order. Nothing else can use the store meanwhile.
-func (s *Store) Refusals(ctx context.Context, contract protocol.ContractID, visit func(*Refusal) error) error {
-	rows, err := s.sql.QueryContext(ctx, `SELECT line, kind, reason, why, sender, receiver, record_id, bytes, stored, moved FROM refused
-		WHERE contract = ? ORDER BY line`, contract[:])
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r Refusal
-		var sender, receiver []byte
-		var stored, moved string
-		if err := rows.Scan(&r.Line, &r.Kind, &r.Reason, &r.Why, &sender, &receiver, &r.Path.ID, &r.Bytes, &stored, &moved); err != nil {
-			return err
-		}
-		r.Path.Sender, r.Path.Receiver = publicKey(sender), publicKey(receiver)
-		if err := errors.Join(r.Refused.Stored.UnmarshalText([]byte(stored)), r.Refused.Moved.UnmarshalText([]byte(moved)), visit(&r)); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
