@@ -176,6 +176,11 @@ func (l *Line) Record() protocol.Path {
 // Storage is what an end charges: the bytes × ms from the write to the end.
 func (l *Line) Storage() Quantity { return stored(l.Bytes, l.Written.Time(), l.Ended.Time()) }
 
+// StorageAfter is the part of it from a time on; 0: all.
+func (l *Line) StorageAfter(until protocol.Timestamp) Quantity {
+	return stored(l.Bytes, max(until, l.Written).Time(), l.Ended.Time())
+}
+
 // ErrEvidence: the evidence of a pull does not show that the reader has the record.
 var ErrEvidence = errors.New("no evidence")
 
