@@ -13,6 +13,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
+	"relaymarket/escrow/relayside"
 	"relaymarket/internal/relaynode"
 	"relaymarket/protocol"
 )
@@ -37,12 +38,13 @@ type bitcoinSettings struct {
 	creditLimit    int64
 	bondPercent    int64
 	minDeposit     int64
+	writeOff       int64
 }
 
 func defaultBitcoin() bitcoinSettings {
 	return bitcoinSettings{
 		network: protocol.Mainnet, tls: true, wallet: true, feeFloor: protocol.MinContractFeerate, feeCeiling: 200_000,
-		contracts: true, storagePrice: 2_000, bandwidthPrice: 50_000, openingPrice: 5_000, creditLimit: 5_000, minDeposit: 50_000,
+		contracts: true, storagePrice: 2_000, bandwidthPrice: 50_000, openingPrice: 5_000, creditLimit: 5_000, minDeposit: 50_000, writeOff: 100,
 	}
 }
 
@@ -82,6 +84,8 @@ func (s *settings) contractTerms() []*setting {
 		{name: "credit-limit", section: section, value: sat(&b.creditLimit), help: "satoshi that a user may owe, which is what you may lose\nMore than opening-price pays for those who come under many names and never pay."},
 		{name: "bond-percent", section: section, value: number(&b.bondPercent, "percent", 100), help: "what the relay adds to a deposit, from its wallet, as a promise to be there"},
 		{name: "min-deposit", section: section, value: sat(&b.minDeposit), help: "satoshi that a user deposits at least"},
+		{name: "write-off-percent", section: section, value: number(&b.writeOff, "percent", 100),
+			help: "share of opening-price that a user may refuse to pay, and the contract goes on\nNever more than it brought beyond credit-limit. 0 settles the contract at the first line that is refused."},
 	}
 }
 
@@ -136,7 +140,10 @@ func (s *settings) bitcoinConfig() (relaynode.Bitcoin, error) {
 	if err != nil {
 		return relaynode.Bitcoin{}, err
 	}
-	cfg := relaynode.Bitcoin{Node: node, Branch: seed.branch, Birthday: seed.made}
+	cfg := relaynode.Bitcoin{Node: node, Branch: seed.branch, Birthday: seed.made, Limits: relayside.Limits{WriteOff: btcutil.Amount(b.writeOff)}}
+	if b.writeOff == 0 {
+		cfg.Limits.WriteOff = -1 // nothing: 0 is the default there
+	}
 	if b.wallet {
 		cfg.Wallet = s.walletFolder()
 	}

@@ -77,6 +77,6 @@ relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.AddCommand(p.initCommand(), p.serveCommand(), p.grantCommand(), p.grantsCommand(), p.revokeCommand(),
-		p.walletCommand(), p.contractsCommand(), p.restoredCommand(), p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
+		p.walletCommand(), p.contractsCommand(), p.accountsCommand(), p.refusalsCommand(), p.revenueCommand(), p.restoredCommand(), p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
 	return root
 }
