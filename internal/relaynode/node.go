@@ -173,7 +173,7 @@ func (n *node) wire(ctx context.Context) error {
 		Rates: cfg.Rates, TrustProxy: cfg.TrustedProxies, Bounds: cfg.Bounds,
 	}
 	if n.bitcoin != nil {
-		if err := n.bitcoin.manage(cfg, n.store, accounts, registry); err != nil {
+		if err := n.bitcoin.manage(cfg, n.store, accounts, n.willing.Denies, registry); err != nil {
 			return err
 		}
 		public.Contracts, public.Network, public.Offer = n.bitcoin.manager, cfg.Bitcoin.Node.Network, cfg.Bitcoin.Offer
