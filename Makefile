@@ -17,7 +17,13 @@ help: ## this list
 
 .PHONY: demo
 demo: setup build ## relays, people and a private Bitcoin chain, for real, in a minute (KEEP=1 leaves them running)
-	KEEP=$(KEEP) go run ./internal/demo
+	go build -o bin/ ./internal/demo
+	KEEP=$(KEEP) bin/demo
+
+.PHONY: localnet
+localnet: setup build ## a market on this machine to try things on: a Bitcoin chain, three relays, a hub, two people; until Ctrl-C
+	go build -o bin/ ./internal/demo
+	bin/demo -localnet
 
 .PHONY: test
 test: setup ## all tests, with the race detector, and the pure Go build

@@ -81,8 +81,16 @@ func offered(err error) string {
 	if !errors.As(err, &refusal) || refusal.Code != protocol.CodeNoAccount || refusal.Offer == nil || refusal.Offer.Contracts == nil {
 		return ""
 	}
-	least := max(refusal.Offer.Contracts.MinPrepay, suggestedDeposit)
-	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", refusal.Address, int64(least))
+	return openCommand(refusal.Address, refusal.Offer)
+}
+
+// openCommand is how to open a contract on an offer.
+func openCommand(address string, offer *protocol.Announcement) string {
+	if offer.Contracts == nil {
+		return ""
+	}
+	least := max(offer.Contracts.MinPrepay, suggestedDeposit)
+	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", address, int64(least))
 }
 
 // suggestedDeposit is a deposit beside which the fees of a contract are small.

@@ -127,6 +127,9 @@ func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
 	if err := m.setFinal(ctx, tx, c, &owed); err != nil {
 		return err
 	}
+	if err := m.books.Close(ctx, tx, c.terms.ID, owed); err != nil {
+		return err
+	}
 	err = m.books.CloseContract(ctx, tx, c.terms.User, c.terms.ID)
 	if errors.Is(err, books.ErrNotInForce) {
 		return nil
@@ -155,10 +158,23 @@ func (m *Manager) takeOver(ctx context.Context, tx pgx.Tx, from, to *record, tak
 	if err := m.books.OpenContract(ctx, tx, a); err != nil {
 		return err
 	}
+	if err := m.handOver(ctx, tx, from, to, owed, taken); err != nil {
+		return err
+	}
 	to.carried = owed - taken
 	if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2, final_owed = NULL WHERE id = $1`, to.terms.ID[:], int64(to.carried)); err != nil {
 		return err
 	}
 	to.finalOwed = nil
 	return m.grantCredit(ctx, tx, to)
+}
+
+// handOver has the accounts follow. Of from's payments only what the successor's funding took is not lost; going back, what
+// was paid to the successor is.
+func (m *Manager) handOver(ctx context.Context, tx pgx.Tx, from, to *record, owed, taken protocol.Msat) error {
+	paid, err := ledger.MsatOf(to.held.Amount - to.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	return m.books.HandOver(ctx, tx, books.HandOver{From: from.terms.ID, To: to.terms.ID, Used: owed, PaidFrom: max(taken, 0), PaidTo: paid})
 }

@@ -22,7 +22,8 @@ import (
 //   - not_found: no such contract of the signer
 //   - wrong_amount: it is less than what is owed or held; the status tells
 //   - contract_state: not funded yet, being renewed, or settled already
-func (m *Manager) Refund(ctx context.Context, e *protocol.Envelope, r *protocol.ContractRefund) (*protocol.ContractStatus, error) {
+func (m *Manager) Refund(ctx context.Context, e *protocol.Envelope, r *protocol.ContractRefund) (_ *protocol.ContractStatus, err error) {
+	defer func() { m.metrics.refuse(stepRefund, err) }()
 	feerate, err := m.leastFeerate(ctx)
 	if err != nil { // closing goes on without the node, at any fee
 		m.seldom.Do(func() { m.log.Warn("the fee of a closing is not judged: the node tells no feerate", "err", err) })
