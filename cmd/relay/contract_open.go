@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -84,6 +83,11 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	w.Announcement = e
 	if renews != nil {
 		w.Renews = &renews.ID
+		if err := m.manager.Step(ctx); err != nil { // it may be in a block that nobody looked at
+			p.complain("relay: %s\n", escape(err.Error()))
+		}
+	} else if err = m.alone(ctx, e.From); err != nil {
+		return err
 	}
 	var given []byte
 	if given, err = o.foreign(&w, m.settings.Network); err != nil {
@@ -98,6 +102,20 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	return err
 }
 
+// alone refuses a second contract with a relay that one serves with: it would refuse it itself, after coins were reserved.
+func (m *money) alone(ctx context.Context, relay protocol.PublicKey) error {
+	records, err := m.store.Contracts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Relay == relay && r.Network == m.settings.Network && escrow.TakesUsage(r.State) {
+			return fmt.Errorf("you have contract %s with this relay already: renew it (relay contract renew %s), or close it first", r.ID.Short(), r.ID.Short())
+		}
+	}
+	return nil
+}
+
 // wish reads what can be read without a relay.
 func (o *openOptions) wish() (w userside.Wish, err error) {
 	if w.Deposit, err = parseSatoshi(o.deposit); err != nil {
@@ -107,10 +125,13 @@ func (o *openOptions) wish() (w userside.Wish, err error) {
 		return w, err
 	}
 	const blocksPerDay = 144
-	if o.days < 1 || o.days > int(escrow.MaxLifetime/blocksPerDay) {
-		return w, fmt.Errorf("--days is 6 to %d", escrow.MaxLifetime/blocksPerDay)
+	const least, most = int(escrow.MinLifetime / blocksPerDay), int(escrow.MaxLifetime / blocksPerDay)
+	if o.days < least || o.days > most {
+		return w, fmt.Errorf("--days is %d to %d", least, most)
 	}
-	w.Lifetime = uint32(o.days) * blocksPerDay
+	// The blocks that come until the relay signs must not bring the shortest below what it takes.
+	const whileSigning = 12
+	w.Lifetime = max(uint32(o.days)*blocksPerDay, escrow.MinLifetime+whileSigning)
 	if o.cushion != "" {
 		cushion, err := parseSatoshi(o.cushion)
 		if err != nil {
@@ -278,7 +299,7 @@ func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record
 			}
 		}
 		if r.State != escrow.FundingSent && r.State != escrow.Active {
-			return r, fmt.Errorf("contract %s is %s: %s", r.ID.Short(), r.State, r.Fault)
+			return r, nil // there is nothing to wait for
 		}
 		select {
 		case <-ctx.Done():
@@ -328,6 +349,8 @@ func (p *program) opened(ctx context.Context, m *money, r *userside.Record) erro
 		return p.say("Contract %s is open, and %s is one of your relays: relay send goes there from now on.\n", r.ID.Short(), r.Address)
 	case r.State == escrow.Active:
 		return p.say("Contract %s is open. Use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
+	case r.State != escrow.FundingSent:
+		return p.say("Contract %s: %s. See: relay contract show %s\n", r.ID.Short(), stateText(r), r.ID.Short())
 	}
 	return p.say("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 }
@@ -367,46 +390,4 @@ func msat(n int64) string {
 	}
 	digits := strings.TrimRight(fmt.Sprintf("%03d", rest), "0")
 	return strings.Replace(sat(btcutil.Amount(whole)), " sat", "."+digits+" sat", 1)
-}
-
-func (p *program) contractConsentCommand() *cobra.Command {
-	var payer, contract string
-	cmd := &cobra.Command{
-		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
-		Long: `Signs your consent that the contract of another key, with this relay, pays for what you write there. Its owner gives the
-file to relay contract open --id CONTRACT --writer FILE. Without --contract a fresh id is drawn and shown, for both of you.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.consent(cmd.Context(), args[0], payer, contract)
-		},
-	}
-	cmd.Flags().StringVar(&payer, "payer", "", "key that pays: relay1… or 64 hex digits")
-	cmd.Flags().StringVar(&contract, "contract", "", "the contract's id")
-	_ = cmd.MarkFlagRequired("payer")
-	return cmd
-}
-
-func (p *program) consent(ctx context.Context, typed, payer, contract string) error {
-	key, err := protocol.ParsePublicKey(payer)
-	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("--payer: %w", err)}
-	}
-	id, err := contractID(contract)
-	if err != nil {
-		return exitError{exitUsage, err}
-	}
-	c, err := p.openKeys(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, e, _, err := c.Offer(ctx, typed)
-	if err != nil {
-		return err
-	}
-	consent, err := c.Consent(e.From, id, key)
-	if err != nil {
-		return err
-	}
-	p.complain("Contract id: %s\n", hex.EncodeToString(id[:]))
-	return p.say("%s\n", consent.Bytes())
 }
