@@ -44,7 +44,7 @@ func (p *program) consent(ctx context.Context, typed, payer, contract string) er
 	if err != nil {
 		return err
 	}
-	consent, err := c.Consent(e.From, id, key)
+	consent, err := c.Consent(ctx, e.From, id, key)
 	if err != nil {
 		return err
 	}

@@ -38,6 +38,8 @@ type Draft struct {
 	Record  *Record
 	Request *protocol.ContractOpen
 	Quote   Quote
+	// Missing is what coins of the wallet have to bring beyond what they cost, as wallet.FundRequest has it; 0 if none are needed.
+	Missing btcutil.Amount
 	part    escrow.Part
 	leased  bool
 }
@@ -246,6 +248,7 @@ func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, w Wish
 			change = w.Change
 		}
 	case missing > 0:
+		d.Missing = missing
 		funds, err := purse.Fund(ctx, wallet.FundRequest{Key: lease(d.Record.ID), Amount: missing, Feerate: d.Quote.Feerate, For: thinkingTime})
 		if err != nil {
 			return err
