@@ -145,6 +145,9 @@ func (n *node) wire(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock, Logger: cfg.Logger})
 	n.books = accounts
+	if err := accounts.Register(registry); err != nil {
+		return err
+	}
 	var err error
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
