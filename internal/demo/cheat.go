@@ -42,7 +42,10 @@ func aCheat(ctx context.Context, s *stage, c *cast) error {
 	if a, err = c.audits(ctx, k); err != nil {
 		return err
 	}
-	tell("she names them to the relay, which takes them back; the rest is paid: %d satoshi so far", a.Paid)
+	if a.Dropped == 0 {
+		return fmt.Errorf("the relay did not take the refused lines off the bill: %+v", a)
+	}
+	tell("she names them to the relay, which takes %d off the bill; what is left is paid", a.Dropped)
 	if _, err := c.alice.relay(ctx, "contract", "close", k.ID, "--yes"); err != nil {
 		return err
 	}

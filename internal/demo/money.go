@@ -113,6 +113,7 @@ type audit struct {
 	Waiting  string `json:"waitingMsat"`
 	Disputed string `json:"disputedMsat"`
 	Paid     int64  `json:"paidSat"`
+	Dropped  int64  `json:"droppedLines"` // that were refused
 	Reasons  []struct {
 		Reason string `json:"reason"`
 		Lines  int64  `json:"lines"`
@@ -213,11 +214,6 @@ func aRelayVanishes(ctx context.Context, s *stage, c *cast) error {
 	if err := c.rent(ctx, s, c.north.url); err != nil {
 		return err
 	}
-	w, err := c.north.wallet(ctx)
-	if err != nil {
-		return err
-	}
-	c.north.last = w.Confirmed
 	if err := c.north.kill(); err != nil {
 		return err
 	}
