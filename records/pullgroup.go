@@ -1,6 +1,7 @@
 package records
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -273,7 +274,7 @@ func (l *lookups) read(rows pgx.Rows) error {
 		}
 		// One more than the limit only tells that there is more.
 		if envelope := row.columns[10]; envelope != nil && int64(len(p.sel.records)) < p.request.Limit {
-			r.envelope = append([]byte(nil), envelope...)
+			r.envelope = p.room.copy(envelope)
 		}
 		if p.sel.records == nil {
 			p.sel.records = make([]picked, 0, min(p.request.Limit+1, keptRows))
@@ -281,6 +282,28 @@ func (l *lookups) read(rows pgx.Rows) error {
 		p.sel.records = append(p.sel.records, r)
 	}
 	return rows.Err()
+}
+
+// room is where the envelopes of one page are copied to, many to a piece of memory. It begins empty.
+type room struct{ free []byte }
+
+// roomPiece is that of a page of many records. The first envelope has a piece of its own: most pages of one record are asked for as such.
+const roomPiece = 32 << 10
+
+func (r *room) copy(data []byte) []byte {
+	if len(data) > len(r.free) {
+		if first := r.free == nil; first || len(data) > roomPiece {
+			if first {
+				r.free = []byte{}
+			}
+			return bytes.Clone(data)
+		}
+		r.free = make([]byte, roomPiece)
+	}
+	held := r.free[:len(data):len(data)]
+	r.free = r.free[len(data):]
+	copy(held, data)
+	return held
 }
 
 // keptRows is how many records of a pull there is room for at first.
@@ -385,7 +408,7 @@ func (s *Store) fill(p *pull) (absent map[int64]*Line, size int64) {
 	for i := range p.sel.records {
 		r, line := &p.sel.records[i], &p.page.Lines[i]
 		if line.Envelope == nil {
-			line.Envelope = s.recent.envelope(r.n, r.hash)
+			line.Envelope = s.recent.envelope(r.n, r.hash, &p.room)
 		}
 		if line.Envelope == nil {
 			absent[r.n] = line

@@ -39,6 +39,7 @@ type attempt struct {
 	runs      []run // of its one sender, in order
 	pastRuns  int   // of them that end before what was asked for
 	sel       selection
+	room      room
 	ended     []protocol.PublicKey // whose records were found that have ended, one for each
 }
 
