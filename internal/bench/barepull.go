@@ -16,7 +16,6 @@ import (
 // acknowledgement that rides on it, one record read by its primary key, and one durable row with the acknowledgement, in one transaction and
 // one round trip for all that wait. It looks at no reader, no page and no sender, and counts no pull.
 type barePull struct {
-	record int64
 	reader []byte
 	got    []byte
 	body   []byte // the record, set before done is closed
