@@ -16,13 +16,18 @@ func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
 	}
 	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
 	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
-	if err := c.state.Audited(ctx, m.Contract, s.record); err != nil {
+	if err := c.state.AuditedUnordered(ctx, m.Contract, s.record); err != nil {
 		return nil, err
 	}
 	if err := c.state.Refusals(ctx, m.Contract, s.refusal); err != nil {
 		return nil, err
 	}
-	if a.Bill, err = ledger.Settle(m.Prices, a.Claimed, a.Accepted, s.accrued); err != nil {
+	unsaid, lines, err := c.unsaid(ctx, m.Contract)
+	if err != nil {
+		return nil, err
+	}
+	a.Unsaid = lines
+	if a.Bill, err = ledger.SettleWaiting(m.Prices, a.Claimed, a.Accepted, unsaid, s.accrued); err != nil {
 		return nil, err
 	}
 	return a, s.close()
@@ -75,6 +80,15 @@ func RecordUsage(r *AuditedRecord, now protocol.Timestamp) ledger.Usage {
 }
 
 func (s *summary) refusal(r *RefusedLine) error {
+	switch {
+	case r.Waiting:
+		return nil // counted apart
+	case r.Dropped != 0:
+		s.audit.Dropped++
+		return nil
+	case r.Answer != "":
+		s.audit.Named++
+	}
 	s.friend(r.Path.Receiver).Refused++
 	if s.reasons[r.Reason] == nil {
 		s.reasons[r.Reason] = &AuditedReason{Reason: r.Reason}

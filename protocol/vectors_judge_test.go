@@ -208,8 +208,16 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &Identity{}
 	case TypeAnnouncement:
 		return &Announcement{}
+	case TypeTerms:
+		return &TermsRequest{}
+	case TypeTermsAnswer:
+		return &TermsAnswer{}
 	case TypeUsageReport:
 		return &UsageReport{}
+	case TypeUsageRefusal:
+		return &UsageRefusal{}
+	case TypeUsageRefused:
+		return &UsageRefused{}
 	case TypeContractOpen:
 		return &ContractOpen{}
 	case TypeContractConsent:

@@ -48,7 +48,22 @@ type Want struct {
 	LifetimeMs  int64          // that it has to keep a record
 	BondPercent int64          // of the deposit at least
 	Most        btcutil.Amount // a month may cost; 0: any
-	Not         []protocol.PublicKey
+	Deposit     btcutil.Amount // that it has to take, and leave something of beyond the opening price; 0: any
+	// Rented are relays that are not wanted, nor, by [Best], what is of their operator or at their place. Not are relays that are
+	// just not wanted.
+	Rented, Not []protocol.PublicKey
+}
+
+// takes tells whether a relay is like that, but for the price.
+func (w Want) takes(l Listing) bool {
+	c := l.Contracts
+	switch {
+	case c == nil, l.Limits.RecordBytes < w.RecordBytes, l.Limits.LifetimeMs < w.LifetimeMs, c.BondPercent < w.BondPercent:
+		return false
+	case w.Deposit != 0 && (c.MinPrepay > w.Deposit || c.OpeningPrice >= w.Deposit):
+		return false
+	}
+	return !slices.Contains(w.Not, l.Relay) && !slices.Contains(w.Rented, l.Relay)
 }
 
 // Priced is a relay that makes contracts, and what a month costs.
@@ -61,8 +76,7 @@ type Priced struct {
 func Rank(listings []Listing, p Profile, want Want) []Priced {
 	var ranked []Priced
 	for _, l := range listings {
-		if l.Contracts == nil || l.Limits.RecordBytes < want.RecordBytes || l.Limits.LifetimeMs < want.LifetimeMs ||
-			l.Contracts.BondPercent < want.BondPercent || slices.Contains(want.Not, l.Relay) {
+		if !want.takes(l) {
 			continue
 		}
 		cost, err := p.Cost(l.Contracts)
@@ -82,6 +96,13 @@ func Rank(listings []Listing, p Profile, want Want) []Priced {
 // place (host, domain, or network of an IP address). There may be fewer.
 func Best(listings []Listing, n int, p Profile, want Want) []Priced {
 	taken := map[string]bool{}
+	for _, l := range listings {
+		if slices.Contains(want.Rented, l.Relay) {
+			for _, m := range marksOf(l) {
+				taken[m] = true
+			}
+		}
+	}
 	var best []Priced
 	for _, candidate := range Rank(listings, p, want) {
 		if len(best) == n {

@@ -47,6 +47,8 @@ func adviceTable() []struct {
 		{relaybook.ErrNoHubs, "Run: relay hubs add ADDRESS   (ask a friend or an operator for one)"},
 		{relaybook.ErrNoHub, "See: relay hubs list"},
 		{relaybook.ErrNoRelay, "See: relay market"},
+		{errTooFew, "See them all: relay market"},
+		{errUnderWay, "Go on with it: relay contract resume   or give it up: relay contract close CONTRACT"},
 		{protocol.CodeNoAccount, "When the operator has granted your key, run this again."},
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},
@@ -79,8 +81,16 @@ func offered(err error) string {
 	if !errors.As(err, &refusal) || refusal.Code != protocol.CodeNoAccount || refusal.Offer == nil || refusal.Offer.Contracts == nil {
 		return ""
 	}
-	least := max(refusal.Offer.Contracts.MinPrepay, suggestedDeposit)
-	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", refusal.Address, int64(least))
+	return openCommand(refusal.Address, refusal.Offer)
+}
+
+// openCommand is how to open a contract on an offer.
+func openCommand(address string, offer *protocol.Announcement) string {
+	if offer.Contracts == nil {
+		return ""
+	}
+	least := max(offer.Contracts.MinPrepay, suggestedDeposit)
+	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", address, int64(least))
 }
 
 // suggestedDeposit is a deposit beside which the fees of a contract are small.

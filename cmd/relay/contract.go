@@ -27,7 +27,7 @@ anything is signed you are told what it costs and what you can lose.
 A CONTRACT is given by the first digits of its id.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(p.contractOpenCommand(), p.contractResumeCommand(), p.contractListCommand(), p.contractShowCommand(),
-		p.contractPayCommand(), p.contractCloseCommand(), p.contractRefundCommand(), p.contractRenewCommand(),
+		p.contractPayCommand(), p.contractCloseCommand(), p.contractBumpCommand(), p.contractRefundCommand(), p.contractRenewCommand(),
 		p.contractConsentCommand(), p.contractBackupCommand(), p.contractWatchCommand())
 	return cmd
 }

@@ -47,22 +47,47 @@ func (o *openOptions) flags(cmd *cobra.Command) {
 
 func (p *program) contractOpenCommand() *cobra.Command {
 	var o openOptions
+	var best bestOptions
 	cmd := &cobra.Command{
-		Use: "open ADDRESS", Short: "Lock a deposit with a relay, and use it", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
+		Use: "open ADDRESS | --best N", Short: "Lock a deposit with a relay, or with the best of the market, and use it", ValidArgsFunction: p.completeRelay,
+		Args: func(_ *cobra.Command, args []string) error {
+			if (len(args) == 1) == (best.n > 0) || len(args) > 1 {
+				return errors.New("wanted is the relay's address, or --best and a number of relays")
+			}
+			return nil
+		},
 		Long: `Tells what a contract with the relay costs, what it locks until when, and what you can lose; asks; and then opens it.
 When the funding has a confirmation, the relay takes what you write, and is added to your relays. Ctrl-C is safe at any time:
 relay contract resume goes on.
 
+With --best the relays are chosen from the market: those that cost you least in a month, as relay market --best shows them, that
+differ in operator and place from each other and from those you rent already, and answer now. You are told all of it together, and asked once.
+--deposit is for each. Each contract needs a confirmed coin of its own: if your wallet has too few, it splits one first, by a
+payment to itself, and the contracts are opened a block later. relay contract resume, without a contract, goes on with all of them.
+
 With --psbt-in the coins are those of your own wallet. Have it make a PSBT, unsigned, with native SegWit inputs and an output
 that goes back to it; what that output gets is set right here. The whole funding is written to --psbt-out: sign it there, and give it
 back with relay contract resume CONTRACT --psbt-in FILE.`,
-		Example: "  relay contract open relay.example --deposit 100000\n  relay contract open relay.example --deposit 250000 --days 90 --cushion 2000 --yes",
-		RunE:    func(cmd *cobra.Command, args []string) error { return p.openContract(cmd.Context(), args[0], nil, o) },
+		Example: "  relay contract open relay.example --deposit 100000\n  relay contract open relay.example --deposit 250000 --days 90 --cushion 2000 --yes\n" +
+			"  relay contract open --best 2 --deposit 100000\n  relay contract open --best 3 --deposit 100000 --kept 5GB --moved 20GB --bond 10",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if best.n > 0 {
+				return p.openBest(cmd.Context(), best, o)
+			}
+			if name := best.given(cmd.Flags()); name != "" {
+				return usagef("--%s is for --best", name)
+			}
+			return p.openContract(cmd.Context(), args[0], nil, o)
+		},
 	}
 	o.flags(cmd)
+	best.flags(cmd)
 	cmd.Flags().StringVar(&o.id, "id", "", "the contract's id, if writers have consented to it: 64 hex digits")
 	cmd.Flags().StringArrayVar(&o.writers, "writer", nil, "file with another key's consent that the contract pays for it (relay contract consent)")
 	_ = cmd.MarkFlagRequired("deposit")
+	for _, alone := range []string{"id", "writer", "psbt-in", "psbt-out"} {
+		cmd.MarkFlagsMutuallyExclusive("best", alone)
+	}
 	return cmd
 }
 
@@ -213,29 +238,43 @@ func (m *money) purse() userside.Wallet {
 
 // bringAbout advances a contract until it waits for the chain, for another wallet, or for nothing.
 func (p *program) bringAbout(ctx context.Context, m *money, r *userside.Record, o openOptions, given []byte) (err error) {
-	for r.Opening() {
-		p.progress(r)
-		if r.Foreign && r.Step == userside.StepKept {
-			return p.writeFunding(r, o.psbtOut, given)
-		}
-		id := r.ID
-		if r, err = m.manager.Advance(ctx, id, m.purse()); err != nil {
-			p.tell(ctx, m.store)
-			if r != nil && !r.Opening() {
-				return err
-			}
-			return fmt.Errorf("%w\nIt is not lost. Go on with: relay contract resume %s   or give it up: relay contract close %s", err, id.Short(), id.Short())
-		}
+	if r, err = p.exchange(ctx, m, r); err != nil {
+		p.tell(ctx, m.store)
+		return err
 	}
-	if r.Step != userside.StepTaken {
-		return fmt.Errorf("contract %s came to nothing: %s", r.ID.Short(), r.Fault)
+	if r.Opening() {
+		return p.writeFunding(r, o.psbtOut, given)
 	}
 	if o.wait > 0 {
+		p.sayWaiting()
 		if r, err = p.awaitFunding(ctx, m, r, o.wait); err != nil {
 			return err
 		}
 	}
 	return p.opened(ctx, m, r)
+}
+
+// exchange advances a contract until the relay has taken the funding, or another wallet has to sign it.
+func (p *program) exchange(ctx context.Context, m *money, r *userside.Record) (_ *userside.Record, err error) {
+	for r.Opening() {
+		p.progress(r)
+		if r.Foreign && r.Step == userside.StepKept {
+			return r, nil
+		}
+		id := r.ID
+		var next *userside.Record
+		if next, err = m.manager.Advance(ctx, id, m.purse()); err != nil {
+			if next != nil && !next.Opening() {
+				return next, err
+			}
+			return r, fmt.Errorf("%w\nIt is not lost. Go on with: relay contract resume %s   or give it up: relay contract close %s", err, id.Short(), id.Short())
+		}
+		r = next
+	}
+	if r.Step != userside.StepTaken {
+		return r, fmt.Errorf("contract %s came to nothing: %s", r.ID.Short(), r.Fault)
+	}
+	return r, nil
 }
 
 // progress tells which step comes next.
@@ -255,11 +294,14 @@ func (p *program) progress(r *userside.Record) {
 	}
 }
 
-// awaitFunding watches until the funding has so many confirmations.
-func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record, confirmations int64) (*userside.Record, error) {
+func (p *program) sayWaiting() {
 	if !p.json {
 		p.complain("Waiting for the next block, which takes ten minutes or so. Ctrl-C is safe.\n")
 	}
+}
+
+// awaitFunding watches until the funding has so many confirmations.
+func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record, confirmations int64) (*userside.Record, error) {
 	for {
 		if err := m.manager.Step(ctx); err != nil && ctx.Err() == nil {
 			p.complain("relay: %s (it is tried again)\n", escape(err.Error()))
@@ -313,23 +355,23 @@ func (p *program) awaitRelay(ctx context.Context, m *money, r *userside.Record) 
 // opened adds the relay to the user's own, once it takes what he writes, and tells what there is.
 func (p *program) opened(ctx context.Context, m *money, r *userside.Record) error {
 	p.tell(ctx, m.store)
-	added := false
-	if r.State == escrow.Active {
-		_, _, err := m.client.AddRelay(ctx, r.Address)
-		if added = err == nil; err != nil {
-			p.complain("relay: %s\n", escape(err.Error()))
-		}
-	}
+	text := p.welcome(ctx, m, r)
 	if p.json {
 		return p.printJSON(contractJSON(r))
 	}
-	switch {
-	case added:
-		return p.say("Contract %s is open, and %s is one of your relays: relay send goes there from now on.\n", r.ID.Short(), r.Address)
-	case r.State == escrow.Active:
-		return p.say("Contract %s is open. Use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
+	return p.say("%s", text)
+}
+
+// welcome adds the relay of an open contract, and says what there is.
+func (p *program) welcome(ctx context.Context, m *money, r *userside.Record) string {
+	if r.State != escrow.Active {
+		return fmt.Sprintf("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 	}
-	return p.say("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
+	if _, _, err := m.client.AddRelay(ctx, r.Address); err != nil {
+		p.complain("relay: %s\n", escape(err.Error()))
+		return fmt.Sprintf("Contract %s is open. Use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
+	}
+	return fmt.Sprintf("Contract %s is open, and %s is one of your relays: relay send goes there from now on.\n", r.ID.Short(), r.Address)
 }
 
 // forfeit says what the end of a contract does to reservations: what a write takes for storage and pulls to come.
@@ -403,7 +445,7 @@ func (p *program) consent(ctx context.Context, typed, payer, contract string) er
 	if err != nil {
 		return err
 	}
-	consent, err := c.Consent(e.From, id, key)
+	consent, err := c.Consent(ctx, e.From, id, key)
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,9 @@ func (m *money) openWallet(ctx context.Context) error {
 	if err := w.AwaitSync(ctx); err != nil {
 		return fmt.Errorf("the wallet looks at the chain: %w", err)
 	}
-	return nil
+	// A program that died while its user was thinking left coins reserved.
+	_, err = m.manager.Reclaim(ctx, w)
+	return err
 }
 
 // withMoney runs a command that needs no wallet, and tells what was done on the way.

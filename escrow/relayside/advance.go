@@ -136,7 +136,7 @@ func (a *advancing) learn() error {
 	}
 	a.m.log.Warn("the chain has a higher state than this database: it was set back", "contract", r.terms.ID.Short(), "held", r.held.Amount, "settled", s.amount)
 	r.held.Amount, r.held.Signature = s.amount, s.state
-	return r.saveHeld(a.ctx, a.tx)
+	return a.m.saveHeld(a.ctx, a.tx, r)
 }
 
 // next is the event that is due, if there is one.

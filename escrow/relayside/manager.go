@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/jackc/pgx/v5"
@@ -46,10 +47,15 @@ type Chain interface {
 // Books are the accounts that contracts are. The methods run in the contract's own transaction.
 type Books interface {
 	Accounts
+	Journal
+	// Refuse takes lines off a bill that its payer does not pay for.
+	Refuse(ctx context.Context, tx pgx.Tx, r books.Refusal) (books.Refused, error)
 	// Paid notes that a payment covers usage up to an amount: the evidence for it need not be kept for good.
 	Paid(ctx context.Context, tx pgx.Tx, id protocol.ContractID, usage protocol.Msat) error
 	// Billed is what the bill of a contract comes to by now, whichever contract has the account; false: it cannot be told yet.
 	Billed(ctx context.Context, q books.Querier, id protocol.ContractID) (protocol.Msat, bool, error)
+	// Returned notes what came back under a contract whose account another one has.
+	Returned(ctx context.Context, tx pgx.Tx, id protocol.ContractID, amount protocol.Msat) error
 	// Costs is what has been used under each contract that is the account of its payer.
 	Costs(ctx context.Context, q books.Querier) (map[protocol.ContractID]protocol.Msat, error)
 }
@@ -61,6 +67,15 @@ type Accounts interface {
 	StopTaking(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error
 	CloseContract(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error
 	Owed(ctx context.Context, q books.Querier, payer protocol.PublicKey, id protocol.ContractID) (books.ContractUse, error)
+}
+
+// Journal is the double entry of what contracts owe.
+type Journal interface {
+	Received(ctx context.Context, tx pgx.Tx, id protocol.ContractID, paid protocol.Msat) error
+	HandOver(ctx context.Context, tx pgx.Tx, h books.HandOver) error
+	Carry(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
+	Close(ctx context.Context, tx pgx.Tx, id protocol.ContractID, used protocol.Msat) error
+	Lose(ctx context.Context, tx pgx.Tx, id protocol.ContractID) error
 }
 
 var (
@@ -119,6 +134,9 @@ type Limits struct {
 	BidBlocks       int           // target of the first bid of a settlement: 6 blocks
 	Wallet          time.Duration // how often the wallet's coins are read when there is no new block: 10 s
 	Measure         time.Duration // how often the figures of the metrics are measured: 15 s
+	// WriteOff is how much of a contract's opening price may be written off on its payer's word, in percent: 100; below 0:
+	// nothing. What is refused beyond that closes the contract.
+	WriteOff btcutil.Amount
 }
 
 func (l Limits) withDefaults() Limits {
@@ -135,6 +153,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.BidBlocks, 6)
 	fill(&l.Wallet, 10*time.Second)
 	fill(&l.Measure, 15*time.Second)
+	fill(&l.WriteOff, 100)
 	return l
 }
 

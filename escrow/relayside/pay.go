@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
+	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
@@ -90,6 +91,18 @@ func (m *Manager) raise(ctx context.Context, tx pgx.Tx, c *record, p escrow.Paym
 		return err
 	}
 	c.held = p
+	return m.saveHeld(ctx, tx, c)
+}
+
+// saveHeld stores the highest state, and in the account what it pays.
+func (m *Manager) saveHeld(ctx context.Context, tx pgx.Tx, c *record) error {
+	paid, err := ledger.MsatOf(c.held.Amount - c.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	if err := m.books.Received(ctx, tx, c.terms.ID, paid); err != nil {
+		return err
+	}
 	return c.saveHeld(ctx, tx)
 }
 

@@ -179,6 +179,9 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 	if err := m.cfg.Wallet.Keep(ctx, key, coins, keptFor); err != nil {
 		return err
 	}
+	if err := m.reached("kept"); err != nil {
+		return err
+	}
 	if err := m.cfg.Wallet.SignFunding(ctx, key, packet); err != nil {
 		return err
 	}

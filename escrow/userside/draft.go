@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
 	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
@@ -37,6 +38,8 @@ type Draft struct {
 	Record  *Record
 	Request *protocol.ContractOpen
 	Quote   Quote
+	// Missing is what coins of the wallet have to bring beyond what they cost, as wallet.FundRequest has it; 0 if none are needed.
+	Missing btcutil.Amount
 	part    escrow.Part
 	leased  bool
 }
@@ -194,9 +197,33 @@ func (m *Manager) spendOld(ctx context.Context, d *Draft, f *escrow.Funding) err
 	if _, err := escrow.Next(old.State, escrow.RenewalSigned); err != nil {
 		return err
 	}
+	if err := m.settled(ctx, old); err != nil {
+		return err
+	}
 	d.Quote.Renewed = &last.Amount
 	f.Renewal, err = m.renewal(ctx, d.Request, &last.Amount)
 	return err
+}
+
+// settled refuses an escrow whose own funding may still be undone: the renewal would be undone with it, and the deposit that
+// the user adds hang on a chain of two. The node is asked, whatever is known here; the relay asks its own.
+func (m *Manager) settled(ctx context.Context, old *Record) error {
+	_, at, ok := old.Terms()
+	if !ok {
+		return fmt.Errorf("contract %s was never funded: there is nothing to renew", old.ID.Short())
+	}
+	found, err := m.Node.Transaction(ctx, at.Hash)
+	if err != nil && !errors.Is(err, chain.ErrNotFound) {
+		return err
+	}
+	if err != nil {
+		found.Confirmations = 0
+	}
+	if missing := escrow.FullCredit - found.Confirmations; missing > 0 {
+		return protocol.Errorf(protocol.CodeContractState, "the contract's funding has %d of %d confirmations: renew it in %d blocks",
+			found.Confirmations, escrow.FullCredit, missing)
+	}
+	return nil
 }
 
 // bring adds the user's coins and change.
@@ -213,11 +240,15 @@ func (m *Manager) bring(ctx context.Context, d *Draft, f *escrow.Funding, w Wish
 			change = w.Change
 		}
 	case missing > 0:
+		d.Missing = missing
 		funds, err := purse.Fund(ctx, wallet.FundRequest{Key: lease(d.Record.ID), Amount: missing, Feerate: d.Quote.Feerate, For: thinkingTime})
 		if err != nil {
 			return err
 		}
 		f.User, change, d.leased = funds.Part(), funds.Change, true
+		if err := m.Store.pass("reserved"); err != nil {
+			return err
+		}
 	}
 	if err := f.SetChange(escrow.User, change); err != nil {
 		return err

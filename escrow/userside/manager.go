@@ -49,6 +49,7 @@ var _ Node = (*chain.Client)(nil)
 type Wallet interface {
 	Fund(ctx context.Context, r wallet.FundRequest) (wallet.Funds, error)
 	Release(ctx context.Context, key string) error
+	Leases(ctx context.Context) ([]wallet.Lease, error)
 	SignFunding(ctx context.Context, key string, packet *psbt.Packet) error
 	NewScript(ctx context.Context, kind wallet.Kind) (protocol.Script, error)
 }
@@ -62,8 +63,10 @@ const (
 	signedTime   = 90 * 24 * time.Hour
 )
 
+const leasePrefix = "contract/"
+
 // lease names a contract's coins to the wallet.
-func lease(id protocol.ContractID) string { return "contract/" + id.String() }
+func lease(id protocol.ContractID) string { return leasePrefix + id.String() }
 
 // Keys derives the key of a contract, which signs for nothing else.
 type Keys interface {

@@ -243,7 +243,11 @@ func (m *Manager) send(ctx context.Context, t *Transaction) error {
 // bids the dearest counts. Refund and sweep are sent by those who make them.
 func (m *Manager) sendAgain(ctx context.Context, r *Record) error {
 	best := map[string]*Transaction{}
+	over := r.Confirmed(ending...) != nil
 	for i, t := range r.Transactions {
+		if t.Kind == TxBump && over {
+			continue // its closing needs it no more, or can never be
+		}
 		if !t.Ours || t.Kind == protocol.TxRefund || t.Kind == protocol.TxSweep || r.Confirmed(t.Kind) != nil {
 			continue
 		}

@@ -99,6 +99,8 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractServerAddInputs": "FuzzDecodeContractServerInputs", "contractClientSigned": "FuzzDecodeContractClientSigned",
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
 		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
+		"usageRefusal": "FuzzDecodeUsageRefusal", "usageRefused": "FuzzDecodeUsageRefused",
+		"terms": "FuzzDecodeTerms", "termsAnswer": "FuzzDecodeTermsAnswer",
 	}
 	for requestType, target := range targets {
 		var mine []sample
