@@ -131,6 +131,7 @@ type Limits struct {
 	Poll            time.Duration // how often the work looks around when nothing calls it: 1 s
 	Lease           time.Duration // how long a silent worker keeps the work from others: 15 s
 	Resend          time.Duration // how often a transaction that is in no block is sent again: 60 s
+	Patience        time.Duration // how long opening waits for the work to see a few new blocks: 3 s
 	BidBlocks       int           // target of the first bid of a settlement: 6 blocks
 	Wallet          time.Duration // how often the wallet's coins are read when there is no new block: 10 s
 	Measure         time.Duration // how often the figures of the metrics are measured: 15 s
@@ -150,6 +151,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Poll, time.Second)
 	fill(&l.Lease, 15*time.Second)
 	fill(&l.Resend, time.Minute)
+	fill(&l.Patience, 3*time.Second)
 	fill(&l.BidBlocks, 6)
 	fill(&l.Wallet, 10*time.Second)
 	fill(&l.Measure, 15*time.Second)

@@ -92,7 +92,7 @@ func TestCoinComesBack(t *testing.T) {
 	h.synced()
 	d.reaches(escrow.Abandoned)
 	h.mine(4)
-	time.Sleep(500 * time.Millisecond) // more than twice the time in which the wallet is looked at
+	h.walletRead()
 	free := func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 }
 	if free() {
 		t.Fatal("the coin is free at five confirmations")
