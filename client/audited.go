@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"relaymarket/client/state"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -131,4 +132,18 @@ func (c *Client) AuditedRecords(ctx context.Context, contract protocol.ContractI
 // RefusedLines visits the lines of a contract of which something was refused. visit must not use the client.
 func (c *Client) RefusedLines(ctx context.Context, contract protocol.ContractID, visit func(*RefusedLine) error) error {
 	return c.state.Refusals(ctx, contract, visit)
+}
+
+// AuditPart chooses what of an audit is visited.
+type AuditPart = state.Part
+
+// AuditedPart visits accepted records of a contract in the order of their writes, in memory that does not grow with them.
+// visit must not use the client.
+func (c *Client) AuditedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*AuditedRecord) error) error {
+	return c.state.AuditedPart(ctx, contract, p, visit)
+}
+
+// RefusedPart visits lines of a contract of which something was refused, in their order. visit must not use the client.
+func (c *Client) RefusedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*RefusedLine) error) error {
+	return c.state.RefusedPart(ctx, contract, p, visit)
 }

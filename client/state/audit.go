@@ -75,6 +75,30 @@ func (s *Store) Audited(ctx context.Context, contract protocol.ContractID, visit
 	return s.audited(ctx, `ORDER BY receiver, line`, visit, contract[:])
 }
 
+// Part is a part of an audit: at most Limit records or lines after line After.
+type Part struct {
+	Friend *protocol.PublicKey // only what was written to him
+	Record string              // only records of this id, or whose ids end so
+	After  int64
+	Limit  int // 0: all
+}
+
+// where is the condition for parameters ?2 … ?5, which args are, and the end of the query.
+const partWhere = `AND (?2 IS NULL OR receiver = ?2) AND (?3 = '' OR record_id LIKE '%' || ?3 ESCAPE '\') AND line > ?4 ORDER BY line LIMIT ?5`
+
+func (p Part) args(contract protocol.ContractID) []any {
+	limit := p.Limit
+	if limit <= 0 {
+		limit = -1
+	}
+	return []any{contract[:], optionalKey(p.Friend), likeText(p.Record), p.After, limit}
+}
+
+// AuditedPart visits accepted records of a contract in the order of their writes.
+func (s *Store) AuditedPart(ctx context.Context, contract protocol.ContractID, p Part, visit func(*Audited) error) error {
+	return s.audited(ctx, partWhere, visit, p.args(contract)...)
+}
+
 // AuditedUnordered visits them as they lie on disk, which takes a third of the time and nothing to sort in.
 func (s *Store) AuditedUnordered(ctx context.Context, contract protocol.ContractID, visit func(*Audited) error) error {
 	return s.audited(ctx, ``, visit, contract[:])

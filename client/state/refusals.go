@@ -40,7 +40,12 @@ func scanRefusal(scan func(...any) error) (r Refusal, err error) {
 
 // Refusals visits the refused lines of a contract in their order. Nothing else can use the store meanwhile.
 func (s *Store) Refusals(ctx context.Context, contract protocol.ContractID, visit func(*Refusal) error) error {
-	rows, err := s.sql.QueryContext(ctx, refusalColumns+`WHERE contract = ? ORDER BY line`, contract[:])
+	return s.RefusedPart(ctx, contract, Part{}, visit)
+}
+
+// RefusedPart visits some of them.
+func (s *Store) RefusedPart(ctx context.Context, contract protocol.ContractID, p Part, visit func(*Refusal) error) error {
+	rows, err := s.sql.QueryContext(ctx, refusalColumns+`WHERE contract = ?1 `+partWhere, p.args(contract)...)
 	if err != nil {
 		return err
 	}

@@ -109,6 +109,8 @@ type Config struct {
 	// Key derives the relay's key of a contract (S). It may answer from several goroutines at once.
 	Key    func(protocol.ContractID) (*btcec.PrivateKey, error)
 	Wallet Wallet // nil: this process answers requests only
+	// Denies tells whether the operator makes no contract with a payer; nil: with anybody. What is open goes on.
+	Denies func(ctx context.Context, payer protocol.PublicKey) (bool, error)
 	Clock  func() time.Time
 	Logger *slog.Logger
 	Limits Limits

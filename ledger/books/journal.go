@@ -145,7 +145,7 @@ func (s *Store) closeAccount(ctx context.Context, tx pgx.Tx, a *account, used pr
 // counted as used.
 func (s *Store) Returned(ctx context.Context, tx pgx.Tx, contract protocol.ContractID, amount protocol.Msat) error {
 	a, err := readAccount(ctx, tx, contract)
-	if err == nil && a != nil {
+	if err == nil && a != nil && a.closed { // else its own lines say so
 		err = s.write(ctx, tx, a.bill, CauseClose, entry{owed: -amount, earned: amount})
 	}
 	return wrap(err, "note what came back under contract %s", contract.Short())
