@@ -78,6 +78,9 @@ func (m *Manager) returned(ctx context.Context, tx pgx.Tx, c *record) error {
 			continue
 		}
 		c.carried -= b.Counted - cost
+		if err := m.books.Return(ctx, tx, escrow.ID(b.ID), c.terms.ID, b.Counted-cost); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `UPDATE contracts SET counted = $2 WHERE id = $1`, b.ID, int64(cost)); err != nil {
 			return err
 		}
