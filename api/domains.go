@@ -6,6 +6,7 @@ import (
 	"relaymarket/broadcast/feed"
 	"relaymarket/broadcast/hub"
 	"relaymarket/ledger/books"
+	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
 	"relaymarket/records"
 )
@@ -82,6 +83,15 @@ type Running interface {
 	List(ctx context.Context, payer protocol.PublicKey) (*protocol.ContractList, error)
 }
 
+// Willing is what the relay does for nothing, and for whom.
+type Willing interface {
+	// Offers are the alternatives that hold at this moment; Notice goes with those that have ads.
+	Offers() []protocol.Terms
+	Notice() string
+	// Agree answers a user, and gives the account that goes with the answer.
+	Agree(ctx context.Context, a willing.Ask) (willing.Answer, error)
+}
+
 // Market is the book of a hub, see package broadcast.
 type Market interface {
 	// Page is a part of it, in the order in which it changed last, from a place on.
@@ -92,4 +102,5 @@ var (
 	_ Market  = (*hub.Hub)(nil)
 	_ Records = (*records.Store)(nil)
 	_ Books   = (*books.Store)(nil)
+	_ Willing = (*willing.Store)(nil)
 )

@@ -63,6 +63,9 @@ type Account struct {
 
 	// Time Milliseconds since 1970-01-01T00:00:00Z.
 	Time Timestamp `json:"time"`
+
+	// Volunteer What a grant is bound to that the relay gave to who asked, not its operator by hand.
+	Volunteer *VolunteerAccount `json:"volunteer,omitempty"`
 }
 
 // AccountKind defines model for Account.Kind.
@@ -299,6 +302,18 @@ type UsageHeader struct {
 	Report *Envelope `json:"report,omitempty"`
 }
 
+// VolunteerAccount What a grant is bound to that the relay gave to who asked, not its operator by hand.
+type VolunteerAccount struct {
+	// Ads Its owner said that he is shown the relay's notice.
+	Ads bool `json:"ads"`
+
+	// Plaintext Its records are not sealed.
+	Plaintext bool `json:"plaintext"`
+
+	// Topic The one tag that its records have; absent: any or none.
+	Topic *string `json:"topic,omitempty"`
+}
+
 // After defines model for after.
 type After = string
 
@@ -406,6 +421,9 @@ type GotJSONRequestBody = Envelope
 
 // ListenJSONRequestBody defines body for Listen for application/json ContentType.
 type ListenJSONRequestBody = Envelope
+
+// AskTermsJSONRequestBody defines body for AskTerms for application/json ContentType.
+type AskTermsJSONRequestBody = Envelope
 
 // PutCardJSONRequestBody defines body for PutCard for application/json ContentType.
 type PutCardJSONRequestBody = Envelope
@@ -523,6 +541,9 @@ type ServerInterface interface {
 	// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 	// (GET /market)
 	GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams)
+	// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+	// (POST /terms)
+	AskTerms(w http.ResponseWriter, r *http.Request)
 	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
 	// (GET /usage)
 	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
@@ -637,6 +658,12 @@ func (_ Unimplemented) Listen(w http.ResponseWriter, r *http.Request, receiver R
 // GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 // (GET /market)
 func (_ Unimplemented) GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+// (POST /terms)
+func (_ Unimplemented) AskTerms(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1018,6 +1045,20 @@ func (siw *ServerInterfaceWrapper) GetMarket(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMarket(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AskTerms operation middleware
+func (siw *ServerInterfaceWrapper) AskTerms(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AskTerms(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1634,6 +1675,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/inbox/{receiver}/listen", wrapper.Listen)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/terms", wrapper.AskTerms)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/usage", wrapper.GetUsage)

@@ -239,6 +239,7 @@ func (w *Witness) Check(l *Line) (protocol.PageID, error) {
 // Reading is what can be said of a line without those before it: several readers may each have a part of a report.
 type Reading struct {
 	Line       *Line
+	Raw        []byte          // its bytes, as they were given
 	Page       protocol.PageID // of a pull with evidence
 	leaf       protocol.Hash
 	noEvidence error
@@ -251,7 +252,7 @@ func (w *Witness) Read(data []byte) (Reading, error) {
 	if err != nil {
 		return Reading{}, err
 	}
-	r := Reading{Line: l, leaf: protocol.LineHash(data)}
+	r := Reading{Line: l, Raw: data, leaf: protocol.LineHash(data)}
 	if l.Kind == KindPull {
 		r.Page, r.noEvidence = w.Check(l)
 	}

@@ -17,6 +17,9 @@ import (
 // (MLKEM768-X25519, 0x647a), HKDF-SHA256 and ChaCha20-Poly1305.
 const SuiteXWing = 0x01
 
+// SuitePlain is the suite 0x00, of content that is not sealed.
+const SuitePlain = 0x00
+
 // Sizes of suite 0x01, in bytes.
 const (
 	SealingKeySize  = 1216 // public key

@@ -208,6 +208,10 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &Identity{}
 	case TypeAnnouncement:
 		return &Announcement{}
+	case TypeTerms:
+		return &TermsRequest{}
+	case TypeTermsAnswer:
+		return &TermsAnswer{}
 	case TypeUsageReport:
 		return &UsageReport{}
 	case TypeUsageRefusal:

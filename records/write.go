@@ -52,7 +52,8 @@ func newItem(in Incoming) *item {
 }
 
 func (it *item) charge() books.Charge {
-	c := books.Charge{Owner: it.path.Sender, Writer: it.path.Sender, Bytes: it.in.Envelope.Size(), Pulls: it.in.Write.MaxPulls, Expires: it.in.Write.Expires}
+	c := books.Charge{Owner: it.path.Sender, Writer: it.path.Sender, Bytes: it.in.Envelope.Size(), Pulls: it.in.Write.MaxPulls, Expires: it.in.Write.Expires,
+		Tag: it.in.Write.Tag, Sealed: it.in.Envelope.Sealed()}
 	if it.admitted {
 		c.Owner = it.path.Receiver
 	}

@@ -28,12 +28,16 @@ type openOptions struct {
 	psbtIn, psbtOut           string
 	yes, fileOnly             bool
 	wait                      int64
+	offer                     string // digits of its hash; empty: what the relay announces now
 }
+
+// usualDays is how long a contract lasts if nobody says otherwise.
+const usualDays = 30
 
 func (o *openOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.deposit, "deposit", "", "satoshi to lock")
-	f.IntVar(&o.days, "days", 30, "for how many days, 6 to 182")
+	f.IntVar(&o.days, "days", usualDays, "for how many days, 6 to 182")
 	f.StringVar(&o.feerate, "feerate", "", "satoshi per vB of the funding; else as your node estimates")
 	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the least of credit limit, opening price and 1 % of the deposit")
 	f.StringVar(&o.payout, "payout", "", "address that your money goes to in the end; else a new one of the wallet")
@@ -65,6 +69,8 @@ differ in operator and place from each other and from those you rent already, an
 --deposit is for each. Each contract needs a confirmed coin of its own: if your wallet has too few, it splits one first, by a
 payment to itself, and the contracts are opened a block later. relay contract resume, without a contract, goes on with all of them.
 
+With --offer the terms are those that the relay gave with its refusal, which it keeps to as long as they are valid.
+
 With --psbt-in the coins are those of your own wallet. Have it make a PSBT, unsigned, with native SegWit inputs and an output
 that goes back to it; what that output gets is set right here. The whole funding is written to --psbt-out: sign it there, and give it
 back with relay contract resume CONTRACT --psbt-in FILE.`,
@@ -83,9 +89,10 @@ back with relay contract resume CONTRACT --psbt-in FILE.`,
 	o.flags(cmd)
 	best.flags(cmd)
 	cmd.Flags().StringVar(&o.id, "id", "", "the contract's id, if writers have consented to it: 64 hex digits")
+	cmd.Flags().StringVar(&o.offer, "offer", "", "take what the relay offered when it refused you, instead of what it announces now: the digits that were shown")
 	cmd.Flags().StringArrayVar(&o.writers, "writer", nil, "file with another key's consent that the contract pays for it (relay contract consent)")
 	_ = cmd.MarkFlagRequired("deposit")
-	for _, alone := range []string{"id", "writer", "psbt-in", "psbt-out"} {
+	for _, alone := range []string{"id", "writer", "offer", "psbt-in", "psbt-out"} {
 		cmd.MarkFlagsMutuallyExclusive("best", alone)
 	}
 	return cmd
@@ -103,7 +110,12 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
 	var e *protocol.Envelope
-	if w.Address, e, _, err = m.client.Offer(ctx, typed); err != nil {
+	if o.offer != "" {
+		w.Address, e, _, err = m.client.KeptOffer(ctx, typed, o.offer)
+	} else {
+		w.Address, e, _, err = m.client.Offer(ctx, typed)
+	}
+	if err != nil {
 		return err
 	}
 	w.Announcement = e
@@ -150,6 +162,9 @@ func (o *openOptions) wish() (w userside.Wish, err error) {
 	}
 	if o.wait < 0 {
 		return w, errors.New("--wait is 0 or more")
+	}
+	if n := len(o.offer); n > 0 && (n < shownDigits || n > 64 || strings.Trim(o.offer, "0123456789abcdef") != "") {
+		return w, fmt.Errorf("--offer is %d to 64 hex digits", shownDigits)
 	}
 	for _, file := range o.writers {
 		writer, err := readConsent(file)
@@ -445,7 +460,7 @@ func (p *program) consent(ctx context.Context, typed, payer, contract string) er
 	if err != nil {
 		return err
 	}
-	consent, err := c.Consent(e.From, id, key)
+	consent, err := c.Consent(ctx, e.From, id, key)
 	if err != nil {
 		return err
 	}

@@ -252,7 +252,7 @@ func (p *program) closeAt(ctx context.Context, m *money, r *userside.Record, rat
 		return err
 	}
 	p.tell(ctx, m.store)
-	return p.paid(r, "Closing. The rest is yours when the transaction is in a block: relay contract show "+r.ID.Short()+"\n")
+	return p.paid(r, fmt.Sprintf("Closing. The rest is yours when the transaction is in a block: relay contract show %s\nShould it wait there for long, hurry it: relay contract bump %s\n", r.ID.Short(), r.ID.Short()))
 }
 
 // giveUp ends a contract that is not funded.

@@ -2,8 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +15,9 @@ import (
 
 	"relaymarket/broadcast"
 	"relaymarket/broadcast/feed"
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/broadcast/publisher"
+	"relaymarket/client"
 	"relaymarket/internal/regtest"
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testhub"
@@ -199,5 +204,54 @@ func TestRentFromTheMarket(t *testing.T) {
 	alice.json(&list, "contract", "list")
 	if len(list.Contracts) != 1 || list.Contracts[0].Relay != node.Key.String() {
 		t.Errorf("%+v", list)
+	}
+
+	alice.runs("audit")
+	alice.json(&got, "market")
+	for _, r := range got.Relays {
+		if audited := r.Key == node.Key.String(); audited != (r.Audits != nil) || audited && r.Audits.Audits != 1 {
+			t.Errorf("after an audit the market has %+v", r)
+		}
+	}
+	if out := alice.runs("market", "show", node.URL); !strings.Contains(out, "1, all right") {
+		t.Errorf("show says\n%s", out)
+	}
+}
+
+// Relays whose bills were wrong are shown as that, and are not among the best unless they are wanted.
+func TestCaughtRelays(t *testing.T) {
+	keys := [3]protocol.PublicKey{{1}, {2}, {3}}
+	var listings []relaybook.Listing
+	for i, key := range keys {
+		listings = append(listings, relaybook.Listing{Offer: &broadcast.Offer{Relay: key, Announcement: &protocol.Announcement{
+			Addresses: []string{fmt.Sprintf("https://relay.test%d", i)}, Contracts: &protocol.ContractOffer{StorageMsatPerGBDay: int64(i)}}}})
+	}
+	v := &view{profile: relaybook.DefaultProfile(), scores: map[protocol.PublicKey]client.AuditScore{
+		keys[0]: {Audits: 3, Accepted: 900, Disputed: 100}, keys[1]: {Audits: 2, Accepted: 5}, keys[2]: {Audits: 1, Faults: 1}}}
+	for i, want := range []string{"3, 10 % WRONG", "2, all right", "1, LIED"} {
+		if got := auditsText(v.row(listings[i]).score); got != want {
+			t.Errorf("relay %d: %s", i, got)
+		}
+	}
+	var errs bytes.Buffer
+	p := &program{err: &errs}
+	for _, c := range []struct {
+		o    marketOptions
+		want []protocol.PublicKey
+	}{{marketOptions{best: 3}, keys[1:2]}, {marketOptions{best: 3, caught: true}, keys[:]}, {marketOptions{}, keys[:]}} {
+		var want relaybook.Want
+		if c.o.best > 0 {
+			want.Not = p.caught(&c.o, v, listings)
+		}
+		var got []protocol.PublicKey
+		for _, r := range choose(listings, &c.o, v, want) {
+			got = append(got, r.Relay)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v", c.o, got)
+		}
+	}
+	if text := errs.String(); strings.Count(text, "2 relays left out") != 1 {
+		t.Errorf("it is said: %s", text)
 	}
 }

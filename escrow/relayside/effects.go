@@ -21,6 +21,8 @@ func (a *advancing) effect(before escrow.State, event escrow.Event) error {
 		return nil // its account ended when it was given up
 	case event == escrow.FundingConfirmed && r.terms.Renews != nil:
 		return a.takeOver()
+	case event == escrow.FundingConfirmed && r.finalOwed == nil:
+		return a.m.books.OpenContract(a.ctx, a.tx, account(&r.terms)) // from a grant, if there was one; else it has the account
 	case event == escrow.SpendClosed:
 		return a.over()
 	case event == escrow.RenewalConfirmed, event == escrow.RenewalReorged:

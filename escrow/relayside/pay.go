@@ -23,8 +23,9 @@ const keptPayments = 32
 //   - conflict: another payment has this seq
 //   - contract_state: it takes no payments now, or is being renewed and the state of the pending escrow is missing
 //   - wrong_amount: while it is renewed also a state of the pending escrow that pays less than this one
-func (m *Manager) Pay(ctx context.Context, e *protocol.Envelope, r *protocol.ContractPayment) (*protocol.ContractStatus, error) {
-	err := m.db.Tx(ctx, func(tx pgx.Tx) error { return m.pay(ctx, tx, e, r) })
+func (m *Manager) Pay(ctx context.Context, e *protocol.Envelope, r *protocol.ContractPayment) (_ *protocol.ContractStatus, err error) {
+	defer func() { m.metrics.refuse(stepPay, err) }()
+	err = m.db.Tx(ctx, func(tx pgx.Tx) error { return m.pay(ctx, tx, e, r) })
 	if err != nil {
 		return nil, wrap(err, "pay contract %s", r.Contract.Short())
 	}

@@ -162,7 +162,7 @@ func (m *Manager) watchlist(ctx context.Context) (watchlist, error) {
 	return w, nil
 }
 
-// outpoints are the inputs of a contract's funding, its escrow, and what a settlement left.
+// outpoints are the inputs of a contract's funding, its escrow, what a settlement left, and the output of a closing that was bumped.
 func (m *Manager) outpoints(r *Record) []wire.OutPoint {
 	c, escrowAt, ok := r.Terms()
 	if !ok {
@@ -179,6 +179,8 @@ func (m *Manager) outpoints(r *Record) []wire.OutPoint {
 			if spend, ok := escrow.Identify(c, escrowAt, tx); ok && spend.State != nil {
 				all = append(all, *spend.State)
 			}
+		} else if err == nil && t.Kind == TxBump {
+			all = appendInputs(all, tx)
 		}
 	}
 	return all

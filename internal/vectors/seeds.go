@@ -100,6 +100,7 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
 		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 		"usageRefusal": "FuzzDecodeUsageRefusal", "usageRefused": "FuzzDecodeUsageRefused",
+		"terms": "FuzzDecodeTerms", "termsAnswer": "FuzzDecodeTermsAnswer",
 	}
 	for requestType, target := range targets {
 		var mine []sample

@@ -20,6 +20,8 @@ type Charge struct {
 	Bytes   int64 // of the envelope
 	Pulls   int64 // reserved
 	Expires protocol.Timestamp
+	Tag     *protocol.Tag
+	Sealed  bool // the content is sealed: the relay cannot read it
 }
 
 func (c Charge) moved() int64 { return c.Bytes * (1 + c.Pulls) }
@@ -195,7 +197,7 @@ func (u *use) counted(at time.Time) time.Time {
 }
 
 // Charge takes what a write uses, or refuses with [protocol.CodeNoAccount], [protocol.CodeContractEnded],
-// [protocol.CodePaymentDue], [protocol.CodeQuotaStored], [protocol.CodeQuotaMoved] or
+// [protocol.CodePaymentDue], [protocol.CodeOffTopic], [protocol.CodeUnreadable], [protocol.CodeQuotaStored], [protocol.CodeQuotaMoved] or
 // [protocol.CodeQuotaAdmitted]. A refused charge changes nothing.
 func (b *Batch) Charge(c Charge) error {
 	var adm *admittedUse
@@ -237,6 +239,9 @@ func (a *admittedUse) use(bytes, records int64) {
 func (u *use) pay(c Charge, now time.Time) error {
 	if contract := u.account.Contract; contract != nil {
 		return contract.take(ledger.Reserved(c.Bytes, c.Pulls, u.counted(now), c.Expires.Time()))
+	}
+	if err := u.account.Bound.takes(c); err != nil {
+		return err
 	}
 	if u.account.Stored+c.Bytes > u.account.QuotaStored {
 		return protocol.Errorf(protocol.CodeQuotaStored, "%d of %d bytes are stored, this record has %d: delete some or wait for them to expire",
