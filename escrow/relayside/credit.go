@@ -77,6 +77,9 @@ func (m *Manager) returned(ctx context.Context, tx pgx.Tx, c *record) error {
 		if !known || cost >= b.Counted {
 			continue
 		}
+		if err := m.books.Returned(ctx, tx, escrow.ID(b.ID), c.terms.ID, b.Counted-cost); err != nil {
+			return err
+		}
 		c.carried -= b.Counted - cost
 		if _, err := tx.Exec(ctx, `UPDATE contracts SET counted = $2 WHERE id = $1`, b.ID, int64(cost)); err != nil {
 			return err

@@ -71,7 +71,7 @@ type Accounts interface {
 type Journal interface {
 	Received(ctx context.Context, tx pgx.Tx, id protocol.ContractID, paid protocol.Msat) error
 	HandOver(ctx context.Context, tx pgx.Tx, h books.HandOver) error
-	Carry(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
+	Returned(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
 	Close(ctx context.Context, tx pgx.Tx, id protocol.ContractID, used protocol.Msat) error
 	Lose(ctx context.Context, tx pgx.Tx, id protocol.ContractID) error
 }

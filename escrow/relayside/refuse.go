@@ -52,8 +52,12 @@ func (m *Manager) refuse(ctx context.Context, tx pgx.Tx, payer protocol.PublicKe
 	if err != nil {
 		return nil, err
 	}
-	if out.Given > 0 {
-		if err := m.oweLess(ctx, tx, c, heirs, out.Given); err != nil {
+	live := c
+	if len(heirs) > 0 {
+		live = heirs[len(heirs)-1]
+	}
+	if out.Given > 0 { // of a contract that was renewed, what its bill fell by is taken off what is carried
+		if err := m.grantCredit(ctx, tx, live); err != nil {
 			return nil, err
 		}
 	}
@@ -61,7 +65,7 @@ func (m *Manager) refuse(ctx context.Context, tx pgx.Tx, payer protocol.PublicKe
 		WrittenOff: out.WrittenOff, Disputed: out.Disputed, Most: max(most, 0)}
 	if out.Disputes > 0 {
 		answer.Outcome = protocol.RefusalClosed
-		return answer, m.endDisputed(ctx, tx, c, heirs)
+		return answer, m.endDisputed(ctx, tx, live)
 	}
 	return answer, nil
 }
@@ -117,44 +121,8 @@ func (m *Manager) writeOff(ctx context.Context, tx pgx.Tx, c *record, heirs []*r
 	return ledger.MsatOf(most)
 }
 
-// oweLess takes what was dropped from what is owed. While the account is the contract's own it did so itself.
-func (m *Manager) oweLess(ctx context.Context, tx pgx.Tx, c *record, heirs []*record, given protocol.Msat) error {
-	for _, next := range heirs {
-		if err := m.reduce(ctx, tx, c, given, 0); err != nil {
-			return err
-		}
-		if err := m.books.Carry(ctx, tx, c.terms.ID, next.terms.ID, -given); err != nil {
-			return err
-		}
-		if err := m.reduce(ctx, tx, next, 0, given); err != nil {
-			return err
-		}
-		c = next
-	}
-	return m.grantCredit(ctx, tx, c)
-}
-
-// reduce takes from what a contract owes finally, and from what it was given to owe.
-func (m *Manager) reduce(ctx context.Context, tx pgx.Tx, c *record, final, carried protocol.Msat) error {
-	if c.finalOwed != nil {
-		owed := *c.finalOwed - final
-		if err := m.setFinal(ctx, tx, c, &owed); err != nil {
-			return err
-		}
-	}
-	if carried == 0 {
-		return nil
-	}
-	c.carried -= carried
-	_, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2 WHERE id = $1`, c.terms.ID[:], int64(c.carried))
-	return err
-}
-
 // endDisputed has the contract settled whose payer disputes more than is written off. From now on it takes nothing.
-func (m *Manager) endDisputed(ctx context.Context, tx pgx.Tx, c *record, heirs []*record) error {
-	if len(heirs) > 0 {
-		c = heirs[len(heirs)-1]
-	}
+func (m *Manager) endDisputed(ctx context.Context, tx pgx.Tx, c *record) error {
 	if _, err := escrow.Next(c.state, escrow.SettlementStarted); err != nil || c.settle {
 		return nil // it is ending already
 	}

@@ -181,20 +181,25 @@ func (s *Store) handOver(ctx context.Context, tx pgx.Tx, from *account, h HandOv
 	return s.received(ctx, tx, to, h.PaidTo)
 }
 
-// Carry moves a part of what is owed under one contract to the one that renewed it; below 0: back.
-func (s *Store) Carry(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error {
+// Returned notes that the bill of a contract that was renewed fell by an amount, which is taken off what its renewal carries: reserved
+// and not used after all, or refused, which is written already.
+func (s *Store) Returned(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error {
 	a, err := readAccount(ctx, tx, from)
 	if err != nil || a == nil {
-		return wrap(err, "move what contract %s owes to %s", from.Short(), to.Short())
+		return wrap(err, "note what came back of contract %s", from.Short())
 	}
 	b, err := readAccount(ctx, tx, to)
 	if err == nil && b == nil {
 		err = fmt.Errorf("contract %s has no bill", to.Short())
 	}
-	if err == nil {
-		err = s.carry(ctx, tx, a.bill, b.bill, amount)
+	if err != nil {
+		return wrap(err, "note what came back of contract %s", from.Short())
 	}
-	return wrap(err, "move what contract %s owes to %s", from.Short(), to.Short())
+	back := amount + a.owed // of it, what was not refused: after a renewal nothing else is owed
+	if err = s.write(ctx, tx, a.bill, CauseUsage, entry{owed: -back, earned: back}); err == nil {
+		err = s.carry(ctx, tx, a.bill, b.bill, -amount)
+	}
+	return wrap(err, "note what came back of contract %s", from.Short())
 }
 
 // carry moves an amount that is owed from one bill to another.
