@@ -125,6 +125,9 @@ func (g *rentals) choose(ctx context.Context, best bestOptions) error {
 	if err != nil {
 		return err
 	}
+	if want.Terms, err = best.market.wanted(v.wishes); err != nil {
+		return err
+	}
 	g.months = monthText(v.profile, v.told)
 	listings, err := g.read(ctx)
 	if err != nil {

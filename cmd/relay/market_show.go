@@ -140,11 +140,10 @@ func (p *program) showOffer(l marketRow, item offerItem, profile relaybook.Profi
 			humanize.Bytes(uint64(profile.Kept)), humanize.Bytes(uint64(profile.Moved)))})
 	}
 	for _, t := range l.Terms {
-		text := t.Type
-		if t.Contact != "" {
-			text += ", ask " + t.Contact
-		}
-		rows = append(rows, []string{"terms", escape(text)})
+		rows = append(rows, []string{"terms", escape(oneTerms(t))})
+	}
+	if l.Notice != "" {
+		rows = append(rows, []string{"notice", escape(l.Notice)})
 	}
 	rows = append(rows,
 		[]string{"records", fmt.Sprintf("of %s at most, kept %s at most, pulled %d times at most", humanize.IBytes(uint64(l.Limits.RecordBytes)),
@@ -166,6 +165,31 @@ func (p *program) showOffer(l marketRow, item offerItem, profile relaybook.Profi
 		rows = append(rows, []string{"probe", text})
 	}
 	return p.table(rows)
+}
+
+// oneTerms says one alternative in words.
+func oneTerms(t protocol.Terms) string {
+	text := termsText([]protocol.Terms{t})
+	var gives []string
+	if t.StoredBytes > 0 {
+		gives = append(gives, humanize.Bytes(uint64(t.StoredBytes))+" stored")
+	}
+	if t.MovedBytes > 0 {
+		gives = append(gives, humanize.Bytes(uint64(t.MovedBytes))+" moved a month")
+	}
+	if t.Days > 0 {
+		gives = append(gives, fmt.Sprintf("for %d days", t.Days))
+	}
+	if len(gives) > 0 {
+		text += ": " + strings.Join(gives, ", ")
+	}
+	if t.Type == protocol.TermsVolunteer && !t.Payment {
+		text += ", for nothing"
+	}
+	if t.Contact != "" {
+		text += ", ask " + t.Contact
+	}
+	return text
 }
 
 func (p *program) marketWatchCommand(o *marketOptions) *cobra.Command {

@@ -196,6 +196,9 @@ func (s *Store) Returned(ctx context.Context, tx pgx.Tx, from, to protocol.Contr
 		return wrap(err, "note what came back of contract %s", from.Short())
 	}
 	back := amount + a.owed // of it, what was not refused: after a renewal nothing else is owed
+	if !a.closed {
+		back = 0 // its own lines say so
+	}
 	if err = s.write(ctx, tx, a.bill, CauseUsage, entry{owed: -back, earned: back}); err == nil {
 		err = s.carry(ctx, tx, a.bill, b.bill, -amount)
 	}
