@@ -22,7 +22,8 @@ type Metered struct {
 	Contract protocol.ContractID
 	Relay    protocol.PublicKey
 	Address  string
-	Prices   ledger.Prices // that the contract was opened on
+	Prices   ledger.Prices        // that the contract was opened on
+	Writers  []protocol.PublicKey // whom it pays for beside the payer
 }
 
 // Audit is what became of auditing a bill.
@@ -39,6 +40,12 @@ type Audit struct {
 	// Unread are records with accepted pulls for which their readers left no receipt (yet); Unbilled are those with
 	// receipts and no pull on the bill.
 	Unread, Unbilled int64
+	// Unsaid are lines about records that another writer may have written and has not told of yet: they wait for
+	// [WaitForWriters], then they are refused.
+	Unsaid int64
+	// Dropped are refused lines that later lines of the ledger take off the bill; Named are those that the relay was told and
+	// that are still on it.
+	Dropped, Named int64
 	// Fault is set when the relay's report is not one that can be true: the rest is what was audited before. Proof, if
 	// any, are two reports that prove it to anybody.
 	Fault error
@@ -53,10 +60,10 @@ type AuditedFriend struct {
 	Receipts int64        // records that he left one for
 	Used     ledger.Usage // accepted, until now
 	Cost     protocol.Msat
-	Refused  int64 // lines
+	Refused  int64 // lines that are on the bill
 }
 
-// AuditedReason is what was refused for one reason.
+// AuditedReason is what was refused for one reason and is on the bill.
 type AuditedReason struct {
 	Reason ledger.Reason
 	Lines  int64
@@ -85,6 +92,9 @@ func (c *Client) Audit(ctx context.Context, m Metered) (*Audit, error) {
 		return nil, err
 	}
 	auditor := &auditor{c: c, p: p, m: m, who: ledger.Parties{Relay: m.Relay, Payer: c.Key(), Contract: m.Contract}}
+	if err := auditor.again(ctx); err != nil {
+		return nil, err
+	}
 	asked := auditor.run(ctx)
 	a, err := c.Audited(ctx, m)
 	if err != nil {
@@ -166,7 +176,7 @@ func (a *auditor) report(ctx context.Context) (more bool, err error) {
 		if err := spool.fill(v.Lines(), line); err != nil {
 			return err
 		}
-		return a.c.state.AuditReport(ctx, a.m.Contract, a.m.Relay, func(memory *state.Audit) error {
+		return a.c.state.AuditReport(ctx, a.m.Contract, a.m.Relay, a.m.Writers, func(memory *state.Audit) error {
 			return a.judge(ctx, h.Report, v, &bill, memory, spool.line)
 		})
 	})
@@ -188,10 +198,8 @@ func (a *auditor) judge(ctx context.Context, e *protocol.Envelope, v *ledger.Ver
 			if err != nil {
 				return err
 			}
-			if verdict.Reason != "" {
-				if err := memory.Refuse(lines[i].Line, verdict); err != nil {
-					return err
-				}
+			if err := a.note(memory, &lines[i], verdict); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -205,6 +213,26 @@ func (a *auditor) judge(ctx context.Context, e *protocol.Envelope, v *ledger.Ver
 	}
 	a.lines += v.Lines()
 	return memory.Done(e, bill.Place.Last+1, after, audit.Accepted(), a.c.now())
+}
+
+// note keeps what became of a line that was not accepted whole.
+func (a *auditor) note(memory *state.Audit, r *ledger.Reading, verdict ledger.Verdict) error {
+	var raw []byte
+	switch {
+	case r.Line.Kind == ledger.KindDrop:
+		return memory.Drop(r.Line)
+	case verdict.Reason == "":
+		return nil
+	case verdict.Reason == ledger.Unknown, verdict.Reason == ledger.NotWritten:
+		hopeful, err := memory.Hopeful(r.Line)
+		if err != nil {
+			return err
+		}
+		if hopeful {
+			raw = r.Raw
+		}
+	}
+	return memory.Refuse(r.Line, verdict, raw, a.c.now())
 }
 
 // expect has what lines ask for looked up at once.

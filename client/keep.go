@@ -13,8 +13,9 @@ import (
 	"relaymarket/protocol"
 )
 
-// keptPulls is how often a relay serves a kept document: once for each time the user restores.
-const keptPulls = 1000
+// keptPulls is how often a relay serves a kept document: once for each time the user restores. Each is reserved in the
+// credit of whoever pays for it.
+const keptPulls = 50
 
 // ErrNoOtherRelay: a document is to be kept on another relay, and the user has no other.
 var ErrNoOtherRelay = errors.New("you have no other relay to keep it on: add one with its address")

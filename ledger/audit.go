@@ -83,6 +83,7 @@ type Verdict struct {
 	Why      string // the same for people
 	Accepted Usage
 	Refused  Usage
+	Until    protocol.Timestamp // of an end that is billed too long: storage is accepted up to then; else 0
 	// Dropped is what a drop gives up, reservations included. Its line names the one that was refused.
 	Dropped Usage
 }
@@ -156,7 +157,7 @@ func (a *Audit) rule(l *Line, evidence func() (protocol.PageID, error)) (Verdict
 	}
 	v := Verdict{Accepted: accepted.use()}
 	if excess, ok := l.use().Minus(v.Accepted); ok && excess != (Usage{}) {
-		v.Reason, v.Refused = EndedLate, excess
+		v.Reason, v.Refused, v.Until = EndedLate, excess, accepted.Ended
 		v.Why = fmt.Sprintf("it was deleted by %s, and is billed until %s", accepted.Ended.Time().Format("2006-01-02 15:04:05Z"), l.Ended.Time().Format("2006-01-02 15:04:05Z"))
 	}
 	return v, a.memory.SetStanding(l.Hash, s)
@@ -296,6 +297,16 @@ type Bill struct {
 // those of an audit, and accrued is the storage of accepted records that did not end ([Standing.Accrued]). The error is
 // [ErrOverflow].
 func Settle(p Prices, claimed, accepted Totals, accrued Quantity) (Bill, error) {
+	return SettleWaiting(p, claimed, accepted, Totals{}, accrued)
+}
+
+// SettleWaiting does so when it is not known yet whether some lines are right: what they come to, and reserve, is waited
+// for too. They are neither among the accepted nor in dispute.
+func SettleWaiting(p Prices, claimed, accepted, unknown Totals, accrued Quantity) (Bill, error) {
+	hoped, err := unknown.Reserved()
+	if err != nil {
+		return Bill{}, err
+	}
 	due, err := accepted.Used()
 	if err != nil {
 		return Bill{}, err
@@ -312,6 +323,10 @@ func Settle(p Prices, claimed, accepted Totals, accrued Quantity) (Bill, error) 
 	}
 	all, err := claimed.Reserved()
 	if err != nil {
+		return Bill{}, err
+	}
+	left := Usage{Stored: less(all.Stored, known.Stored), Moved: less(all.Moved, known.Moved)}
+	if known, err = known.Plus(Usage{Stored: least(hoped.Stored, left.Stored), Moved: least(hoped.Moved, left.Moved)}); err != nil {
 		return Bill{}, err
 	}
 	disputed := Usage{Stored: less(all.Stored, known.Stored), Moved: less(all.Moved, known.Moved)}

@@ -176,6 +176,11 @@ func (l *Line) Record() protocol.Path {
 // Storage is what an end charges: the bytes × ms from the write to the end.
 func (l *Line) Storage() Quantity { return stored(l.Bytes, l.Written.Time(), l.Ended.Time()) }
 
+// StorageAfter is the part of it from a time on; 0: all.
+func (l *Line) StorageAfter(until protocol.Timestamp) Quantity {
+	return stored(l.Bytes, max(until, l.Written).Time(), l.Ended.Time())
+}
+
 // ErrEvidence: the evidence of a pull does not show that the reader has the record.
 var ErrEvidence = errors.New("no evidence")
 
@@ -234,6 +239,7 @@ func (w *Witness) Check(l *Line) (protocol.PageID, error) {
 // Reading is what can be said of a line without those before it: several readers may each have a part of a report.
 type Reading struct {
 	Line       *Line
+	Raw        []byte          // its bytes, as they were given
 	Page       protocol.PageID // of a pull with evidence
 	leaf       protocol.Hash
 	noEvidence error
@@ -246,7 +252,7 @@ func (w *Witness) Read(data []byte) (Reading, error) {
 	if err != nil {
 		return Reading{}, err
 	}
-	r := Reading{Line: l, leaf: protocol.LineHash(data)}
+	r := Reading{Line: l, Raw: data, leaf: protocol.LineHash(data)}
 	if l.Kind == KindPull {
 		r.Page, r.noEvidence = w.Check(l)
 	}

@@ -75,6 +75,30 @@ func (s *Store) Audited(ctx context.Context, contract protocol.ContractID, visit
 	return s.audited(ctx, `ORDER BY receiver, line`, visit, contract[:])
 }
 
+// Part is a part of an audit: at most Limit records or lines after line After.
+type Part struct {
+	Friend *protocol.PublicKey // only what was written to him
+	Record string              // only records of this id, or whose ids end so
+	After  int64
+	Limit  int // 0: all
+}
+
+// where is the condition for parameters ?2 … ?5, which args are, and the end of the query.
+const partWhere = `AND (?2 IS NULL OR receiver = ?2) AND (?3 = '' OR record_id LIKE '%' || ?3 ESCAPE '\') AND line > ?4 ORDER BY line LIMIT ?5`
+
+func (p Part) args(contract protocol.ContractID) []any {
+	limit := p.Limit
+	if limit <= 0 {
+		limit = -1
+	}
+	return []any{contract[:], optionalKey(p.Friend), likeText(p.Record), p.After, limit}
+}
+
+// AuditedPart visits accepted records of a contract in the order of their writes.
+func (s *Store) AuditedPart(ctx context.Context, contract protocol.ContractID, p Part, visit func(*Audited) error) error {
+	return s.audited(ctx, partWhere, visit, p.args(contract)...)
+}
+
 // AuditedUnordered visits them as they lie on disk, which takes a third of the time and nothing to sort in.
 func (s *Store) AuditedUnordered(ctx context.Context, contract protocol.ContractID, visit func(*Audited) error) error {
 	return s.audited(ctx, ``, visit, contract[:])
@@ -96,40 +120,6 @@ func (s *Store) audited(ctx context.Context, more string, visit func(*Audited) e
 		}
 		a.Hash, a.Path.Sender, a.Path.Receiver = hash(envelope), publicKey(sender), publicKey(receiver)
 		if err := visit(&a); err != nil {
-			return err
-		}
-	}
-	return rows.Err()
-}
-
-// Refusal is a line of which something was refused.
-type Refusal struct {
-	Line    int64
-	Kind    ledger.Kind
-	Reason  ledger.Reason
-	Why     string
-	Path    protocol.Path
-	Bytes   int64
-	Refused ledger.Usage
-}
-
-// Refusals visits the refused lines of a contract in their order. Nothing else can use the store meanwhile.
-func (s *Store) Refusals(ctx context.Context, contract protocol.ContractID, visit func(*Refusal) error) error {
-	rows, err := s.sql.QueryContext(ctx, `SELECT line, kind, reason, why, sender, receiver, record_id, bytes, stored, moved FROM refused
-		WHERE contract = ? ORDER BY line`, contract[:])
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		var r Refusal
-		var sender, receiver []byte
-		var stored, moved string
-		if err := rows.Scan(&r.Line, &r.Kind, &r.Reason, &r.Why, &sender, &receiver, &r.Path.ID, &r.Bytes, &stored, &moved); err != nil {
-			return err
-		}
-		r.Path.Sender, r.Path.Receiver = publicKey(sender), publicKey(receiver)
-		if err := errors.Join(r.Refused.Stored.UnmarshalText([]byte(stored)), r.Refused.Moved.UnmarshalText([]byte(moved)), visit(&r)); err != nil {
 			return err
 		}
 	}

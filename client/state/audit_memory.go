@@ -29,6 +29,10 @@ type Audit struct {
 	changed map[protocol.Hash]*ledger.Standing // not stored yet
 	claimed map[claim]int64                    // line; 0: none
 	made    []claim                            // not stored yet
+
+	writers map[protocol.PublicKey]bool // who write on this account, the owner among them
+	others  bool                        // the owner has other devices
+	waits   map[protocol.Hash]bool      // writes of this report that wait for their writer's word
 }
 
 // claim is a pull that is billed: a record's place in a page.
@@ -39,13 +43,19 @@ type claim struct {
 
 var _ ledger.Memory = (*Audit)(nil)
 
-// AuditReport runs the audit of one report. An error of do leaves everything as it was.
-func (s *Store) AuditReport(ctx context.Context, contract protocol.ContractID, relay protocol.PublicKey, do func(*Audit) error) error {
+// AuditReport runs the audit of one report, on a contract that pays for these writers beside the owner. An error of do
+// leaves everything as it was.
+func (s *Store) AuditReport(ctx context.Context, contract protocol.ContractID, relay protocol.PublicKey, writers []protocol.PublicKey, do func(*Audit) error) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
+		others, err := s.otherDevices(ctx, tx)
+		if err != nil {
+			return err
+		}
 		// A context that can end costs every statement two goroutines. The transaction ends with its own.
 		a := &Audit{ctx: context.WithoutCancel(ctx), tx: tx, contract: contract, relay: relay, owner: s.owner,
 			known: make(map[protocol.Hash]*ledger.Own), stood: make(map[protocol.Hash]ledger.Standing),
-			changed: make(map[protocol.Hash]*ledger.Standing), claimed: make(map[claim]int64)}
+			changed: make(map[protocol.Hash]*ledger.Standing), claimed: make(map[claim]int64),
+			writers: s.writersOf(writers), others: others, waits: make(map[protocol.Hash]bool)}
 		defer a.close()
 		if err := a.prepare(); err != nil {
 			return err
@@ -80,8 +90,7 @@ func (a *Audit) prepare() (err error) {
 		FROM wanted w CROSS JOIN claims c ON c.contract = ?1 AND c.hash = w.column1 AND c.page = w.column2`, a.contract[:]); err != nil {
 		return err
 	}
-	a.refuse, err = a.tx.PrepareContext(a.ctx, `INSERT INTO refused (contract, line, kind, reason, why, sender, receiver, record_id, bytes, stored, moved)
-		VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`)
+	a.refuse, err = a.tx.PrepareContext(a.ctx, insertRefusal)
 	return err
 }
 
@@ -142,6 +151,9 @@ func (a *Audit) scanOwn(rows *sql.Rows) error {
 	}
 	if receiver != nil {
 		own.Path.Receiver = publicKey(receiver)
+	}
+	if sender != nil && receiver != nil && !a.writers[own.Path.Sender] {
+		return nil // the word of somebody who does not write on this account
 	}
 	if h := hash(envelope); a.known[h] == nil { // the first counts: what we signed ourselves
 		a.known[h] = own
@@ -204,13 +216,6 @@ func (a *Audit) Claim(h protocol.Hash, page protocol.PageID, seq int64) (bool, e
 	a.claimed[c] = seq
 	a.made = append(a.made, c)
 	return true, nil
-}
-
-// Refuse notes a line of which something was refused.
-func (a *Audit) Refuse(l *ledger.Line, v ledger.Verdict) error {
-	_, err := a.refuse.ExecContext(a.ctx, a.contract[:], l.Seq, l.Kind, v.Reason, v.Why,
-		l.From[:], l.To[:], l.RecordID, l.Bytes, v.Refused.Stored.String(), v.Refused.Moved.String())
-	return err
 }
 
 // Done stores how far the audit came: the report, and what of it was accepted.

@@ -37,6 +37,8 @@ type Message struct {
 	MaxPulls    int64              // likewise
 	// Receipts are what the message is, if it is a record of receipts: it is filed, and not among the messages.
 	Receipts []protocol.Receipt
+	// Writings likewise: what a writer says he wrote on our account.
+	Writings []protocol.Writing
 	// Contradiction is set when the sender signed different content under the same id. The first stays.
 	Contradiction *protocol.Hash
 }
@@ -77,6 +79,12 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			}
 			continue
 		}
+		if m.Writings != nil {
+			if err := s.fileWritings(ctx, tx, m.From, m.Writings); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
 			name, device, seq, body, fault, sent, expires, received, plain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,
@@ -104,6 +112,11 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 // count follows the numbers of a sender's device. A number above the highest opens a gap if it
 // skips some; one below closes the gap it lies in, as a slower relay's copies do.
 func (s *Store) count(ctx context.Context, tx *sql.Tx, m *Message) error {
+	if m.From == s.owner && m.Device != s.device {
+		if err := s.met(ctx, tx); err != nil {
+			return err
+		}
+	}
 	var high int64
 	err := tx.QueryRowContext(ctx, `SELECT high FROM sequences WHERE sender = ? AND device = ?`, m.From[:], m.Device).Scan(&high)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {

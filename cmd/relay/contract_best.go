@@ -121,20 +121,23 @@ func (g *rentals) choose(ctx context.Context, best bestOptions) error {
 	if want.Rented, err = g.rented(ctx); err != nil {
 		return err
 	}
-	profile, told, err := g.p.profile(ctx, &best.market)
+	v, err := g.p.view(ctx, &best.market)
 	if err != nil {
 		return err
 	}
-	g.months = monthText(profile, told)
+	if want.Terms, err = best.market.wanted(v.wishes); err != nil {
+		return err
+	}
+	g.months = monthText(v.profile, v.told)
 	listings, err := g.read(ctx)
 	if err != nil {
 		return err
 	}
-	g.known = len(listings)
+	g.known, want.Not = len(listings), g.p.caught(&best.market, v, listings)
 	var mu sync.Mutex
 	addresses := map[protocol.PublicKey]string{}
 	done := g.p.busy("asking the relays")
-	chosen, passed, err := relaybook.BestNow(ctx, listings, best.n, profile, want,
+	chosen, passed, err := relaybook.BestNow(ctx, listings, best.n, v.profile, want,
 		func(ctx context.Context, l relaybook.Listing) (*protocol.Envelope, *protocol.Announcement, error) {
 			address, e, a, err := g.m.client.Offer(ctx, l.Address())
 			mu.Lock()
@@ -150,8 +153,8 @@ func (g *rentals) choose(ctx context.Context, best bestOptions) error {
 		g.p.complain("relay: %s is left out: %s\n", escape(l.Address()), escape(l.Err.Error()))
 	}
 	if len(chosen) < best.n {
-		return fmt.Errorf("%w: %d of %s in the market of %s can be rented together (of one operator, or at one place, only one is taken; of yours, none): "+
-			"take fewer, or ask for less", errTooFew, len(chosen), count(g.known, "relay"), g.m.settings.Network)
+		return fmt.Errorf("%w: %d of %s in the market of %s can be rented together (of one operator, or at one place, one is taken; none of yours, and none whose bills "+
+			"your audits found wrong): take fewer, or ask for less", errTooFew, len(chosen), count(g.known, "relay"), g.m.settings.Network)
 	}
 	for _, c := range chosen {
 		g.each = append(g.each, &rental{Priced: c, address: addresses[c.Relay]})

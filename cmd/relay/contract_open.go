@@ -2,15 +2,12 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/btcsuite/btcd/address/v2"
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/spf13/cobra"
 
@@ -99,7 +96,7 @@ back with relay contract resume CONTRACT --psbt-in FILE.`,
 }
 
 // openContract opens a contract, or one that renews another.
-func (p *program) openContract(ctx context.Context, typed string, renews *userside.Record, o openOptions) error {
+func (p *program) openContract(ctx context.Context, typed string, renews *userside.Record, o openOptions) (err error) {
 	w, err := o.wish()
 	if err != nil {
 		return exitError{exitUsage, err}
@@ -121,6 +118,11 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	w.Announcement = e
 	if renews != nil {
 		w.Renews = &renews.ID
+		if err := m.manager.Step(ctx); err != nil { // it may be in a block that nobody looked at
+			p.complain("relay: %s\n", escape(err.Error()))
+		}
+	} else if err = m.alone(ctx, e.From); err != nil {
+		return err
 	}
 	var given []byte
 	if given, err = o.foreign(&w, m.settings.Network); err != nil {
@@ -135,6 +137,20 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	return err
 }
 
+// alone refuses a second contract with a relay that one serves with: it would refuse it itself, after coins were reserved.
+func (m *money) alone(ctx context.Context, relay protocol.PublicKey) error {
+	records, err := m.store.Contracts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Relay == relay && r.Network == m.settings.Network && escrow.TakesUsage(r.State) {
+			return fmt.Errorf("you have contract %s with this relay already: renew it (relay contract renew %s), or close it first", r.ID.Short(), r.ID.Short())
+		}
+	}
+	return nil
+}
+
 // wish reads what can be read without a relay.
 func (o *openOptions) wish() (w userside.Wish, err error) {
 	if w.Deposit, err = parseSatoshi(o.deposit); err != nil {
@@ -144,10 +160,13 @@ func (o *openOptions) wish() (w userside.Wish, err error) {
 		return w, err
 	}
 	const blocksPerDay = 144
-	if o.days < 1 || o.days > int(escrow.MaxLifetime/blocksPerDay) {
-		return w, fmt.Errorf("--days is 6 to %d", escrow.MaxLifetime/blocksPerDay)
+	const least, most = int(escrow.MinLifetime / blocksPerDay), int(escrow.MaxLifetime / blocksPerDay)
+	if o.days < least || o.days > most {
+		return w, fmt.Errorf("--days is %d to %d", least, most)
 	}
-	w.Lifetime = uint32(o.days) * blocksPerDay
+	// The blocks that come until the relay signs must not bring the shortest below what it takes.
+	const whileSigning = 12
+	w.Lifetime = max(uint32(o.days)*blocksPerDay, escrow.MinLifetime+whileSigning)
 	if o.cushion != "" {
 		cushion, err := parseSatoshi(o.cushion)
 		if err != nil {
@@ -335,7 +354,7 @@ func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record
 			}
 		}
 		if r.State != escrow.FundingSent && r.State != escrow.Active {
-			return r, fmt.Errorf("contract %s is %s: %s", r.ID.Short(), r.State, r.Fault)
+			return r, nil // there is nothing to wait for
 		}
 		select {
 		case <-ctx.Done():
@@ -379,6 +398,9 @@ func (p *program) opened(ctx context.Context, m *money, r *userside.Record) erro
 
 // welcome adds the relay of an open contract, and says what there is.
 func (p *program) welcome(ctx context.Context, m *money, r *userside.Record) string {
+	if r.State != escrow.Active && r.State != escrow.FundingSent {
+		return fmt.Sprintf("Contract %s: %s. See: relay contract show %s\n", r.ID.Short(), stateText(r), r.ID.Short())
+	}
 	if r.State != escrow.Active {
 		return fmt.Sprintf("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 	}
@@ -387,83 +409,4 @@ func (p *program) welcome(ctx context.Context, m *money, r *userside.Record) str
 		return fmt.Sprintf("Contract %s is open. Use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 	}
 	return fmt.Sprintf("Contract %s is open, and %s is one of your relays: relay send goes there from now on.\n", r.ID.Short(), r.Address)
-}
-
-// forfeit says what the end of a contract does to reservations: what a write takes for storage and pulls to come.
-const forfeit = "what it was paid for storage and pulls still to come is not given back after that, used or not"
-
-// quoteText says what a contract means, before anything is signed.
-func quoteText(d *userside.Draft) string {
-	q := &d.Quote
-	var b strings.Builder
-	line := func(head, format string, args ...any) {
-		fmt.Fprintf(&b, "  %-16s %s\n", head, fmt.Sprintf(format, args...))
-	}
-	fmt.Fprintf(&b, "A contract with %s, %s, on %s:\n\n", d.Record.Address, d.Record.Relay.Short(), d.Record.Network)
-	line("You lock", "%s until block %d at the latest, %s", sat(q.Deposit), q.Expiry, inBlocks(q.Expiry, q.Tip))
-	line("You pay at once", "%s opening price, and %s fee for the funding (%s sat/vB)", sat(q.Offer.OpeningPrice), sat(q.FundingFee), perVByte(q.Feerate))
-	if q.Renewed != nil {
-		line("The old one", "is paid out with it: the relay gets the %s it has a claim on, the rest goes into the new one", sat(*q.Renewed))
-		line("", "%s", forfeit)
-	}
-	line("You pay for use", "%s for a GB stored for a day, %s for a GB moved", msat(q.Offer.StorageMsatPerGBDay), msat(q.Offer.BandwidthMsatPerGB))
-	line("To get it back", "about %s fee, agreed with the relay, or alone from block %d on", sat(max(q.Later.Closing, q.Later.Refund)), q.Expiry)
-	line("You can lose", "%s at most to a relay that cheats: opening price, cushion of %s, fees", sat(q.Bounds.User), sat(q.Cushion))
-	line("The relay risks", "%s of unpaid use, and a bond of %s", sat(q.Offer.CreditLimit), sat(q.Bond))
-	line("It takes writes", "from the first confirmation until block %d, %s", q.LastUsage, inBlocks(q.LastUsage, q.Tip))
-	b.WriteString("\n  If this disk is lost, your 24 words and the backup of the contract get the money back.\n  From block ")
-	fmt.Fprintf(&b, "%d on run relay once: what is locked does not come back by itself.\n\n", q.Expiry)
-	return b.String()
-}
-
-// msat shows a price in millisatoshi.
-func msat(n int64) string {
-	whole, rest := n/1000, n%1000
-	if rest == 0 {
-		return sat(btcutil.Amount(whole))
-	}
-	digits := strings.TrimRight(fmt.Sprintf("%03d", rest), "0")
-	return strings.Replace(sat(btcutil.Amount(whole)), " sat", "."+digits+" sat", 1)
-}
-
-func (p *program) contractConsentCommand() *cobra.Command {
-	var payer, contract string
-	cmd := &cobra.Command{
-		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
-		Long: `Signs your consent that the contract of another key, with this relay, pays for what you write there. Its owner gives the
-file to relay contract open --id CONTRACT --writer FILE. Without --contract a fresh id is drawn and shown, for both of you.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.consent(cmd.Context(), args[0], payer, contract)
-		},
-	}
-	cmd.Flags().StringVar(&payer, "payer", "", "key that pays: relay1… or 64 hex digits")
-	cmd.Flags().StringVar(&contract, "contract", "", "the contract's id")
-	_ = cmd.MarkFlagRequired("payer")
-	return cmd
-}
-
-func (p *program) consent(ctx context.Context, typed, payer, contract string) error {
-	key, err := protocol.ParsePublicKey(payer)
-	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("--payer: %w", err)}
-	}
-	id, err := contractID(contract)
-	if err != nil {
-		return exitError{exitUsage, err}
-	}
-	c, err := p.openKeys(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, e, _, err := c.Offer(ctx, typed)
-	if err != nil {
-		return err
-	}
-	consent, err := c.Consent(e.From, id, key)
-	if err != nil {
-		return err
-	}
-	p.complain("Contract id: %s\n", hex.EncodeToString(id[:]))
-	return p.say("%s\n", consent.Bytes())
 }

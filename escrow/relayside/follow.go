@@ -58,15 +58,19 @@ func (m *Manager) follow(ctx context.Context) error {
 		case err != nil:
 			return err
 		}
-		if err := m.workTx(ctx, func(tx pgx.Tx) error { return m.applyBlock(ctx, tx, event) }); err != nil {
+		var kinds []string
+		err = m.workTx(ctx, func(tx pgx.Tx) (err error) { kinds, err = m.applyBlock(ctx, tx, event); return err })
+		if err != nil {
 			return wrap(err, "follow the chain at %v", event.Block)
 		}
 		if event.Kind == chain.Disconnect {
+			m.metrics.followed(eventUndone, kinds)
 			gone++
 			if recent, err = m.withoutNewest(ctx, recent, gone); err != nil {
 				return err
 			}
 		} else {
+			m.metrics.followed(eventConfirmed, kinds)
 			gone = 0
 			recent = append(recent, event.Block)
 			recent = recent[max(len(recent)-readBlocks, 0):]
@@ -104,11 +108,12 @@ func (m *Manager) rescan(ctx context.Context, oldest chain.BlockID) ([]chain.Blo
 	}
 	m.log.Error("none of the known blocks is on the best chain: contracts are looked for again in all blocks from here on; see that the Bitcoin node is on the right chain",
 		"known", oldest, "from", from)
-	err = m.workTx(ctx, func(tx pgx.Tx) error {
+	var kinds []string
+	err = m.workTx(ctx, func(tx pgx.Tx) (err error) {
 		if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, blockLock); err != nil {
 			return err
 		}
-		if err := dropAbove(ctx, tx, int64(from.Height)); err != nil {
+		if kinds, err = dropAbove(ctx, tx, int64(from.Height)); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(ctx, `DELETE FROM contract_blocks`); err != nil {
@@ -118,6 +123,10 @@ func (m *Manager) rescan(ctx context.Context, oldest chain.BlockID) ([]chain.Blo
 	})
 	if err != nil {
 		return nil, wrap(err, "read the chain again from %v", from)
+	}
+	m.metrics.followed(eventRescan, nil)
+	for _, kind := range kinds {
+		m.metrics.transaction(kind, eventUndone)
 	}
 	return []chain.BlockID{from}, m.reached("rescanned")
 }
@@ -155,16 +164,17 @@ func addBlock(ctx context.Context, tx pgx.Tx, b chain.BlockID) error {
 // blockLock is held by a step of the chain, and shared by contracts that begin to watch: a constant for pg_advisory_xact_lock.
 const blockLock = 0x626c6f63
 
-// applyBlock stores one step of the chain, and has every contract that it touches looked at.
-func (m *Manager) applyBlock(ctx context.Context, tx pgx.Tx, e chain.Event) error {
+// applyBlock stores one step of the chain, and has every contract that it touches looked at. It answers the kinds of the
+// relay's transactions in the block.
+func (m *Manager) applyBlock(ctx context.Context, tx pgx.Tx, e chain.Event) (kinds []string, err error) {
 	if _, err := tx.Exec(ctx, `SELECT pg_advisory_xact_lock($1)`, blockLock); err != nil {
-		return err
+		return nil, err
 	}
 	if e.Kind == chain.Disconnect {
 		return dropAbove(ctx, tx, int64(e.Block.Height)-1)
 	}
 	if err := addBlock(ctx, tx, e.Block); err != nil {
-		return err
+		return nil, err
 	}
 	spent := make(map[string]*wire.MsgTx)
 	var outpoints, txids [][]byte
@@ -177,16 +187,24 @@ func (m *Manager) applyBlock(ctx context.Context, tx pgx.Tx, e chain.Event) erro
 			outpoints = append(outpoints, key)
 		}
 	}
-	_, err := tx.Exec(ctx, `UPDATE contract_transactions SET height = $1 WHERE txid = ANY($2)`, int32(e.Block.Height), txids)
+	kinds, err = kindsOf(ctx, tx, `UPDATE contract_transactions SET height = $1 WHERE txid = ANY($2) RETURNING kind`, int32(e.Block.Height), txids)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := recordSpends(ctx, tx, e.Block.Height, outpoints, spent); err != nil {
-		return err
+		return nil, err
 	}
 	_, err = tx.Exec(ctx, `UPDATE contracts SET look_at = 0 WHERE id IN (
 		SELECT contract FROM contract_transactions WHERE height = $1 UNION SELECT contract FROM contract_spends WHERE height = $1)`, int32(e.Block.Height))
-	return err
+	return kinds, err
+}
+
+func kindsOf(ctx context.Context, tx pgx.Tx, sql string, args ...any) ([]string, error) {
+	rows, err := tx.Query(ctx, sql, args...)
+	if err != nil {
+		return nil, err
+	}
+	return pgx.CollectRows(rows, pgx.RowTo[string])
 }
 
 // recordSpends stores which watched outpoints a block spends.
@@ -214,20 +232,23 @@ func recordSpends(ctx context.Context, tx pgx.Tx, height uint32, outpoints [][]b
 
 // dropAbove takes back the blocks above a height, which left the best chain. All that have something less to count on are
 // looked at, and those who only waited for depth too. What is archived is looked at no more: its last transaction is sent
-// again, if it is one that was wanted.
-func dropAbove(ctx context.Context, tx pgx.Tx, height int64) error {
-	for _, sql := range []string{
-		`UPDATE contracts SET look_at = 0 WHERE look_at IS NOT NULL AND id IN (
-			SELECT contract FROM contract_transactions WHERE height > $1 UNION SELECT contract FROM contract_spends WHERE height > $1)`,
-		`UPDATE contract_transactions SET height = NULL WHERE height > $1`,
-		`DELETE FROM contract_spends WHERE height > $1`,
-		`DELETE FROM contract_blocks WHERE height > $1`,
-	} {
+// again, if it is one that was wanted. It answers the kinds of the relay's transactions that were in those blocks.
+func dropAbove(ctx context.Context, tx pgx.Tx, height int64) ([]string, error) {
+	_, err := tx.Exec(ctx, `UPDATE contracts SET look_at = 0 WHERE look_at IS NOT NULL AND id IN (
+		SELECT contract FROM contract_transactions WHERE height > $1 UNION SELECT contract FROM contract_spends WHERE height > $1)`, height)
+	if err != nil {
+		return nil, err
+	}
+	kinds, err := kindsOf(ctx, tx, `UPDATE contract_transactions SET height = NULL WHERE height > $1 RETURNING kind`, height)
+	if err != nil {
+		return nil, err
+	}
+	for _, sql := range []string{`DELETE FROM contract_spends WHERE height > $1`, `DELETE FROM contract_blocks WHERE height > $1`} {
 		if _, err := tx.Exec(ctx, sql, height); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return kinds, nil
 }
 
 // outpointKey is an outpoint as the tables know it: txid in internal byte order, index as uint32be.

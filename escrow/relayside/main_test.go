@@ -16,6 +16,7 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
@@ -51,8 +52,9 @@ type house struct {
 	contractChain  relayside.Chain  // what the manager asks; nil: chain
 	contractWallet relayside.Wallet // what the manager has; nil: wallet
 
-	manager *relayside.Manager
-	stop    func() error
+	manager  *relayside.Manager
+	registry *prometheus.Registry // of the newest manager
+	stop     func() error
 }
 
 // faults ends the work at a step, once.
@@ -121,7 +123,7 @@ var standardOffer = protocol.ContractOffer{BandwidthMsatPerGB: 1_000_000_000, Op
 func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	t.Helper()
 	h := &house{t: t, node: regtest.Start(t, regtest.Plain), url: testpg.New(t), key: identity(t), offer: offer,
-		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
+		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, Measure: 50 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
@@ -130,6 +132,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.db.Close)
+	t.Cleanup(h.accounted)
 	h.chain, err = chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true,
 		FeeCeiling: 2_000}, h.clock) // what btcd makes of a few transactions is no estimate
 	if err != nil {
@@ -206,7 +209,8 @@ func (h *house) config() relayside.Config {
 	if h.contractWallet != nil {
 		purse = h.contractWallet
 	}
-	return relayside.Config{DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
+	h.registry = prometheus.NewRegistry()
+	return relayside.Config{Registerer: h.registry, DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
 		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
 }
 

@@ -39,7 +39,8 @@ type opening struct {
 //   - chain_stale: nothing is opened while the chain cannot be seen
 //   - denied: the operator makes no contract with the payer
 //   - no_coins: the relay cannot provide its bond, or has no wallet yet
-func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (*protocol.ContractServerInputs, error) {
+func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (_ *protocol.ContractServerInputs, err error) {
+	defer func() { m.metrics.refuse(stepOpen, err) }()
 	if answer, err := m.openedBefore(ctx, e, r); answer != nil || err != nil {
 		return answer, err
 	}
@@ -189,7 +190,7 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 	if r.Deposit < offer.MinPrepay {
 		return protocol.Errorf(protocol.CodeWrongAmount, "a deposit here is at least %d satoshi", int64(offer.MinPrepay))
 	}
-	if err := escrow.CheckExpiry(uint32(r.Expiry), height); err != nil {
+	if err := m.checkLifetime(uint32(r.Expiry), height); err != nil {
 		return err
 	}
 	o.terms = escrow.Contract{
@@ -218,20 +219,24 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 	return o.terms.Validate()
 }
 
+// checkLifetime judges how long a new contract is to live, by the protocol's bounds and this relay's. Once it is offered, only the
+// protocol's count: blocks go by until it is signed.
+func (m *Manager) checkLifetime(expiry, height uint32) error {
+	if err := escrow.CheckExpiry(expiry, height); err != nil {
+		return err
+	}
+	if life := expiry - height; life < m.limits.Shortest || life > m.limits.Longest {
+		return protocol.Errorf(protocol.CodeContractExpiry, "the expiry %d is %d blocks above the tip %d: this relay takes contracts of %d to %d blocks",
+			expiry, life, height, m.limits.Shortest, m.limits.Longest)
+	}
+	return nil
+}
+
 // addRenewal puts the old escrow into the funding, or sees to it that the payer has no other contract.
 func (m *Manager) addRenewal(ctx context.Context, o *opening, height uint32) error {
 	r := o.asked
 	if r.Renews == nil {
-		var other []byte
-		err := m.db.Pool().QueryRow(ctx, `SELECT id FROM contracts WHERE payer = $1 AND state = ANY($2) LIMIT 1`,
-			o.terms.User[:], liveStates).Scan(&other)
-		if err == nil {
-			return protocol.Errorf(protocol.CodeConflict, "you have the contract %x here already: renew it, or close it first", other)
-		}
-		if errors.Is(err, pgx.ErrNoRows) {
-			err = nil
-		}
-		return wrap(err, "look for other contracts")
+		return alone(ctx, m.db.Pool(), o)
 	}
 	old, err := read(ctx, m.db.Pool(), *r.Renews)
 	if old, err = ofPayer(old, err, o.terms.User, *r.Renews); err != nil {
@@ -244,6 +249,23 @@ func (m *Manager) addRenewal(ctx context.Context, o *opening, height uint32) err
 	o.renewsPaid = &paid
 	o.funding.Renewal = &escrow.Renewal{Contract: &old.terms, Funding: old.outpoint(), Amount: paid}
 	return nil
+}
+
+// alone refuses a contract of a payer who has another one here that this one does not renew.
+func alone(ctx context.Context, q queryRower, o *opening) error {
+	if o.terms.Renews != nil {
+		return nil
+	}
+	var other []byte
+	err := q.QueryRow(ctx, `SELECT id FROM contracts WHERE payer = $1 AND state = ANY($2) AND id <> $3 LIMIT 1`,
+		o.terms.User[:], liveStates, o.terms.ID[:]).Scan(&other)
+	if err == nil {
+		return protocol.Errorf(protocol.CodeConflict, "you have the contract %x here already: renew it, or close it first", other)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return wrap(err, "look for other contracts")
 }
 
 // liveStates are those in which a payer may have no second contract but a renewal.

@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/relayside"
 	"relaymarket/protocol"
 )
 
@@ -385,6 +386,46 @@ func TestOpenRefuses(t *testing.T) {
 	another.offer(nil)
 	_, err = h.manager.Open(t.Context(), u.envelope(another.asked), another.asked)
 	wantCode(t, err, protocol.CodeConflict)
+}
+
+// An operator may take shorter and longer contracts than others, within the protocol's bounds.
+func TestLengthsAreTheOperators(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	h.crash()
+	for _, wrong := range []relayside.Limits{{Shortest: escrow.MinLifetime - 1}, {Longest: escrow.MaxLifetime + 1}, {Shortest: 2_000, Longest: 1_999}} {
+		cfg := h.config()
+		cfg.Limits = wrong
+		if _, err := relayside.New(cfg); err == nil {
+			t.Errorf("a manager with the bounds %+v", wrong)
+		}
+	}
+	h.limits.Shortest, h.limits.Longest = 1_000, 2_000
+	h.start()
+	u := h.user()
+	coin, _ := u.coin(150_000)
+	open := func(lifetime int) (*deal, error) {
+		d := u.plan(100_000, lifetime, coin)
+		d.offer(nil)
+		return d, d.open(nil)
+	}
+	for _, lifetime := range []int{999, 2_001} {
+		_, err := open(lifetime)
+		wantCode(t, err, protocol.CodeContractExpiry)
+	}
+	if _, err := open(2_000); err != nil {
+		t.Fatal(err)
+	}
+	d, err := open(1_000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.witness(nil)
+	h.mine(50) // it is shorter now, and was offered
+	if _, err := d.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(d.out.Hash)
 }
 
 // Half-opened contracts are bounded by payer, by coin and in all, end by themselves and hold nothing.

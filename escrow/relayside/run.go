@@ -29,6 +29,7 @@ func (m *Manager) Run(ctx context.Context) error {
 		return err
 	})
 	group.Go(func() error { return (&purse{m: m}).run(running, w.looks) })
+	group.Go(func() error { return m.measure(running) })
 	return group.Wait()
 }
 
@@ -70,7 +71,9 @@ func (w *work) run(ctx context.Context) error {
 // once is one round. What fails of it is tried again in the next; its parts do not keep each other from going on.
 func (w *work) once(ctx context.Context) error {
 	m := w.m
-	if err := m.lease(ctx); err != nil {
+	err := m.lease(ctx)
+	m.working.Store(err == nil)
+	if err != nil {
 		return err
 	}
 	followed := m.follow(ctx)
@@ -155,6 +158,7 @@ func (p *purse) readWallet(ctx context.Context, height uint32) error {
 		return err
 	}
 	p.read, p.height = now, height
+	p.m.walletRead.Store(&now)
 	return nil
 }
 

@@ -265,11 +265,14 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 		}
 		until := m.Clock().Add(keepFor(b.Contract.Expiry, tip.Height))
 		err = m.Keeper.KeepContract(ctx, r.Document, until, b.Contract.Relay)
-		if err != nil && !errors.Is(err, ErrNoOther) {
-			return r, fmt.Errorf("leave the descriptor on another relay: %w", err)
-		}
-		if err == nil {
+		switch {
+		case err == nil:
 			kept = "It is in " + m.BackupFile + ", and sealed on another relay of yours."
+		case ctx.Err() != nil:
+			return r, ctx.Err()
+		case !errors.Is(err, ErrNoOther):
+			// A relay that is down or has no room must not keep her from renting another.
+			kept = fmt.Sprintf("It is in %s alone: copy that file to another disk. No other relay took it: %v", m.BackupFile, err)
 		}
 	}
 	return m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {

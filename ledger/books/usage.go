@@ -33,6 +33,7 @@ type Batch struct {
 	payers   payers
 	admitted map[admission]*admittedUse
 	facts    []fact // for the ledger
+	lapses   []Release
 }
 
 type use struct {
@@ -295,7 +296,8 @@ func (b *Batch) Release(r Release) {
 		if monthOf(r.Written) == u.month {
 			u.account.Moved = max(u.account.Moved-r.Bytes*r.Pulls, 0)
 		}
-		if c := u.account.Contract; c != nil && !r.Written.Before(c.Since) {
+		// A record that was taken off the bill gave everything back then.
+		if c := u.account.Contract; c != nil && !r.Written.Before(c.Since) && r.Record.Bill == u.account.bill {
 			// Counters of which less is left than comes back are not of this code's making: nothing is given then.
 			if left, ok := c.Used.Minus(ledger.Unused(r.Bytes, r.Pulls, r.Written, r.Ended.Time(), r.Expires.Time())); ok {
 				c.Used = left
@@ -314,6 +316,9 @@ func (b *Batch) Release(r Release) {
 
 // Save writes what the batch changed, in one round trip: accounts, admissions and what the ledger is to say of it.
 func (b *Batch) Save(ctx context.Context, tx pgx.Tx) error {
+	if err := b.takeLapses(ctx, tx); err != nil {
+		return err
+	}
 	round := &pgx.Batch{}
 	b.saveAccounts(round)
 	b.saveAdmitted(round)

@@ -27,13 +27,17 @@ CREATE TABLE policies (
   changed  INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- A line of a record that another writer may have written waits for his word: raw is the line until then. What
--- is refused for good is named to the relay, which says what it did.
-ALTER TABLE refused ADD COLUMN raw BLOB;
+-- A line about a record that another writer may have written waits for his word: raw is the line until then. What is
+-- refused for good is named to the relay, which answers; a line of its ledger may drop it.
+ALTER TABLE refused ADD COLUMN hash BLOB NOT NULL DEFAULT x'';    -- of the record's envelope
+ALTER TABLE refused ADD COLUMN until INTEGER NOT NULL DEFAULT 0;  -- of an end that is billed too long: storage is accepted up to then
 ALTER TABLE refused ADD COLUMN audited INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE refused ADD COLUMN named INTEGER;
-ALTER TABLE refused ADD COLUMN answer TEXT NOT NULL DEFAULT '';
-CREATE INDEX refused_open ON refused (contract, line) WHERE answer = '';
+ALTER TABLE refused ADD COLUMN raw BLOB;
+ALTER TABLE refused ADD COLUMN answer TEXT NOT NULL DEFAULT '';   -- the relay's word, once it was told; empty: it was not
+ALTER TABLE refused ADD COLUMN dropped INTEGER NOT NULL DEFAULT 0; -- the line that drops it; 0: none
+CREATE INDEX refused_unnamed ON refused (contract, line) WHERE answer = '' AND raw IS NULL; -- asked after each audit
+CREATE INDEX refused_waiting ON refused (contract, line) WHERE raw IS NOT NULL;             -- before each audit
+CREATE INDEX refused_record ON refused (contract, hash);                                    -- a drop takes a whole record
 
 -- Whose contract pays for what this key writes on a relay: he is told what was written.
 CREATE TABLE payers (
@@ -43,12 +47,12 @@ CREATE TABLE payers (
   PRIMARY KEY (relay, payer)
 ) STRICT, WITHOUT ROWID;
 
--- Copies of which payers were not told yet, once as stored and once as deleted.
+-- Copies of which payers are to be told, as stored or as deleted.
 CREATE TABLE untold (
   payer BLOB NOT NULL,
-  n     INTEGER NOT NULL,          -- of the outbox
   relay BLOB NOT NULL,
-  PRIMARY KEY (payer, n, relay)
+  n     INTEGER NOT NULL,          -- of the outbox
+  PRIMARY KEY (payer, relay, n)
 ) STRICT, WITHOUT ROWID;
 
 -- What other writers say that they wrote on our account.
@@ -63,6 +67,6 @@ CREATE TABLE writings (
   expires   INTEGER NOT NULL,
   max_pulls INTEGER NOT NULL,
   deleted   INTEGER NOT NULL,      -- when the relay confirmed to him that it is deleted; 0: not
-  PRIMARY KEY (relay, hash)
+  PRIMARY KEY (relay, hash, sender) -- nobody can take another's place
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX writings_expires ON writings (expires);
