@@ -67,8 +67,12 @@ func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byt
 	if len(relays) == 0 {
 		return nil, ErrNoRelays
 	}
-	if relays, err = c.taking(ctx, relays, o.Tag, o.Plain); err != nil {
+	able, err := c.taking(ctx, relays, o.Tag, o.Plain)
+	if err != nil {
 		return nil, err
+	}
+	if len(able) > 0 {
+		relays = able // else they may have been given something else since, and if not, say so
 	}
 	if o.Copies > len(relays) {
 		return nil, fmt.Errorf("%d copies are asked for and you have %d relays that take this: add relays or ask for fewer copies", o.Copies, len(relays))

@@ -294,22 +294,17 @@ func (c *Client) TermsAnswers(ctx context.Context) ([]TermsAnswer, error) {
 	return answers, nil
 }
 
-// taking are those of the user's relays whose accounts take a message, as far as they were given on terms; all of them if none does: they may
-// have been given something else since, and if not, say so.
+// taking are those of the user's relays whose accounts take a message, as far as it is known on what terms they were given. There may be none.
 func (c *Client) taking(ctx context.Context, relays []Relay, tag protocol.Tag, plain bool) ([]Relay, error) {
 	kept, err := c.state.Answers(ctx)
 	if err != nil {
 		return nil, err
 	}
-	able := slices.DeleteFunc(slices.Clone(relays), func(r Relay) bool {
+	return slices.DeleteFunc(slices.Clone(relays), func(r Relay) bool {
 		return slices.ContainsFunc(kept, func(a state.Answer) bool {
 			return a.Relay == r.Key && (a.Topic != "" && a.Topic != tag || a.Plaintext && !plain)
 		})
-	})
-	if len(able) == 0 {
-		return relays, nil
-	}
-	return able, nil
+	}), nil
 }
 
 // Notice is what a relay shows those who took its terms with ads.
