@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"relaymarket/client/state"
 	"relaymarket/protocol"
@@ -235,6 +236,35 @@ func (c *Client) keepAnswer(ctx context.Context, a *TermsAnswer) error {
 	}
 	kept.Ads = a.Account != nil && a.Account.Ads
 	return c.state.PutAnswer(ctx, kept)
+}
+
+// keepOffer keeps what a relay offers instead of what it refuses. Nothing depends on it.
+func (c *Client) keepOffer(ctx context.Context, p *peer, e *protocol.Envelope) {
+	if err := c.state.PutOffer(ctx, state.Offer{Relay: p.key, Address: p.address, Announcement: e.Bytes()}); err != nil {
+		c.log.Warn("an offer is not kept", "relay", p.address, "error", err)
+	}
+}
+
+// ErrNoOffer: the offer is not kept, or not valid any more.
+var ErrNoOffer = errors.New("this offer is not known, or not valid any more")
+
+// KeptOffer is what the relay at an address offered when it refused, or was asked for terms: what [Client.Offer] is without asking it. hash are the first
+// digits of the envelope's hash. The error is [ErrNoOffer].
+func (c *Client) KeptOffer(ctx context.Context, typed, hash string) (address string, e *protocol.Envelope, offer *protocol.Announcement, err error) {
+	if address, err = NormalizeAddress(typed); err != nil {
+		return "", nil, nil, err
+	}
+	kept, err := c.state.OfferAt(ctx, address)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	if kept != nil {
+		e, offer, err = protocol.ParseAnnouncement(kept.Announcement, c.now())
+	}
+	if kept == nil || err != nil || !strings.HasPrefix(e.Hash().String(), hash) {
+		return "", nil, nil, fmt.Errorf("%s: %w", address, ErrNoOffer)
+	}
+	return address, e, offer, nil
 }
 
 // TermsAnswers are the last answers of the relays that were asked, the newest first. Accounts are not kept: [Client.Account] tells.

@@ -303,7 +303,7 @@ func (p *program) sayAnswer(a *client.TermsAnswer) error {
 		}
 		return p.say("%sIt is one of your relays now.\n", text)
 	case a.Accepted.Type == protocol.TermsContract:
-		return p.say("%s serves you by a contract. %s\n", a.Address, openCommand(a.Address, a.Offer))
+		return p.say("%s serves you by a contract. %s\n", a.Address, openCommand(a.Address, a.Offer, a.Envelope.Hash()))
 	}
 	return p.say("%s took %s.\n", a.Address, escape(a.Accepted.Type))
 }

@@ -39,7 +39,56 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 	if errors.Is(err, books.ErrNotInForce) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	before := c.carried
+	if err := m.returned(ctx, tx, c); err != nil || c.carried == before {
+		return err
+	}
+	if credit, err = c.credit(held, f.confirmations(f.fundingHeight), secured); err != nil {
+		return err
+	}
+	return m.books.SetCredit(ctx, tx, c.terms.User, c.terms.ID, credit)
+}
+
+// returned takes off what a contract in force carries what came back of it since. A write reserves its pulls and its whole life; under
+// the contract that it was written under, what is not used of that comes back when the record ends. When another contract has the account
+// by then, it is that one that carries it.
+func (m *Manager) returned(ctx context.Context, tx pgx.Tx, c *record) error {
+	rows, err := tx.Query(ctx, `SELECT id, counted FROM contracts WHERE payer = $1 AND counted IS NOT NULL AND id <> $2 ORDER BY id FOR UPDATE`,
+		c.terms.User[:], c.terms.ID[:])
+	if err != nil {
+		return err
+	}
+	type before struct {
+		ID      []byte
+		Counted protocol.Msat
+	}
+	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[before])
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		cost, known, err := m.books.Billed(ctx, tx, escrow.ID(b.ID))
+		if err != nil {
+			return err
+		}
+		if !known || cost >= b.Counted {
+			continue
+		}
+		c.carried -= b.Counted - cost
+		if err := m.books.Return(ctx, tx, escrow.ID(b.ID), c.terms.ID, b.Counted-cost); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE contracts SET counted = $2 WHERE id = $1`, b.ID, int64(cost)); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2 WHERE id = $1`, c.terms.ID[:], int64(c.carried)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // secured is what the old escrow's state is worth beyond what the renewal of it pays out; nil without an old escrow that is
@@ -116,8 +165,7 @@ func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
 	if c.finalOwed != nil {
 		return nil
 	}
-	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
-	if err != nil && !errors.Is(err, books.ErrNotInForce) {
+	if err := m.stopTaking(ctx, tx, c); err != nil {
 		return err
 	}
 	owed, err := m.usage(ctx, tx, c)
@@ -134,7 +182,24 @@ func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
 	if errors.Is(err, books.ErrNotInForce) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	// What is reserved at the end is bought: nothing of it comes back any more.
+	_, err = tx.Exec(ctx, `UPDATE contracts SET counted = NULL WHERE payer = $1 AND counted IS NOT NULL`, c.terms.User[:])
 	return err
+}
+
+// stopTaking ends new usage, so that what is owed stays as it is until the transaction ends.
+func (m *Manager) stopTaking(ctx context.Context, tx pgx.Tx, c *record) error {
+	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.returned(ctx, tx, c)
 }
 
 func (m *Manager) setFinal(ctx context.Context, tx pgx.Tx, c *record, owed *protocol.Msat) error {
@@ -146,11 +211,17 @@ func (m *Manager) setFinal(ctx context.Context, tx pgx.Tx, c *record, owed *prot
 // takeOver hands the account from one contract to the other, which owes from now on what was used before and not paid.
 // taken is what of from's payments the funding of the successor took with it; going back, what it would have taken.
 func (m *Manager) takeOver(ctx context.Context, tx pgx.Tx, from, to *record, taken protocol.Msat) error {
+	if err := m.stopTaking(ctx, tx, from); err != nil {
+		return err
+	}
 	owed, err := m.usage(ctx, tx, from)
 	if err != nil {
 		return err
 	}
 	if err := m.setFinal(ctx, tx, from, &owed); err != nil {
+		return err
+	}
+	if err := m.count(ctx, tx, from); err != nil {
 		return err
 	}
 	a := account(&to.terms)
@@ -162,7 +233,7 @@ func (m *Manager) takeOver(ctx context.Context, tx pgx.Tx, from, to *record, tak
 		return err
 	}
 	to.carried = owed - taken
-	if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2, final_owed = NULL WHERE id = $1`, to.terms.ID[:], int64(to.carried)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2, final_owed = NULL, counted = NULL WHERE id = $1`, to.terms.ID[:], int64(to.carried)); err != nil {
 		return err
 	}
 	to.finalOwed = nil
@@ -177,4 +248,18 @@ func (m *Manager) handOver(ctx context.Context, tx pgx.Tx, from, to *record, owe
 		return err
 	}
 	return m.books.HandOver(ctx, tx, books.HandOver{From: from.terms.ID, To: to.terms.ID, Used: owed, PaidFrom: max(taken, 0), PaidTo: paid})
+}
+
+// count notes how much of what goes over to another contract is of this one's own bill. What came back to a contract that had the account
+// twice is counted once: its bill is the whole, this its second part, and the bill falls below it later.
+func (m *Manager) count(ctx context.Context, tx pgx.Tx, from *record) error {
+	use, err := m.books.Owed(ctx, tx, from.terms.User, from.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return nil // it was stopped before: what it owes is final
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(ctx, `UPDATE contracts SET counted = $2 WHERE id = $1`, from.terms.ID[:], int64(use.Cost))
+	return err
 }

@@ -132,6 +132,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.db.Close)
+	t.Cleanup(h.accounted)
 	h.chain, err = chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true,
 		FeeCeiling: 2_000}, h.clock) // what btcd makes of a few transactions is no estimate
 	if err != nil {

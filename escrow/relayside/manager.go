@@ -52,6 +52,8 @@ type Books interface {
 	Refuse(ctx context.Context, tx pgx.Tx, r books.Refusal) (books.Refused, error)
 	// Paid notes that a payment covers usage up to an amount: the evidence for it need not be kept for good.
 	Paid(ctx context.Context, tx pgx.Tx, id protocol.ContractID, usage protocol.Msat) error
+	// Billed is what the bill of a contract comes to by now, whichever contract has the account; false: it cannot be told yet.
+	Billed(ctx context.Context, q books.Querier, id protocol.ContractID) (protocol.Msat, bool, error)
 	// Costs is what has been used under each contract that is the account of its payer.
 	Costs(ctx context.Context, q books.Querier) (map[protocol.ContractID]protocol.Msat, error)
 }
@@ -70,6 +72,7 @@ type Journal interface {
 	Received(ctx context.Context, tx pgx.Tx, id protocol.ContractID, paid protocol.Msat) error
 	HandOver(ctx context.Context, tx pgx.Tx, h books.HandOver) error
 	Carry(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
+	Return(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
 	Close(ctx context.Context, tx pgx.Tx, id protocol.ContractID, used protocol.Msat) error
 	Lose(ctx context.Context, tx pgx.Tx, id protocol.ContractID) error
 }
@@ -105,6 +108,8 @@ type Config struct {
 	// Key derives the relay's key of a contract (S). It may answer from several goroutines at once.
 	Key    func(protocol.ContractID) (*btcec.PrivateKey, error)
 	Wallet Wallet // nil: this process answers requests only
+	// Denies tells whether the operator makes no contract with a payer; nil: with anybody. What is open goes on.
+	Denies func(ctx context.Context, payer protocol.PublicKey) (bool, error)
 	Clock  func() time.Time
 	Logger *slog.Logger
 	Limits Limits

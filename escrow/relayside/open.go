@@ -37,11 +37,15 @@ type opening struct {
 //   - contracts_full: too many half-opened contracts of the payer, or on this coin, or in all
 //   - feerate: it is below half of the node's estimate, and the funding needs a coin of the relay's
 //   - chain_stale: nothing is opened while the chain cannot be seen
+//   - denied: the operator makes no contract with the payer
 //   - no_coins: the relay cannot provide its bond, or has no wallet yet
 func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (_ *protocol.ContractServerInputs, err error) {
 	defer func() { m.metrics.refuse(stepOpen, err) }()
 	if answer, err := m.openedBefore(ctx, e, r); answer != nil || err != nil {
 		return answer, err
+	}
+	if err := m.serves(ctx, e.From); err != nil {
+		return nil, err
 	}
 	height, err := m.fresh(ctx)
 	if err != nil {
@@ -77,6 +81,18 @@ func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.Co
 		return nil, err
 	}
 	return o.answer(), nil
+}
+
+// serves refuses a payer whom the operator denies.
+func (m *Manager) serves(ctx context.Context, payer protocol.PublicKey) error {
+	if m.cfg.Denies == nil {
+		return nil
+	}
+	denied, err := m.cfg.Denies(ctx, payer)
+	if err == nil && denied {
+		return protocol.Errorf(protocol.CodeDenied, "this relay makes no contract with %s: use another relay", payer.Bech32())
+	}
+	return err
 }
 
 // openedBefore answers a request that is known. Nil, nil is one that is not, or whose offer is over.

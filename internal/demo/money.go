@@ -121,11 +121,11 @@ type audit struct {
 }
 
 // audits asks a relay for its bill of a contract and pays what is accepted.
-func (c *cast) audits(ctx context.Context, k *contract) (a audit, err error) {
+func (c *cast) audits(ctx context.Context, k *contract, flags ...string) (a audit, err error) {
 	var out struct {
 		Audits []audit `json:"audits"`
 	}
-	if err := c.alice.json(ctx, &out, "audit", k.ID, "--pay", "auto", "--limit", "20000"); err != nil {
+	if err := c.alice.json(ctx, &out, append([]string{"audit", k.ID, "--pay", "auto", "--limit", "20000"}, flags...)...); err != nil {
 		return a, err
 	}
 	if len(out.Audits) != 1 {

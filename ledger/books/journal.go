@@ -197,6 +197,18 @@ func (s *Store) Carry(ctx context.Context, tx pgx.Tx, from, to protocol.Contract
 	return wrap(err, "move what contract %s owes to %s", from.Short(), to.Short())
 }
 
+// Return takes off what one contract owed, and another carries since, an amount that was reserved under the first and not used.
+func (s *Store) Return(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error {
+	a, err := readAccount(ctx, tx, from)
+	if err == nil && a != nil && a.closed { // else its own lines say so
+		err = s.write(ctx, tx, a.bill, CauseUsage, entry{owed: -amount, reserved: amount})
+	}
+	if err == nil {
+		err = s.Carry(ctx, tx, from, to, -amount)
+	}
+	return wrap(err, "return what contract %s had reserved", from.Short())
+}
+
 // carry moves an amount that is owed from one bill to another.
 func (s *Store) carry(ctx context.Context, tx pgx.Tx, from, to int64, amount protocol.Msat) error {
 	if err := s.write(ctx, tx, from, CauseRenewal, entry{owed: -amount, carried: amount}); err != nil {

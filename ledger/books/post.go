@@ -34,10 +34,16 @@ const (
 func (s *Store) Run(ctx context.Context) error {
 	t := time.NewTicker(postEvery)
 	defer t.Stop()
-	var tidied time.Time
+	var tidied, summed time.Time
 	for {
 		if err := s.post(ctx); err != nil && !errors.Is(err, errPosting) && ctx.Err() == nil {
 			s.log.Warn("post the ledger: it is tried again", "err", err)
+		}
+		if now := s.clock(); now.Sub(summed).Abs() > sumsEvery {
+			summed = now
+			if err := s.readSums(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("the metrics of the ledger are old", "err", err)
+			}
 		}
 		if now := s.clock(); now.Sub(tidied).Abs() > tidyEvery {
 			tidied = now
