@@ -170,6 +170,8 @@ func glance(m *client.Message) string {
 	switch {
 	case m.Fault != "":
 		text = "(cannot be read: " + escape(m.Fault) + ")"
+	case m.ContentType == protocol.FileType:
+		text = fileGlance(m)
 	case !isText(m):
 		text = fmt.Sprintf("(%s, %s)", escape(m.ContentType), count(len(m.Body), "byte"))
 	default:
@@ -186,6 +188,15 @@ func glance(m *client.Message) string {
 		text = "[CONTRADICTED] " + text
 	}
 	return text
+}
+
+// fileGlance is what a message says that tells of a file.
+func fileGlance(m *client.Message) string {
+	manifest, err := protocol.ParseFileManifest(m.Body)
+	if err != nil {
+		return "(a file that cannot be fetched: " + escape(err.Error()) + ")"
+	}
+	return fmt.Sprintf("(file, %s) %s", bytesText(manifest.Size), escape(m.Name))
 }
 
 func (p *program) readCommand() *cobra.Command {
@@ -284,6 +295,8 @@ func (p *program) showMessage(m *client.Message, names map[protocol.PublicKey]st
 	switch {
 	case m.Fault != "":
 		body = "(This message cannot be read: " + escape(m.Fault) + ".)"
+	case m.ContentType == protocol.FileType:
+		body = fmt.Sprintf("%s\nFetch it with: relay get %s", fileGlance(m), short(m.ID))
 	case !isText(m):
 		body = fmt.Sprintf("(%s of %s; save them with: relay read --raw %s > FILE)", count(len(m.Body), "byte"), escape(m.ContentType), short(m.ID))
 	}

@@ -104,7 +104,7 @@ func (p *program) outbox(ctx context.Context, c *client.Client, limit int) error
 	for i := range messages {
 		m := &messages[i]
 		rows = append(rows, []string{short(m.ID), nameOf(m.To, names), when(m.Created), copiesText(m),
-			glance(&client.Message{ContentType: m.ContentType, Body: m.Body})})
+			glance(&client.Message{ContentType: m.ContentType, Body: m.Body, Name: m.Name})})
 		for _, copied := range m.Copies {
 			if copied.Error != "" {
 				p.complain("%s: %s\n", short(m.ID), escape(copied.Error))
