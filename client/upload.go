@@ -355,8 +355,8 @@ func (c *Client) sentFile(ctx context.Context, u *state.Upload) (*SentFile, erro
 	return sent, err
 }
 
-// RemoveFile stops sending a file and deletes all of it from the relays, as far as they answer; the rest is tried again
-// by Flush, Send and Sync.
+// RemoveFile stops sending a file of which the friend was not told yet, and deletes what relays have of it, as far as they
+// answer; the rest is tried again by Flush, Send and Sync. Once he was told, it is deleted with that message, by Remove.
 func (c *Client) RemoveFile(ctx context.Context, id protocol.RecordID) error {
 	if err := c.unlocked(); err != nil {
 		return err

@@ -49,6 +49,9 @@ type Copy struct {
 	Changed protocol.Timestamp
 	Hash    *protocol.Hash // of the stored envelope
 	Cursor  string
+	Pulled  protocol.Timestamp // when the reader got it from there, by his receipt; 0: he has not said so
+	Pulls   int64              // pages it was part of, by the relay's word when it was asked last
+	Seen    protocol.Timestamp // when the relay listed it last; 0: never asked
 }
 
 // Enqueue numbers a message for its receiver, has it sealed, and stores it with a queued copy for
@@ -220,7 +223,7 @@ func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outg
 	}
 	for i := range found {
 		found[i].Copies, err = sqlite.Collect(ctx, s.sql, scanCopy,
-			`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? ORDER BY address, relay`, found[i].N)
+			copyColumns+`WHERE n = ? ORDER BY address, relay`, found[i].N)
 		if err != nil {
 			return nil, err
 		}
@@ -228,10 +231,14 @@ func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outg
 	return found, nil
 }
 
+// copyColumns has the receipt for whichever envelope the reader got: a copy that was put back is another one.
+const copyColumns = `SELECT relay, address, state, error, changed, hash, cursor, pulls, seen, coalesce((SELECT min(r.got) FROM receipts r
+	JOIN attempts a ON a.hash = r.hash AND a.relay = r.relay WHERE a.n = copies.n AND a.relay = copies.relay), 0) FROM copies `
+
 func scanCopy(scan func(...any) error) (Copy, error) {
 	var c Copy
 	var relay, stored []byte
-	err := scan(&relay, &c.Address, &c.State, &c.Error, &c.Changed, &stored, &c.Cursor)
+	err := scan(&relay, &c.Address, &c.State, &c.Error, &c.Changed, &stored, &c.Cursor, &c.Pulls, &c.Seen, &c.Pulled)
 	c.Relay = publicKey(relay)
 	if stored != nil {
 		h := hash(stored)
@@ -243,7 +250,7 @@ func scanCopy(scan func(...any) error) (Copy, error) {
 // Copy finds one copy. ErrNoMessage.
 func (s *Store) Copy(ctx context.Context, n int64, relay protocol.PublicKey) (Copy, error) {
 	row := s.sql.QueryRowContext(ctx,
-		`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? AND relay = ?`, n, relay[:])
+		copyColumns+`WHERE n = ? AND relay = ?`, n, relay[:])
 	c, err := scanCopy(row.Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Copy{}, ErrNoMessage

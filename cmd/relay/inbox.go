@@ -142,13 +142,16 @@ func (p *program) inboxJSON(ctx context.Context, c *client.Client, messages []cl
 	}
 	return p.printJSON(map[string]any{
 		"messages": lines, "gaps": gapLines(gaps, names), "changes": changeLines(result.Changes),
-		"relays": relayLines(append(result.Pulled, result.Sent...)),
+		"relays": relayLines(append(result.Pulled, result.Sent...)), "expiring": outgoingLines(result.Expiring, names),
 	})
 }
 
 func (p *program) inboxText(messages []client.Message, names map[protocol.PublicKey]string, result *client.SyncResult, all bool) error {
 	for _, text := range append(changeTexts(result.Changes), gapTexts(result.Gaps, names)...) {
 		p.complain("%s\n", text)
+	}
+	for i := range result.Expiring {
+		p.complain("%s\n", expiringText(&result.Expiring[i], names))
 	}
 	if len(messages) == 0 && all {
 		return p.say("No messages.\n")

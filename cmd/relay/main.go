@@ -151,7 +151,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
 		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
-		p.outboxCommand(), p.removeCommand(), p.versionCommand())
+		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
 	return root
 }
 

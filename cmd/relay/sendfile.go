@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"relaymarket/client"
 	"relaymarket/client/state"
@@ -176,4 +179,94 @@ func roundLeft(left time.Duration) string {
 		return fmt.Sprintf("%d h %d min left", left/time.Hour, left%time.Hour/time.Minute)
 	}
 	return fmt.Sprintf("%d days left", left/(24*time.Hour))
+}
+
+// fileCopiesText is where a file stands: on how many relays all of it is, how much of it on others, and how much was fetched.
+func fileCopiesText(f *client.SentFile) string {
+	whole, pulled, gone := 0, int64(0), 0
+	var parts []string
+	for _, r := range f.Relays {
+		switch stored := r.Pieces[state.CopyStored]; {
+		case stored == f.Pieces:
+			whole++
+		case stored+r.Pieces[state.CopyQueued] == 0:
+			gone++
+		default:
+			parts = append(parts, fmt.Sprintf("%d %% on 1", stored*100/f.Pieces))
+		}
+		pulled += r.Pulled
+	}
+	if gone > 0 {
+		parts = append([]string{fmt.Sprintf("%d gone", gone)}, parts...)
+	}
+	if whole > 0 {
+		parts = append([]string{fmt.Sprintf("%d stored", whole)}, parts...)
+	}
+	if pulled > 0 {
+		parts = append(parts, fmt.Sprintf("%d of %d pieces pulled", min(pulled, f.Pieces), f.Pieces))
+	}
+	if len(parts) == 0 {
+		return "nothing to store"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// piecesOn is how many pieces of a file a relay has.
+func piecesOn(f *client.SentFile, relay protocol.PublicKey) string {
+	if f == nil {
+		return ""
+	}
+	for _, r := range f.Relays {
+		if r.Relay == relay {
+			text := fmt.Sprintf("%d of %d", r.Pieces[state.CopyStored], f.Pieces)
+			if r.Pulled > 0 {
+				text += fmt.Sprintf(", %d pulled", r.Pulled)
+			}
+			return text
+		}
+	}
+	return "none"
+}
+
+// unsentNamed finds a file that is still being sent; nil if none, or several, have that id.
+func unsentNamed(ctx context.Context, c *client.Client, id string) (*client.SentFile, error) {
+	unsent, err := c.UnsentFiles(ctx)
+	var found *client.SentFile
+	for _, f := range unsent {
+		if f.Told == nil && (strings.HasPrefix(string(f.ID), id) || strings.HasSuffix(string(f.ID), id)) {
+			if found != nil {
+				return nil, err
+			}
+			found = f
+		}
+	}
+	return found, err
+}
+
+// removeFile stops sending a file and deletes its pieces.
+func (p *program) removeFile(ctx context.Context, id protocol.RecordID) error {
+	c, err := p.openKeys(ctx)
+	if err != nil {
+		return err
+	}
+	done := p.busy("deleting")
+	err = c.RemoveFile(ctx, id)
+	done()
+	if err := errors.Join(err, c.Close()); err != nil {
+		return err
+	}
+	if p.json {
+		return p.printJSON(map[string]string{"removed": string(id)})
+	}
+	return p.say("Stopped, and deleted what was there.\n")
+}
+
+func (p *program) completeSent(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return p.complete(cmd, args, func(c *client.Client) (ids []string, err error) {
+		sent, err := c.Outbox(cmd.Context(), 50)
+		for i := range sent {
+			ids = append(ids, string(sent[i].ID)+"\tsent")
+		}
+		return ids, err
+	})
 }

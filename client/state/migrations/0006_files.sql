@@ -26,6 +26,8 @@ CREATE TABLE uploads (
 ALTER TABLE outbox ADD COLUMN upload INTEGER REFERENCES uploads (n) ON DELETE CASCADE;
 ALTER TABLE outbox ADD COLUMN piece INTEGER;
 CREATE UNIQUE INDEX outbox_pieces ON outbox (upload, piece) WHERE upload IS NOT NULL;
+-- When its sender was told that a message expires soon and was not fetched.
+ALTER TABLE outbox ADD COLUMN warned INTEGER;
 -- Sealed content is kept while a relay may lose it; what expired is dropped.
 CREATE INDEX outbox_sealed ON outbox (expires) WHERE sealed IS NOT NULL;
 
