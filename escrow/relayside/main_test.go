@@ -34,6 +34,8 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 
 // house is a relay's contracts on a database, a wallet and a Bitcoin node of its own.
 type house struct {
+	denies func(context.Context, protocol.PublicKey) (bool, error) // nil: nobody is denied
+
 	t      testing.TB
 	node   *regtest.Test
 	chain  *chain.Client
@@ -211,7 +213,7 @@ func (h *house) config() relayside.Config {
 	}
 	h.registry = prometheus.NewRegistry()
 	return relayside.Config{Registerer: h.registry, DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
-		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
+		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach, Denies: h.denies}
 }
 
 // start runs a manager that knows nothing but the database.
