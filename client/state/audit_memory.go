@@ -249,7 +249,11 @@ func (a *Audit) write() error {
 	slices.SortFunc(hashes, func(x, y protocol.Hash) int { return slices.Compare(x[:], y[:]) })
 	standings := make([][]any, 0, len(hashes))
 	for _, h := range hashes {
-		s, path := a.changed[h], a.known[h].Path
+		s := a.changed[h]
+		var path protocol.Path // a record that is not remembered any more, of which something is dropped, has its row already
+		if own := a.known[h]; own != nil {
+			path = own.Path
+		}
 		standings = append(standings, []any{a.contract[:], h[:], path.Sender[:], path.Receiver[:], path.ID, s.Write, s.Written, s.Expires, s.Bytes,
 			s.MaxPulls, s.Pulled, s.Returned, s.End, s.Ended})
 	}
