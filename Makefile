@@ -74,6 +74,8 @@ soak: setup ## break relays on purpose for hours and check what they promise (SO
 	go build -o bin/ ./internal/crash
 	bin/crash -size soak $(SOAK)
 	go test ./escrow -run TestBounds -timeout 2h -rapid.checks 30000
+	go test ./ledger -run TestBillOfRandomHistories -timeout 1h -rapid.checks 100000
+	go test ./records -run 'TestBillIsItsCounters|TestRefusedLinesLeaveTheBill' -timeout 1h -rapid.checks 3000
 	SIGKILL=all go test ./cmd/relay -run TestKilledAtEachStep -timeout 1h
 
 .PHONY: bench-size

@@ -90,6 +90,12 @@ func (s *summary) refusal(r *RefusedLine) error {
 	case r.Answer != "":
 		s.audit.Named++
 	}
+	switch r.Answer {
+	case protocol.RefusalDropped:
+		s.audit.Promised++
+	case protocol.RefusalClosed:
+		s.audit.Ended = true
+	}
 	s.friend(r.Path.Receiver).Refused++
 	if s.reasons[r.Reason] == nil {
 		s.reasons[r.Reason] = &AuditedReason{Reason: r.Reason}

@@ -78,6 +78,7 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"pages.json":         judgePage,
 	"padding.json":       judgePadding,
 	"sealed.json":        judgeSealed,
+	"plain.json":         judgePlain,
 }
 
 const sessionFile = "session.json" // has a test of its own

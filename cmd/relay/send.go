@@ -45,6 +45,7 @@ What could not be delivered is kept, and goes out with the next send or inbox. W
 	}
 	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w")
 	cmd.Flags().StringVar(&tag, "tag", "", "a word that the relays can see")
+	cmd.Flags().BoolVar(&o.Plain, "plain", false, "do not seal it: every relay that carries it can read it")
 	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most")
 	cmd.Flags().IntVar(&o.Copies, "copies", client.DefaultCopies, "how many relays must have it")
 	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try")
@@ -119,6 +120,7 @@ func (p *program) trySend(ctx context.Context, key protocol.PublicKey, body []by
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	done := p.busy("sending")
+	defer p.showNotices(ctx, c)
 	defer done()
 	m, err := c.Send(ctx, key, body, o)
 	if m != nil && errors.Is(err, protocol.CodePaymentDue) && p.settleUp(ctx, contracts) {

@@ -301,11 +301,25 @@ func (p *program) sayAnswer(a *client.TermsAnswer) error {
 		if a.Account.Topic != "" {
 			text += fmt.Sprintf("It takes what you send with --tag %s, and nothing else.\n", a.Account.Topic)
 		}
+		if a.Account.Plaintext {
+			text += "It takes what is not sealed, and nothing else: relay send --plain. Everybody on the way can read that.\n"
+		}
 		return p.say("%sIt is one of your relays now.\n", text)
 	case a.Accepted.Type == protocol.TermsContract:
 		return p.say("%s serves you by a contract. %s\n", a.Address, openCommand(a.Address, a.Offer, a.Envelope.Hash()))
 	}
 	return p.say("%s took %s.\n", a.Address, escape(a.Accepted.Type))
+}
+
+// showNotices shows the lines of relays that the user agreed to be shown. What keeps them from being shown is no matter.
+func (p *program) showNotices(ctx context.Context, c *client.Client) {
+	notices, err := c.Notices(context.WithoutCancel(ctx))
+	if err != nil || p.json {
+		return
+	}
+	for _, n := range notices {
+		p.complain("Notice of %s: %s\n", n.Address, escape(n.Text))
+	}
 }
 
 // whyRefused says in words why a relay did not take a wish.

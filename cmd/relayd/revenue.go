@@ -50,6 +50,9 @@ chain.`,
 			if err != nil {
 				return err
 			}
+			if asJSON && asCSV {
+				return usagef("--json and --csv are two forms of one answer: name one")
+			}
 			if by != byBoth && by != byDay && by != byContract {
 				return usagef("--by is %s, %s or %s, not %q", byBoth, byDay, byContract, by)
 			}
@@ -77,7 +80,6 @@ chain.`,
 	cmd.Flags().StringVar(&by, "by", byBoth, "rows by day, contract or both")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line, amounts in msat")
 	cmd.Flags().BoolVar(&asCSV, "csv", false, "comma-separated values with a header, amounts in msat")
-	cmd.MarkFlagsMutuallyExclusive("json", "csv")
 	_ = cmd.RegisterFlagCompletionFunc("by", cobra.FixedCompletions([]string{byBoth, byDay, byContract}, cobra.ShellCompDirectiveNoFileComp))
 	p.booksFlags(cmd, s)
 	return cmd

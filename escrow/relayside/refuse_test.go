@@ -163,6 +163,7 @@ func TestBadFaithDisputesEverything(t *testing.T) {
 			t.Errorf("paid %d, served %d for %d with a limit of %d, in %d rounds", pays, served, got, limit, rounds)
 		}
 		d.reaches(escrow.Settling)
+		h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
 		h.mine(6)
 		d.reaches(escrow.Closed)
 	}
@@ -206,6 +207,7 @@ func TestRefusedAfterARenewal(t *testing.T) {
 	}
 	next.reaches(escrow.Settling)
 	wantCode(t, h.write(u.key.Public(), 1000), protocol.CodeNoAccount)
+	h.inMempool(h.latest(next.id, protocol.TxSettlement).TxHash())
 	h.mine(6)
 	next.reaches(escrow.Closed)
 }
