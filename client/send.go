@@ -89,25 +89,33 @@ func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byt
 	if err != nil {
 		return nil, fmt.Errorf("read entropy: %w", err)
 	}
-	message, err := c.state.Enqueue(ctx, friend, relays, func(device string, seq int64) (*Outgoing, error) {
-		m := &Outgoing{ID: protocol.RecordID(id.String()), Tag: o.Tag, ContentType: o.ContentType, Name: o.Name, Body: body,
-			Expires: c.now().Add(o.TTL), MaxPulls: o.MaxPulls}
-		sealContext := protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: optionalTag(o.Tag)}
-		header := protocol.SealedHeader{ContentType: o.ContentType, Device: device, Seq: seq, Name: o.Name}
-		if o.Plain {
-			m.Sealed, err = protocol.Plain(header, body)
-		} else {
-			m.Sealed, err = protocol.Seal(to, sealContext, header, body)
-		}
-		if err != nil {
-			return nil, err
-		}
-		return m, c.checkSize(m, friend, relays, o.Copies)
-	})
+	m := Outgoing{ID: protocol.RecordID(id.String()), Tag: o.Tag, ContentType: o.ContentType, Name: o.Name, Body: body,
+		Expires: c.now().Add(o.TTL), MaxPulls: o.MaxPulls}
+	if o.Plain {
+		to = nil
+	}
+	message, err := c.state.Enqueue(ctx, friend, relays, c.sealer(m, friend, to, relays, o.Copies))
 	if err != nil {
 		return nil, err
 	}
 	return c.deliverNow(ctx, message.N, relays, o.Copies)
+}
+
+// sealer seals a message, or packs it open if to is nil, once its number is known, and finds it too large before it is stored.
+func (c *Client) sealer(m Outgoing, friend protocol.PublicKey, to *protocol.SealingPublicKey, relays []Relay, copies int) func(string, int64) (*Outgoing, error) {
+	return func(device string, seq int64) (_ *Outgoing, err error) {
+		sealContext := protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: optionalTag(m.Tag)}
+		header := protocol.SealedHeader{ContentType: m.ContentType, Device: device, Seq: seq, Name: m.Name}
+		if to == nil {
+			m.Sealed, err = protocol.Plain(header, m.Body)
+		} else {
+			m.Sealed, err = protocol.Seal(to, sealContext, header, m.Body)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &m, c.checkSize(&m, friend, relays, copies)
+	}
 }
 
 // complete fills in defaults and checks what a person may get wrong.

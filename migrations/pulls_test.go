@@ -9,8 +9,6 @@ import (
 	"relaymarket/internal/testpg"
 )
 
-func TestMain(m *testing.M) { testpg.Main(m) }
-
 // A relay that was at work keeps the counts of pulls and the open page, on the way up and on the way down.
 func TestPullsOfOlderRelays(t *testing.T) {
 	conn, err := sql.Open("pgx", testpg.New(t))

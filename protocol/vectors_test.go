@@ -77,6 +77,7 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"authorization.json": judgeAuthorization,
 	"pages.json":         judgePage,
 	"padding.json":       judgePadding,
+	"files.json":         judgeFile,
 	"sealed.json":        judgeSealed,
 	"plain.json":         judgePlain,
 }

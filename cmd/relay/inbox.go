@@ -144,13 +144,16 @@ func (p *program) inboxJSON(ctx context.Context, c *client.Client, messages []cl
 	}
 	return p.printJSON(map[string]any{
 		"messages": lines, "gaps": gapLines(gaps, names), "changes": changeLines(result.Changes),
-		"relays": relayLines(append(result.Pulled, result.Sent...)),
+		"relays": relayLines(append(result.Pulled, result.Sent...)), "expiring": outgoingLines(result.Expiring, names),
 	})
 }
 
 func (p *program) inboxText(messages []client.Message, names map[protocol.PublicKey]string, result *client.SyncResult, all bool) error {
 	for _, text := range append(changeTexts(result.Changes), gapTexts(result.Gaps, names)...) {
 		p.complain("%s\n", text)
+	}
+	for i := range result.Expiring {
+		p.complain("%s\n", expiringText(&result.Expiring[i], names))
 	}
 	if len(messages) == 0 && all {
 		return p.say("No messages.\n")
@@ -172,6 +175,8 @@ func glance(m *client.Message) string {
 	switch {
 	case m.Fault != "":
 		text = "(cannot be read: " + escape(m.Fault) + ")"
+	case m.ContentType == protocol.FileType:
+		text = fileGlance(m)
 	case !isText(m):
 		text = fmt.Sprintf("(%s, %s)", escape(m.ContentType), count(len(m.Body), "byte"))
 	default:
@@ -188,6 +193,15 @@ func glance(m *client.Message) string {
 		text = "[CONTRADICTED] " + text
 	}
 	return text
+}
+
+// fileGlance is what a message says that tells of a file.
+func fileGlance(m *client.Message) string {
+	manifest, err := protocol.ParseFileManifest(m.Body)
+	if err != nil {
+		return "(a file that cannot be fetched: " + escape(err.Error()) + ")"
+	}
+	return fmt.Sprintf("(file, %s) %s", bytesText(manifest.Size), escape(m.Name))
 }
 
 func (p *program) readCommand() *cobra.Command {
@@ -289,6 +303,8 @@ func (p *program) showMessage(m *client.Message, names map[protocol.PublicKey]st
 	switch {
 	case m.Fault != "":
 		body = "(This message cannot be read: " + escape(m.Fault) + ".)"
+	case m.ContentType == protocol.FileType:
+		body = fmt.Sprintf("%s\nFetch it with: relay get %s", fileGlance(m), short(m.ID))
 	case !isText(m):
 		body = fmt.Sprintf("(%s of %s; save them with: relay read --raw %s > FILE)", count(len(m.Body), "byte"), escape(m.ContentType), short(m.ID))
 	}
