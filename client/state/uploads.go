@@ -273,9 +273,13 @@ func (s *Store) RemoveUpload(ctx context.Context, n int64) error {
 	})
 }
 
-// LeaseUpload makes holder the one program that sends a file until then. It is false while another one does.
-func (s *Store) LeaseUpload(ctx context.Context, n int64, holder string, until protocol.Timestamp) (bool, error) {
-	return s.changed(ctx, `UPDATE uploads SET holder = ?2, held_until = ?3 WHERE n = ?1 AND (holder = ?2 OR held_until < ?4)`, n, holder, until, s.now())
+// LeaseUpload makes holder the one program that sends a file until then. It is false while another one does; held is until when.
+func (s *Store) LeaseUpload(ctx context.Context, n int64, holder string, until protocol.Timestamp) (ours bool, held protocol.Timestamp, err error) {
+	ours, err = s.changed(ctx, `UPDATE uploads SET holder = ?2, held_until = ?3 WHERE n = ?1 AND (holder = ?2 OR held_until < ?4)`, n, holder, until, s.now())
+	if err == nil && !ours {
+		err = s.sql.QueryRowContext(ctx, `SELECT held_until FROM uploads WHERE n = ?`, n).Scan(&held)
+	}
+	return ours, held, err
 }
 
 // ReleaseUpload ends a lease.
