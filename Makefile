@@ -8,7 +8,7 @@ FUZZTIME = 20s
 KEEP =
 # Flags of the crash harness, as SOAK='-fraction 0.1'; SOAK=-help lists them.
 SOAK =
-# Flags of the load generator, as BENCH='-points write -seconds 3'; BENCH=-help lists them.
+# Flags of the load generator, as BENCH='-points write -seconds 3'; BENCH=-help lists them. With any the market is not measured.
 BENCH =
 
 .PHONY: help
@@ -17,10 +17,17 @@ help: ## this list
 
 .PHONY: demo
 demo: setup build ## relays, people and a private Bitcoin chain, for real, in a minute (KEEP=1 leaves them running)
-	KEEP=$(KEEP) go run ./internal/demo
+	go build -o bin/ ./internal/demo
+	KEEP=$(KEEP) bin/demo
+
+.PHONY: localnet
+localnet: setup build ## a market on this machine to try things on: a Bitcoin chain, three relays, a hub, two people; until Ctrl-C
+	go build -o bin/ ./internal/demo
+	bin/demo -localnet
 
 .PHONY: test
 test: setup ## all tests, with the race detector, and the pure Go build
+	@scripts/setup.sh test || test -z "$$CI"
 	go test -race -timeout 20m ./...
 	CGO_ENABLED=0 go test ./protocol/...
 	CGO_ENABLED=0 go build ./...
@@ -52,12 +59,13 @@ vectors: setup ## the test vectors, from the code, and out/transactions.jsonl: e
 	go run ./internal/paths -append
 
 .PHONY: bench
-bench: setup build ## speed of the relay beside the limits of this machine, some 20 minutes (BENCH='-seconds 3 -repeats 1': quicker)
-	go build -o bin/ ./internal/bench
+bench: setup build ## speed of the relay beside the limits of this machine, and of the market; under 25 minutes (BENCH='-seconds 3 -repeats 1': quicker)
+	go build -o bin/ ./internal/bench ./internal/marketbench
 	bin/bench $(BENCH)
+	test -n "$(BENCH)" || bin/marketbench
 
 .PHONY: bench-market
-bench-market: setup ## the market: proof of work, checks a second, books of 1,000 and 100,000 relays, a million junk announcements; two minutes
+bench-market: setup ## the market alone: proof of work, checks a second, books of 1,000 and 100,000 relays, a million junk announcements; two minutes
 	go build -o bin/ ./internal/marketbench
 	bin/marketbench
 
@@ -66,6 +74,8 @@ soak: setup ## break relays on purpose for hours and check what they promise (SO
 	go build -o bin/ ./internal/crash
 	bin/crash -size soak $(SOAK)
 	go test ./escrow -run TestBounds -timeout 2h -rapid.checks 30000
+	go test ./ledger -run TestBillOfRandomHistories -timeout 1h -rapid.checks 100000
+	go test ./records -run 'TestBillIsItsCounters|TestRefusedLinesLeaveTheBill' -timeout 1h -rapid.checks 3000
 	SIGKILL=all go test ./cmd/relay -run TestKilledAtEachStep -timeout 1h
 
 .PHONY: bench-size

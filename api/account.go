@@ -113,6 +113,12 @@ func (s *Server) account(x *exchange, r *http.Request) (*Account, error) {
 			StorageMsatPerGBDay: int64(c.Prices.Storage), BandwidthMsatPerGB: int64(c.Prices.Bandwidth), Since: protocol.TimestampOf(c.Since),
 		}
 	}
+	if b := a.Bound; a.Kind == books.KindGrant && b.For != "" {
+		account.Volunteer = &VolunteerAccount{Plaintext: b.Plaintext, Ads: b.Ads}
+		if b.Topic != "" {
+			account.Volunteer.Topic = (*string)(&b.Topic)
+		}
+	}
 	for i, u := range a.Admitted {
 		account.Admitted[i] = AdmittedUse{Key: u.Key, Bytes: u.Bytes, Records: u.Records, UsedBytes: u.UsedBytes, UsedRecords: u.UsedRecords}
 	}

@@ -25,6 +25,7 @@ type announcer struct {
 	mu     sync.Mutex
 	signed []byte
 	at     time.Time // of its signature
+	offers []protocol.Terms
 	tried  time.Time // when a new one could not be kept
 	market []byte    // what the market is shown, which then is shown here too
 	until  time.Time // that is valid
@@ -61,9 +62,10 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 	}
 	age := now.Sub(a.at)
 	held := a.signed != nil && age >= 0 && age < announcementLife-announcementFresh
-	if pause := now.Sub(a.tried); held && (age < announcementFresh || pause >= 0 && pause < announcementRetry) {
+	if pause := now.Sub(a.tried); held && (age < announcementFresh && !a.changed() || pause >= 0 && pause < announcementRetry) {
 		return a.signed, nil
 	}
+	offers := a.cfg.Willing.Offers()
 	e, said, err := a.sign(now)
 	if err != nil {
 		return nil, err
@@ -80,9 +82,12 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 	}
-	a.signed, a.at = e.Bytes(), now
+	a.signed, a.at, a.offers = e.Bytes(), now, offers
 	return a.signed, nil
 }
+
+// changed tells whether the relay does something else for nothing than what it signed last.
+func (a *announcer) changed() bool { return !slices.Equal(a.offers, a.cfg.Willing.Offers()) }
 
 // sign makes the announcement of an instant.
 func (a *announcer) sign(now time.Time) (*protocol.Envelope, *protocol.Announcement, error) {
@@ -113,13 +118,34 @@ func (a *announcer) words() *protocol.Announcement {
 			LifetimeMs: l.Lifetime.Milliseconds(), MaxPulls: l.MaxPulls,
 			HeaderSeconds: int64(b.HeaderTimeout / time.Second), BodySeconds: int64(b.BodyTimeout / time.Second),
 		},
-		Terms:   []protocol.Terms{{Type: "grant", Contact: a.cfg.Contact}},
+		Terms:   []protocol.Terms{{Type: protocol.TermsGrant, Contact: a.cfg.Contact}},
 		Network: a.cfg.Network,
 		Hubs:    slices.Clone(a.cfg.Hubs),
 	}
 	if a.cfg.Offer != nil {
 		said.Contracts = a.cfg.Offer
-		said.Terms = append([]protocol.Terms{{Type: "contract", Payment: true, Contact: a.cfg.Contact}}, said.Terms...)
+		said.Terms = append([]protocol.Terms{{Type: protocol.TermsContract, Payment: true, Contact: a.cfg.Contact}}, said.Terms...)
 	}
+	a.volunteer(said)
 	return said
+}
+
+// room is what an announcement's envelope has beside the members that words make: keys, times, signature, seq, validity and work.
+const room = 640
+
+// volunteer adds what the relay does for nothing. What would make the announcement too large is left out, the last first: a relay that
+// could say nothing any more would be worse.
+func (a *announcer) volunteer(said *protocol.Announcement) {
+	own := said.Terms
+	offers := a.cfg.Willing.Offers()
+	for ; ; offers = offers[:len(offers)-1] {
+		said.Terms, said.Notice = slices.Concat(own, offers), ""
+		if slices.ContainsFunc(offers, func(t protocol.Terms) bool { return t.Ads }) {
+			said.Notice = a.cfg.Willing.Notice()
+		}
+		text, err := protocol.Canonicalize(said)
+		if len(offers) == 0 || err == nil && len(text)+room <= protocol.MaxAnnouncementSize {
+			return
+		}
+	}
 }

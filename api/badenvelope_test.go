@@ -43,9 +43,13 @@ var baseRequests = map[string]baseRequest{
 		request: map[string]string{"senders": `["{alice}"]`}},
 	"putAdmitted": {method: "PUT", path: "/account/admitted", media: mediaEnvelope, requestType: protocol.TypeAdmit, signer: "alice", to: "relay",
 		request: map[string]string{"keys": `[{"bytes":1000,"key":"{bob}","records":1}]`}},
+	"askTerms": {method: "POST", path: "/terms", media: mediaEnvelope, requestType: protocol.TypeTerms, signer: "alice", to: "relay",
+		request: map[string]string{"wishes": `[` + wishGrant + `]`}},
 	"putCard": {method: "PUT", path: "/{alice}/card", media: mediaEnvelope, requestType: protocol.TypeIdentity, signer: "alice", to: "alice",
 		request: map[string]string{"label": `"Alice"`, "relays": `[{"address":"https://relay.example","pubkey":"{relay}"}]`, "sealing": `[{"key":"AAAA","suite":200}]`}},
 }
+
+const wishGrant = `{"ads":false,"payment":false,"plaintext":false,"type":"grant"}`
 
 func writeMembers(id string) map[string]string {
 	return map[string]string{"content": `"aGVsbG8="`, "expires": `{now+3600000}`, "maxPulls": `8`, "recordId": `"` + id + `"`, "relay": `"{relay}"`}

@@ -1,6 +1,10 @@
 package api
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+)
 
 // names are the faults of a name: record id, page id, tag.
 func (b *badTable) name(field string, most string) {
@@ -159,6 +163,31 @@ func (b *badTable) accounts() {
 	b.op, b.base = "getAccount", baseRequests["getAccount"]
 	b.add(402, "no_account", "signer without an account", &alteration{Signer: "stranger"}, nil)
 	b.cards()
+	b.terms()
+}
+
+func (b *badTable) terms() {
+	b.op, b.base = "askTerms", baseRequests["askTerms"]
+	b.field(400, "malformed", "wishes", "absent", `null`, "an object", `{}`, "of strings", `["grant"]`)
+	b.field(422, "invalid_value", "wishes", "none", `[]`, "twice the same", `[`+wishGrant+`,`+wishGrant+`]`)
+	// 17 that differ.
+	var many []string
+	for i := range 17 {
+		many = append(many, fmt.Sprintf(`{"ads":false,"payment":false,"plaintext":false,"topic":"t%d","type":"volunteer"}`, i))
+	}
+	b.field(422, "invalid_value", "wishes", "too many", `[`+strings.Join(many, ",")+`]`)
+	b.field(413, "too_large", "wishes", "too large", `[`+strings.Repeat(strings.Join(many, ",")+",", 4)+wishGrant+`]`)
+	wish := func(status int, code, fault, members string) {
+		b.add(status, code, "wish "+fault, set("wishes", `[{`+members+`}]`), nil)
+	}
+	wish(400, "malformed", "with an unknown flag", `"ads":false,"payment":false,"plaintext":false,"tracking":true,"type":"volunteer"`)
+	wish(400, "malformed", "without ads", `"payment":false,"plaintext":false,"type":"volunteer"`)
+	wish(400, "malformed", "without a type", `"ads":false,"payment":false,"plaintext":false`)
+	wish(400, "malformed", "with plaintext a number", `"ads":false,"payment":false,"plaintext":1,"type":"volunteer"`)
+	wish(422, "invalid_value", "of a volunteer for money", `"ads":false,"payment":true,"plaintext":false,"type":"volunteer"`)
+	wish(422, "invalid_value", "of a contract for nothing", `"ads":false,"payment":false,"plaintext":false,"type":"contract"`)
+	wish(422, "invalid_value", "with an empty topic", `"ads":false,"payment":false,"plaintext":false,"topic":"","type":"volunteer"`)
+	wish(422, "invalid_value", "for any topic", `"ads":false,"payment":false,"plaintext":false,"topic":"*","type":"volunteer"`)
 }
 
 func (b *badTable) cards() {

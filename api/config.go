@@ -24,6 +24,7 @@ type Config struct {
 	Key     *protocol.PrivateKey // the relay's, which signs its announcement
 	Records Records
 	Books   Books
+	Willing Willing
 	Clock   func() time.Time
 	Logger  *slog.Logger
 	// Registry takes this package's metrics; /metrics serves all that is in it. Nil: one of its own.
@@ -50,6 +51,7 @@ type Config struct {
 type Rates struct {
 	Address Rate // by IPv4 address or IPv6 /64, before the signature is checked
 	Key     Rate // by signer, after it
+	Opening int  // accounts for nothing, to strangers, a day and address
 	Tracked int  // addresses, and keys, that are remembered; the least recently seen is forgotten first
 }
 
@@ -88,13 +90,13 @@ func DefaultBounds() Bounds {
 
 // DefaultRates are what a relay keeps when its operator says nothing.
 func DefaultRates() Rates {
-	return Rates{Address: Rate{PerSecond: 50, Burst: 200}, Key: Rate{PerSecond: 100, Burst: 400}, Tracked: 50_000}
+	return Rates{Address: Rate{PerSecond: 50, Burst: 200}, Key: Rate{PerSecond: 100, Burst: 400}, Opening: 2, Tracked: 50_000}
 }
 
 // complete fills in what was left zero and refuses what cannot work.
 func (c *Config) complete() error {
-	if c.Key == nil || c.Records == nil || c.Books == nil || c.Clock == nil || c.Logger == nil {
-		return fmt.Errorf("api: key, records, books, clock and logger are needed")
+	if c.Key == nil || c.Records == nil || c.Books == nil || c.Willing == nil || c.Clock == nil || c.Logger == nil {
+		return fmt.Errorf("api: key, records, books, willing, clock and logger are needed")
 	}
 	if c.Offer != nil && c.Contracts == nil {
 		return fmt.Errorf("api: an offer of contracts is announced, and nobody runs them")

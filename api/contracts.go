@@ -11,6 +11,9 @@ import (
 // takes a place among the half-opened contracts.
 const openCost = 10
 
+// refusalCost is what a refusal of lines counts in the rates: it reads the bill from the first of them on.
+const refusalCost = 20
+
 // OpenContract implements ServerInterface.
 func (s *routes) OpenContract(w http.ResponseWriter, r *http.Request) {
 	var open protocol.ContractOpen
@@ -32,6 +35,14 @@ func (s *routes) PayContract(w http.ResponseWriter, r *http.Request, contract Co
 	var payment protocol.ContractPayment
 	s.contractStep(w, r, &payment, &contract, func(ctx context.Context, e *protocol.Envelope) (protocol.Request, error) {
 		return s.cfg.Contracts.Pay(ctx, e, &payment)
+	})
+}
+
+// RefuseUsage implements ServerInterface.
+func (s *routes) RefuseUsage(w http.ResponseWriter, r *http.Request, contract Contract) {
+	var refusal protocol.UsageRefusal
+	s.contractStep(w, r, &refusal, &contract, func(ctx context.Context, e *protocol.Envelope) (protocol.Request, error) {
+		return s.cfg.Contracts.Refuse(ctx, e.From, &refusal)
 	})
 }
 
@@ -88,6 +99,9 @@ func (s *Server) readStep(x *exchange, r *http.Request, step protocol.Request, n
 	if open, ok := step.(*protocol.ContractOpen); ok {
 		cost = openCost + len(open.Writers)
 	}
+	if _, ok := step.(*protocol.UsageRefusal); ok {
+		cost = refusalCost
+	}
 	return e, s.authenticAs(x, e, cost)
 }
 
@@ -100,6 +114,8 @@ func checkContract(step protocol.Request, named *protocol.ContractID) error {
 	case *protocol.ContractPayment:
 		said = step.Contract
 	case *protocol.ContractRefund:
+		said = step.Contract
+	case *protocol.UsageRefusal:
 		said = step.Contract
 	}
 	if named != nil && said != *named {

@@ -24,7 +24,7 @@ func TestNoContracts(t *testing.T) {
 	for _, path := range []string{"/contracts", "/contracts/" + id.String()} {
 		g.refused(g.signed(payer, "GET", path, protocol.TypeContractRead), protocol.CodeNoContracts)
 	}
-	for _, path := range []string{"", "/" + id.String() + "/signed", "/" + id.String() + "/payments", "/" + id.String() + "/refund"} {
+	for _, path := range []string{"", "/" + id.String() + "/signed", "/" + id.String() + "/payments", "/" + id.String() + "/refusals", "/" + id.String() + "/refund"} {
 		g.refused(g.send("POST", "/contracts"+path, mediaEnvelope, "{}"), protocol.CodeNoContracts)
 	}
 	g.refused(g.send("POST", "/contracts/00/signed", mediaEnvelope, "{}"), protocol.CodeBadPath)

@@ -6,6 +6,7 @@ import (
 	"relaymarket/broadcast/feed"
 	"relaymarket/broadcast/hub"
 	"relaymarket/ledger/books"
+	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
 	"relaymarket/records"
 )
@@ -74,10 +75,21 @@ type Running interface {
 	Pay(ctx context.Context, e *protocol.Envelope, request *protocol.ContractPayment) (*protocol.ContractStatus, error)
 	// Refund co-signs the payer's closing transaction.
 	Refund(ctx context.Context, e *protocol.Envelope, request *protocol.ContractRefund) (*protocol.ContractStatus, error)
+	// Refuse takes lines off the payer's bill, or closes the contract.
+	Refuse(ctx context.Context, payer protocol.PublicKey, refusal *protocol.UsageRefusal) (*protocol.UsageRefused, error)
 	// Status is where one contract of the payer stands. The error has code [protocol.CodeNotFound].
 	Status(ctx context.Context, payer protocol.PublicKey, id protocol.ContractID) (*protocol.ContractStatus, error)
 	// List is all contracts of the payer, newest first.
 	List(ctx context.Context, payer protocol.PublicKey) (*protocol.ContractList, error)
+}
+
+// Willing is what the relay does for nothing, and for whom.
+type Willing interface {
+	// Offers are the alternatives that hold at this moment; Notice goes with those that have ads.
+	Offers() []protocol.Terms
+	Notice() string
+	// Agree answers a user, and gives the account that goes with the answer.
+	Agree(ctx context.Context, a willing.Ask) (willing.Answer, error)
 }
 
 // Market is the book of a hub, see package broadcast.
@@ -90,4 +102,5 @@ var (
 	_ Market  = (*hub.Hub)(nil)
 	_ Records = (*records.Store)(nil)
 	_ Books   = (*books.Store)(nil)
+	_ Willing = (*willing.Store)(nil)
 )

@@ -18,6 +18,7 @@ import (
 	"relaymarket/internal/db"
 	"relaymarket/internal/testpg"
 	"relaymarket/ledger/books"
+	"relaymarket/ledger/willing"
 	"relaymarket/migrations"
 	"relaymarket/protocol"
 	"relaymarket/records"
@@ -32,6 +33,7 @@ type rig struct {
 	db      *db.DB
 	books   *books.Store
 	records *records.Store
+	willing *willing.Store
 	log     *logged
 	offset  atomic.Int64 // of the relay's clock, ns
 	server  *Server
@@ -57,6 +59,9 @@ func (l *logged) String() string {
 }
 
 func (g *rig) clock() time.Time { return time.Now().Add(time.Duration(g.offset.Load())) }
+
+// policy is what a rig's relay does for nothing, for whom its lists name.
+var policy = willing.Policy{Keys: &willing.Conditions{}, Topics: &willing.Conditions{}, Stored: 100_000, Moved: 1_000_000, Days: 30, Accounts: 3}
 
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
@@ -87,7 +92,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 			t.Errorf("records: %v", err)
 		}
 	})
-	cfg := Config{Key: g.key, Records: g.records, Books: g.books, Clock: g.clock, Limits: limits,
+	g.willing = willing.New(willing.Config{DB: g.db, Books: g.books, Clock: g.clock, Policy: policy})
+	cfg := Config{Key: g.key, Records: g.records, Books: g.books, Willing: g.willing, Clock: g.clock, Limits: limits,
 		Logger: slog.New(slog.NewTextHandler(g.log, nil)), Addresses: []string{"https://relay.example"}, Contact: "operator@relay.example <&>"}
 	for _, c := range change {
 		c(&cfg)

@@ -63,6 +63,9 @@ type Account struct {
 
 	// Time Milliseconds since 1970-01-01T00:00:00Z.
 	Time Timestamp `json:"time"`
+
+	// Volunteer What a grant is bound to that the relay gave to who asked, not its operator by hand.
+	Volunteer *VolunteerAccount `json:"volunteer,omitempty"`
 }
 
 // AccountKind defines model for Account.Kind.
@@ -212,7 +215,7 @@ type PageHeader struct {
 	// Cursor Pull again after this.
 	Cursor string `json:"cursor"`
 
-	// More More is waiting already.
+	// More More is or may be waiting. A page without records can say so too.
 	More   bool   `json:"more"`
 	PageId string `json:"pageId"`
 
@@ -297,6 +300,18 @@ type UsageHeader struct {
 	// Path Of the one line that was asked for: the hashes beside it, the lowest first.
 	Path   *[]Hash   `json:"path,omitempty"`
 	Report *Envelope `json:"report,omitempty"`
+}
+
+// VolunteerAccount What a grant is bound to that the relay gave to who asked, not its operator by hand.
+type VolunteerAccount struct {
+	// Ads Its owner said that he is shown the relay's notice.
+	Ads bool `json:"ads"`
+
+	// Plaintext Its records are not sealed.
+	Plaintext bool `json:"plaintext"`
+
+	// Topic The one tag that its records have; absent: any or none.
+	Topic *string `json:"topic,omitempty"`
 }
 
 // After defines model for after.
@@ -392,6 +407,9 @@ type PayContractJSONRequestBody = Envelope
 // RefundContractJSONRequestBody defines body for RefundContract for application/json ContentType.
 type RefundContractJSONRequestBody = Envelope
 
+// RefuseUsageJSONRequestBody defines body for RefuseUsage for application/json ContentType.
+type RefuseUsageJSONRequestBody = Envelope
+
 // SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
 type SignContractJSONRequestBody = Envelope
 
@@ -403,6 +421,9 @@ type GotJSONRequestBody = Envelope
 
 // ListenJSONRequestBody defines body for Listen for application/json ContentType.
 type ListenJSONRequestBody = Envelope
+
+// AskTermsJSONRequestBody defines body for AskTerms for application/json ContentType.
+type AskTermsJSONRequestBody = Envelope
 
 // PutCardJSONRequestBody defines body for PutCard for application/json ContentType.
 type PutCardJSONRequestBody = Envelope
@@ -502,6 +523,9 @@ type ServerInterface interface {
 	// RefundContract Give the signature of the transaction that ends the contract by agreement; the relay signs and broadcasts it if it is not less than it is owed.
 	// (POST /contracts/{contract}/refund)
 	RefundContract(w http.ResponseWriter, r *http.Request, contract Contract)
+	// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	// (POST /contracts/{contract}/refusals)
+	RefuseUsage(w http.ResponseWriter, r *http.Request, contract Contract)
 	// SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 	// (POST /contracts/{contract}/signed)
 	SignContract(w http.ResponseWriter, r *http.Request, contract Contract)
@@ -517,6 +541,9 @@ type ServerInterface interface {
 	// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 	// (GET /market)
 	GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams)
+	// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+	// (POST /terms)
+	AskTerms(w http.ResponseWriter, r *http.Request)
 	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
 	// (GET /usage)
 	GetUsage(w http.ResponseWriter, r *http.Request, params GetUsageParams)
@@ -598,6 +625,12 @@ func (_ Unimplemented) RefundContract(w http.ResponseWriter, r *http.Request, co
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+// (POST /contracts/{contract}/refusals)
+func (_ Unimplemented) RefuseUsage(w http.ResponseWriter, r *http.Request, contract Contract) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // SignContract Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 // (POST /contracts/{contract}/signed)
 func (_ Unimplemented) SignContract(w http.ResponseWriter, r *http.Request, contract Contract) {
@@ -625,6 +658,12 @@ func (_ Unimplemented) Listen(w http.ResponseWriter, r *http.Request, receiver R
 // GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 // (GET /market)
 func (_ Unimplemented) GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+// (POST /terms)
+func (_ Unimplemented) AskTerms(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -839,6 +878,32 @@ func (siw *ServerInterfaceWrapper) RefundContract(w http.ResponseWriter, r *http
 	handler.ServeHTTP(w, r)
 }
 
+// RefuseUsage operation middleware
+func (siw *ServerInterfaceWrapper) RefuseUsage(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "contract" -------------
+	var contract Contract
+
+	err = runtime.BindStyledParameterWithOptions("simple", "contract", chi.URLParam(r, "contract"), &contract, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "contract", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RefuseUsage(w, r, contract)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // SignContract operation middleware
 func (siw *ServerInterfaceWrapper) SignContract(w http.ResponseWriter, r *http.Request) {
 
@@ -980,6 +1045,20 @@ func (siw *ServerInterfaceWrapper) GetMarket(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMarket(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AskTerms operation middleware
+func (siw *ServerInterfaceWrapper) AskTerms(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AskTerms(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1583,6 +1662,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/contracts/{contract}/payments", wrapper.PayContract)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/contracts/{contract}/refusals", wrapper.RefuseUsage)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/contracts/{contract}/refund", wrapper.RefundContract)
 	})
 	r.Group(func(r chi.Router) {
@@ -1593,6 +1675,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/inbox/{receiver}/listen", wrapper.Listen)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/terms", wrapper.AskTerms)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/usage", wrapper.GetUsage)

@@ -20,9 +20,11 @@ const (
 	maxAdmitBody = 256 << 10
 	maxGotBody   = 4 << 10
 	// A contract's: a PSBT is 88 kB in base64, a hundred writers with their consents 70 kB, two states 2 kB.
-	maxOpenBody   = 192 << 10
-	maxSignedBody = 96 << 10
-	maxStateBody  = 4 << 10
+	maxOpenBody    = 192 << 10
+	maxSignedBody  = 96 << 10
+	maxStateBody   = 4 << 10
+	maxRefusalBody = 64 << 10
+	maxTermsBody   = 4 << 10 // sixteen wishes are 2 kB
 )
 
 // Media types of what goes to and fro.
@@ -70,10 +72,12 @@ func operations(recordBytes int64) map[string]*operation {
 		"GET " + contract:                {name: "getContract", class: classWriter},
 		"POST " + contract + "/signed":   {name: "signContract", class: classWriter, media: mediaEnvelope, size: maxSignedBody},
 		"POST " + contract + "/payments": {name: "payContract", class: classWriter, media: mediaEnvelope, size: maxStateBody},
+		"POST " + contract + "/refusals": {name: "refuseUsage", class: classWriter, media: mediaEnvelope, size: maxRefusalBody},
 		"POST " + contract + "/refund":   {name: "refundContract", class: classWriter, media: mediaEnvelope, size: maxStateBody},
 		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaEnvelope, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"POST /terms":                    {name: "askTerms", class: classReader, media: mediaEnvelope, size: maxTermsBody},
 		"GET /usage":                     {name: "getUsage", class: classReader, queries: []string{"contract", "after", "line"}},
 		"GET /{user}/card":               {name: "getCard", class: classUnsigned},
 		"PUT /{user}/card":               {name: "putCard", class: classWriter, media: mediaEnvelope, size: protocol.MaxCardSize},
@@ -159,7 +163,7 @@ func checkPath(requestURI string) error {
 		return protocol.Errorf(protocol.CodeBadPath, "an inbox is /inbox/receiver, with /got or /listen")
 	}
 	if first == "contracts" && n > 3 {
-		return protocol.Errorf(protocol.CodeBadPath, "a contract is /contracts/id, with /signed, /payments or /refund")
+		return protocol.Errorf(protocol.CodeBadPath, "a contract is /contracts/id, with /signed, /payments, /refusals or /refund")
 	}
 	if second == "outbox" && n > 4 || second == "card" && n > 2 {
 		return protocol.Errorf(protocol.CodeBadPath, "the path has more segments than its route")

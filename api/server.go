@@ -23,6 +23,7 @@ type Server struct {
 	announcer  *announcer
 	addresses  *limiter // rates by address
 	keys       *limiter // rates by key
+	openings   *limiter // by address: what strangers are given for nothing
 	load       *load
 	listeners  *listeners
 	tellers    *tellers
@@ -42,6 +43,7 @@ func New(cfg Config) (*Server, error) {
 		announcer:  &announcer{cfg: cfg},
 		addresses:  newLimiter(cfg.Rates.Address, cfg.Rates.Tracked),
 		keys:       newLimiter(cfg.Rates.Key, cfg.Rates.Tracked),
+		openings:   newLimiter(Rate{PerSecond: float64(cfg.Rates.Opening) / (24 * 60 * 60), Burst: cfg.Rates.Opening}, cfg.Rates.Tracked),
 		load:       newLoad(cfg.Bounds),
 		listeners:  newListeners(cfg.Bounds),
 		seldom:     rate.Sometimes{Interval: time.Second},

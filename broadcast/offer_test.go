@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relaymarket/broadcast"
+	"relaymarket/internal/testhub"
 	"relaymarket/protocol"
 )
 
@@ -29,29 +30,8 @@ func resign(t *testing.T, key *protocol.PrivateKey, e *protocol.Envelope, from, 
 func prove(t *testing.T, key *protocol.PrivateKey, to protocol.PublicKey, at protocol.Timestamp, change func(request string) string) []byte {
 	t.Helper()
 	a := announcement("relay.example", 5)
-	a.Pow = &protocol.Work{}
-	body, err := protocol.Sign(key, key.Public(), at, a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	request := change(string(body.Request))
-	for n := range byte(255) {
-		for m := range byte(255) {
-			nonce := protocol.Nonce{n, m}
-			text, _ := nonce.MarshalText()
-			e, err := protocol.SignRaw(key, to, at, []byte(strings.Replace(request,
-				`"pow":{"bits":0,"nonce":"0000000000000000"}`, `"pow":{"bits":8,"nonce":"`+string(text)+`"}`, 1)), [32]byte{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			subject, _, err := e.WorkSubject()
-			if err != nil || nonce.Bits(subject) >= 8 {
-				return e.Bytes()
-			}
-		}
-	}
-	t.Fatal("no proof is found")
-	return nil
+	a.Contracts = &protocol.ContractOffer{StorageMsatPerGBDay: 1000, OpeningPrice: 5000}
+	return testhub.Forge(t, key, to, at, a, change)
 }
 
 func TestCheckRefuses(t *testing.T) {
@@ -94,6 +74,11 @@ func TestCheckRefuses(t *testing.T) {
 		"unknown network":   {prove(t, key, self, now, replace(`"regtest"`, `"litecoin"`)), broadcast.ReasonInvalid},
 		"negative seq":      {prove(t, key, self, now, replace(`"seq":5`, `"seq":-5`)), broadcast.ReasonInvalid},
 		"seq over 2^53":     {bytes.Replace(good.Bytes(), []byte(`"seq":5`), []byte(`"seq":9007199254740993`), 1), broadcast.ReasonMalformed},
+		"a negative price":  {prove(t, key, self, now, replace(`"storageMsatPerGBDay":1000`, `"storageMsatPerGBDay":-1`)), broadcast.ReasonInvalid},
+		"a price over 2^53": {bytes.Replace(good.Bytes(), []byte(`"seq":5`), []byte(`"seq":5,"storageMsatPerGBDay":9007199254740993`), 1), broadcast.ReasonMalformed},
+		"all coins twice":   {prove(t, key, self, now, replace(`"openingPriceSat":5000`, `"openingPriceSat":4200000000000000`)), broadcast.ReasonInvalid},
+		"a bond of 101 %":   {prove(t, key, self, now, replace(`"bondPercent":0`, `"bondPercent":101`)), broadcast.ReasonInvalid},
+		"half an offer":     {prove(t, key, self, now, replace(`"creditLimitSat":0,`, ``)), broadcast.ReasonInvalid},
 		"no limits":         {prove(t, key, self, now, replace(`"limits":`, `"limit":`)), broadcast.ReasonInvalid},
 		"no address":        {prove(t, key, self, now, replace(`["https://relay.example"]`, `[]`)), broadcast.ReasonAddress},
 		"an address a page": {prove(t, key, self, now, replace(`https://relay.example`, `https://relay.example/x`)), broadcast.ReasonInvalid},

@@ -22,7 +22,8 @@ type Metered struct {
 	Contract protocol.ContractID
 	Relay    protocol.PublicKey
 	Address  string
-	Prices   ledger.Prices // that the contract was opened on
+	Prices   ledger.Prices        // that the contract was opened on
+	Writers  []protocol.PublicKey // whom it pays for beside the payer
 }
 
 // Audit is what became of auditing a bill.
@@ -39,6 +40,14 @@ type Audit struct {
 	// Unread are records with accepted pulls for which their readers left no receipt (yet); Unbilled are those with
 	// receipts and no pull on the bill.
 	Unread, Unbilled int64
+	// Unsaid are lines about records that another writer may have written and has not told of yet: they wait for
+	// [WaitForWriters], then they are refused.
+	Unsaid int64
+	// Dropped are refused lines that later lines of the ledger take off the bill; Named are those that the relay was told and
+	// that are still on it, and Promised those of them that it said it drops.
+	Dropped, Named, Promised int64
+	// Ended is set when the relay answered to refused lines that it ends the contract.
+	Ended bool
 	// Fault is set when the relay's report is not one that can be true: the rest is what was audited before. Proof, if
 	// any, are two reports that prove it to anybody.
 	Fault error
@@ -53,10 +62,10 @@ type AuditedFriend struct {
 	Receipts int64        // records that he left one for
 	Used     ledger.Usage // accepted, until now
 	Cost     protocol.Msat
-	Refused  int64 // lines
+	Refused  int64 // lines that are on the bill
 }
 
-// AuditedReason is what was refused for one reason.
+// AuditedReason is what was refused for one reason and is on the bill.
 type AuditedReason struct {
 	Reason ledger.Reason
 	Lines  int64
@@ -85,21 +94,31 @@ func (c *Client) Audit(ctx context.Context, m Metered) (*Audit, error) {
 		return nil, err
 	}
 	auditor := &auditor{c: c, p: p, m: m, who: ledger.Parties{Relay: m.Relay, Payer: c.Key(), Contract: m.Contract}}
+	if err := auditor.again(ctx); err != nil {
+		return nil, err
+	}
 	asked := auditor.run(ctx)
 	a, err := c.Audited(ctx, m)
 	if err != nil {
 		return nil, err
 	}
 	a.New = auditor.lines
-	var refusal *RelayError
 	switch {
-	case errors.As(asked, &refusal), ctx.Err() != nil:
+	case ctx.Err() != nil, asked != nil && !untrue(asked):
 		return a, asked
-	case untrue(asked):
+	case asked != nil:
 		a.Fault, a.Proof = asked, auditor.prove(ctx)
-		return a, nil
 	}
-	return a, asked
+	return a, c.remember(ctx, a)
+}
+
+// remember adds what an audit found to the history.
+func (c *Client) remember(ctx context.Context, a *Audit) error {
+	r := &state.AuditResult{Contract: a.Contract, Relay: a.Relay, Address: a.Address, Last: a.At, Lines: a.Lines, Bill: a.Bill}
+	if a.Fault != nil {
+		r.Fault = a.Fault.Error()
+	}
+	return c.state.NoteAudit(ctx, r)
 }
 
 // untrue tells whether an error says that a report cannot be true.
@@ -159,34 +178,36 @@ func (a *auditor) report(ctx context.Context) (more bool, err error) {
 		if err := spool.fill(v.Lines(), line); err != nil {
 			return err
 		}
-		return a.c.state.AuditReport(ctx, a.m.Contract, a.m.Relay, func(memory *state.Audit) error {
-			return a.judge(h.Report, v, &bill, memory, spool.line)
+		return a.c.state.AuditReport(ctx, a.m.Contract, a.m.Relay, a.m.Writers, func(memory *state.Audit) error {
+			return a.judge(ctx, h.Report, v, &bill, memory, spool.line)
 		})
 	})
 	return more, err
 }
 
 // judge takes the lines of one report.
-func (a *auditor) judge(e *protocol.Envelope, v *ledger.Verifier, bill *state.Bill, memory *state.Audit, line func() ([]byte, error)) error {
+func (a *auditor) judge(ctx context.Context, e *protocol.Envelope, v *ledger.Verifier, bill *state.Bill, memory *state.Audit, line func() ([]byte, error)) error {
 	audit := ledger.NewAudit(a.m.Relay, memory, a.c.now(), bill.Accepted)
-	for range v.Lines() {
-		data, err := line()
-		if err != nil {
+	err := readLines(ctx, a.m.Relay, v.Lines(), line, func(lines []ledger.Reading) error {
+		if err := expect(memory, lines); err != nil {
 			return err
 		}
-		l, err := v.Line(data)
-		if err != nil {
-			return err
-		}
-		verdict, err := audit.Judge(l)
-		if err != nil {
-			return err
-		}
-		if verdict.Reason != "" {
-			if err := memory.Refuse(l, verdict); err != nil {
+		for i := range lines {
+			if err := v.Take(&lines[i]); err != nil {
+				return err
+			}
+			verdict, err := audit.JudgeRead(&lines[i])
+			if err != nil {
+				return err
+			}
+			if err := a.note(memory, &lines[i], verdict); err != nil {
 				return err
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	after, err := v.End()
 	if err != nil {
@@ -194,6 +215,40 @@ func (a *auditor) judge(e *protocol.Envelope, v *ledger.Verifier, bill *state.Bi
 	}
 	a.lines += v.Lines()
 	return memory.Done(e, bill.Place.Last+1, after, audit.Accepted(), a.c.now())
+}
+
+// note keeps what became of a line that was not accepted whole.
+func (a *auditor) note(memory *state.Audit, r *ledger.Reading, verdict ledger.Verdict) error {
+	var raw []byte
+	switch {
+	case r.Line.Kind == ledger.KindDrop:
+		return memory.Drop(r.Line)
+	case verdict.Reason == "":
+		return nil
+	case verdict.Reason == ledger.Unknown, verdict.Reason == ledger.NotWritten:
+		hopeful, err := memory.Hopeful(r.Line)
+		if err != nil {
+			return err
+		}
+		if hopeful {
+			raw = r.Raw
+		}
+	}
+	return memory.Refuse(r.Line, verdict, raw, a.c.now())
+}
+
+// expect has what lines ask for looked up at once.
+func expect(memory *state.Audit, lines []ledger.Reading) error {
+	records := make([]protocol.Hash, 0, len(lines))
+	var pulled []protocol.Hash
+	var pages []protocol.PageID
+	for i := range lines {
+		records = append(records, lines[i].Line.Hash)
+		if lines[i].Page != "" {
+			pulled, pages = append(pulled, lines[i].Line.Hash), append(pages, lines[i].Page)
+		}
+	}
+	return memory.Expect(records, pulled, pages)
 }
 
 // prove looks for two reports with one predecessor: the one at hand, or what the relay shows now for the last that was

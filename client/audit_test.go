@@ -3,10 +3,12 @@ package client_test
 import (
 	"bytes"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -104,10 +106,16 @@ type liar struct {
 	m       client.Metered
 	payer   protocol.PublicKey
 	reports map[int64][]byte // answers by the line after which they begin
+	outcome protocol.RefusalOutcome
+	refused []protocol.UsageRefusal // that it was told
 }
 
 func (l *liar) serve(t testing.TB) client.Metered {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasSuffix(r.URL.Path, "/refusals") {
+			l.answerRefusal(w, r)
+			return
+		}
 		query, _ := url.ParseQuery(r.URL.RawQuery)
 		after, _ := strconv.ParseInt(query.Get("after"), 10, 64)
 		_, _ = w.Write(l.reports[after])
@@ -116,6 +124,30 @@ func (l *liar) serve(t testing.TB) client.Metered {
 	m := l.m
 	m.Address = server.URL
 	return m
+}
+
+// answerRefusal answers a refusal with the liar's outcome.
+func (l *liar) answerRefusal(w http.ResponseWriter, r *http.Request) {
+	var refusal protocol.UsageRefusal
+	body, err := io.ReadAll(r.Body)
+	if err == nil {
+		var e *protocol.Envelope
+		if e, err = protocol.ParseEnvelope(body); err == nil {
+			err = e.Decode(&refusal)
+		}
+	}
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	l.refused = append(l.refused, refusal)
+	answer, err := protocol.Sign(l.key, l.payer, protocol.TimestampOf(time.Now()), &protocol.UsageRefused{Contract: refusal.Contract, Report: refusal.Report,
+		Outcome: l.outcome, WrittenOff: 7, Disputed: 8, Most: 9})
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
+	}
+	_, _ = w.Write(answer.Bytes())
 }
 
 // report signs a report over lines and keeps it as the answer.

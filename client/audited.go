@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"relaymarket/client/state"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -16,13 +17,18 @@ func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
 	}
 	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
 	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
-	if err := c.state.Audited(ctx, m.Contract, s.record); err != nil {
+	if err := c.state.AuditedUnordered(ctx, m.Contract, s.record); err != nil {
 		return nil, err
 	}
 	if err := c.state.Refusals(ctx, m.Contract, s.refusal); err != nil {
 		return nil, err
 	}
-	if a.Bill, err = ledger.Settle(m.Prices, a.Claimed, a.Accepted, s.accrued); err != nil {
+	unsaid, lines, err := c.unsaid(ctx, m.Contract)
+	if err != nil {
+		return nil, err
+	}
+	a.Unsaid = lines
+	if a.Bill, err = ledger.SettleWaiting(m.Prices, a.Claimed, a.Accepted, unsaid, s.accrued); err != nil {
 		return nil, err
 	}
 	return a, s.close()
@@ -75,6 +81,21 @@ func RecordUsage(r *AuditedRecord, now protocol.Timestamp) ledger.Usage {
 }
 
 func (s *summary) refusal(r *RefusedLine) error {
+	switch {
+	case r.Waiting:
+		return nil // counted apart
+	case r.Dropped != 0:
+		s.audit.Dropped++
+		return nil
+	case r.Answer != "":
+		s.audit.Named++
+	}
+	switch r.Answer {
+	case protocol.RefusalDropped:
+		s.audit.Promised++
+	case protocol.RefusalClosed:
+		s.audit.Ended = true
+	}
 	s.friend(r.Path.Receiver).Refused++
 	if s.reasons[r.Reason] == nil {
 		s.reasons[r.Reason] = &AuditedReason{Reason: r.Reason}
@@ -117,4 +138,18 @@ func (c *Client) AuditedRecords(ctx context.Context, contract protocol.ContractI
 // RefusedLines visits the lines of a contract of which something was refused. visit must not use the client.
 func (c *Client) RefusedLines(ctx context.Context, contract protocol.ContractID, visit func(*RefusedLine) error) error {
 	return c.state.Refusals(ctx, contract, visit)
+}
+
+// AuditPart chooses what of an audit is visited.
+type AuditPart = state.Part
+
+// AuditedPart visits accepted records of a contract in the order of their writes, in memory that does not grow with them.
+// visit must not use the client.
+func (c *Client) AuditedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*AuditedRecord) error) error {
+	return c.state.AuditedPart(ctx, contract, p, visit)
+}
+
+// RefusedPart visits lines of a contract of which something was refused, in their order. visit must not use the client.
+func (c *Client) RefusedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*RefusedLine) error) error {
+	return c.state.RefusedPart(ctx, contract, p, visit)
 }

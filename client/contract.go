@@ -53,9 +53,13 @@ func (c *Client) Offer(ctx context.Context, typed string) (address string, e *pr
 }
 
 // Consent is this user's word that a payer's contract may pay for what he writes on a relay. The payer hands it to the
-// relay when he opens the contract.
-func (c *Client) Consent(relay protocol.PublicKey, contract protocol.ContractID, payer protocol.PublicKey) (*protocol.Envelope, error) {
+// relay when he opens the contract. From now on the payer, if he is a friend, is told what this user writes there: else
+// he could not audit his bill.
+func (c *Client) Consent(ctx context.Context, relay protocol.PublicKey, contract protocol.ContractID, payer protocol.PublicKey) (*protocol.Envelope, error) {
 	if err := c.unlocked(); err != nil {
+		return nil, err
+	}
+	if err := c.state.AddPayer(ctx, relay, payer); err != nil {
 		return nil, err
 	}
 	return protocol.Sign(c.identity, relay, c.now(), &protocol.ContractConsent{Contract: contract, Payer: payer})

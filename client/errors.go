@@ -78,7 +78,8 @@ type RelayError struct {
 	PageID     protocol.PageID
 	Root       *protocol.Hash
 	RetryAfter time.Duration
-	Offer      *protocol.Announcement // verified; with no_account
+	Offer      *protocol.Announcement // with 402: what the relay offers, signed by it and valid
+	OfferHash  protocol.Hash          // of the offer's envelope, which is kept: see [Client.KeptOffer]
 
 	Err error // when there is no code
 }

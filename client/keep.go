@@ -13,8 +13,9 @@ import (
 	"relaymarket/protocol"
 )
 
-// keptPulls is how often a relay serves a kept document: once for each time the user restores.
-const keptPulls = 1000
+// keptPulls is how often a relay serves a kept document: once for each time the user restores. Each is reserved in the
+// credit of whoever pays for it.
+const keptPulls = 50
 
 // ErrNoOtherRelay: a document is to be kept on another relay, and the user has no other.
 var ErrNoOtherRelay = errors.New("you have no other relay to keep it on: add one with its address")
@@ -32,6 +33,12 @@ func (c *Client) Keep(ctx context.Context, contentType string, body []byte, ttl 
 		return nil, err
 	}
 	relays = slices.DeleteFunc(relays, func(r Relay) bool { return r.Key == except })
+	if len(relays) == 0 {
+		return nil, ErrNoOtherRelay
+	}
+	if relays, err = c.taking(ctx, relays, "", false); err != nil {
+		return nil, err
+	}
 	if len(relays) == 0 {
 		return nil, ErrNoOtherRelay
 	}

@@ -72,7 +72,7 @@ func (p *peer) once(ctx context.Context, x exchange) error {
 	}
 	defer reply.Body.Close()
 	if reply.StatusCode < 200 || reply.StatusCode > 299 {
-		return p.refusal(reply)
+		return p.refusal(ctx, reply)
 	}
 	if x.read == nil {
 		return nil
@@ -101,7 +101,7 @@ func (p *peer) tampered(format string, args ...any) *RelayError {
 }
 
 // refusal reads a problem document. What answers with anything else is not a relay.
-func (p *peer) refusal(reply *http.Response) error {
+func (p *peer) refusal(ctx context.Context, reply *http.Response) error {
 	e := p.fail(nil)
 	e.Status = reply.StatusCode
 	if seconds, err := strconv.ParseInt(reply.Header.Get("Retry-After"), 10, 32); err == nil && seconds > 0 {
@@ -124,8 +124,10 @@ func (p *peer) refusal(reply *http.Response) error {
 	if problem.PageID.Validate() == nil {
 		e.PageID = problem.PageID
 	}
-	if _, offer, err := protocol.ParseAnnouncement(problem.Announcement, p.c.now()); err == nil {
-		e.Offer = offer
+	// Another relay's offer is none of this one.
+	if own, offer, err := protocol.ParseAnnouncement(problem.Announcement, p.c.now()); err == nil && own.From == p.key {
+		e.Offer, e.OfferHash = offer, own.Hash()
+		p.c.keepOffer(ctx, p, own)
 	}
 	return e
 }

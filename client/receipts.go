@@ -3,10 +3,7 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
-
-	"github.com/google/uuid"
 
 	"relaymarket/client/state"
 	"relaymarket/protocol"
@@ -22,21 +19,25 @@ const (
 )
 
 // LeaveReceipts writes the receipts that are due, as records to the senders of what was pulled: to each a few records, on
-// our own relays, or, without any, on those of the sender, who may admit us. [Client.Sync] and [Client.Listen] do
+// our own relays, or, without any, on those of the sender, who may admit us. Those who pay for what this key writes
+// are told what it wrote in the same way. [Client.Sync] and [Client.Listen] do
 // so by themselves. They are queued on disk first, as messages are.
 func (c *Client) LeaveReceipts(ctx context.Context) ([]RelayReport, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
 	}
 	senders, err := c.state.ReceiptsDue(ctx)
-	if err != nil || len(senders) == 0 {
+	if err != nil {
 		return nil, err
 	}
 	own, err := c.state.Relays(ctx)
 	if err != nil {
 		return nil, err
 	}
-	queued := false
+	queued, err := c.tellPayers(ctx, own)
+	if err != nil {
+		return nil, err
+	}
 	for _, sender := range senders {
 		f, err := c.Friend(ctx, sender)
 		if errors.Is(err, ErrNoFriend) {
@@ -75,30 +76,13 @@ func (c *Client) queueReceipts(ctx context.Context, f *Friend, own []Relay) (que
 	}
 	for {
 		some, err := c.state.EnqueueReceipts(ctx, f.Key, relays, most, func(device string, due []protocol.Receipt) (*Outgoing, error) {
-			return c.sealReceipts(f.Key, to, device, due)
+			return c.sealBooks(f.Key, to, device, protocol.ReceiptType, &protocol.Receipts{Receipts: due})
 		})
 		if err != nil || !some {
 			return queued, err
 		}
 		queued = true
 	}
-}
-
-func (c *Client) sealReceipts(friend protocol.PublicKey, to *protocol.SealingPublicKey, device string, due []protocol.Receipt) (*Outgoing, error) {
-	body, err := protocol.Canonicalize(&protocol.Receipts{Receipts: due})
-	if err != nil {
-		return nil, err
-	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, fmt.Errorf("read entropy: %w", err)
-	}
-	tag := protocol.ReceiptTag
-	m := &Outgoing{ID: protocol.RecordID(id.String()), Tag: tag, ContentType: protocol.ReceiptType, Body: body,
-		Expires: c.now().Add(receiptTTL), MaxPulls: receiptMaxPulls}
-	header := protocol.SealedHeader{ContentType: protocol.ReceiptType, Device: device, Seq: 1}
-	m.Sealed, err = protocol.Seal(to, protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: &tag}, header, body)
-	return m, err
 }
 
 // leaveReceipts does so now and then, until ctx ends. What fails is tried again; nobody waits for it.

@@ -43,8 +43,14 @@ func (c *Client) makeRoom(ctx context.Context, u *state.Upload, o *FileOptions) 
 	if len(relays) == 0 {
 		return nil, ErrNoRelays
 	}
+	if relays, err = c.taking(ctx, relays, "", false); err != nil {
+		return nil, err
+	}
+	if len(relays) == 0 {
+		return nil, fmt.Errorf("%w: your relays take messages on a topic only, or such as they can read", ErrNoSpace)
+	}
 	if o.Copies > len(relays) {
-		return nil, fmt.Errorf("%d copies are asked for and you have %d relays: add relays or ask for fewer copies", o.Copies, len(relays))
+		return nil, fmt.Errorf("%d copies are asked for and you have %d relays that take files: add relays or ask for fewer copies", o.Copies, len(relays))
 	}
 	offers := make([]offered, len(relays))
 	group, work := errgroup.WithContext(ctx)

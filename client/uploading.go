@@ -419,6 +419,13 @@ func (c *Client) tellOf(ctx context.Context, u *state.Upload) (*Outgoing, error)
 	if err != nil {
 		return nil, err
 	}
+	able, err := c.taking(ctx, relays, "", false)
+	if err != nil {
+		return nil, err
+	}
+	if len(able) > 0 {
+		relays = able
+	}
 	f, err := c.Friend(ctx, u.To)
 	if err != nil {
 		return nil, err

@@ -63,6 +63,36 @@ func TestSizes(t *testing.T) {
 	}
 }
 
+// What one settlement of several contracts would save: docs/decisions/settlements-one-by-one.md has these figures.
+func TestSizesOfBatches(t *testing.T) {
+	var all []Unsettled
+	var keys []*deal
+	for _, batch := range []struct {
+		n     int
+		known int64 // vB, paid to P2TR as the relay's are
+	}{{1, 194}, {2, 334}, {10, 1453}} {
+		n, known := batch.n, batch.known
+		for len(all) < n {
+			d := newDeal(t, string(rune('a'+len(all))), func(*deal) {})
+			all, keys = append(all, Unsettled{d.contract, d.outpoint(t), d.payment(t, 1, 30_000)}), append(keys, d)
+		}
+		tx, err := Settle(all[:n], nil, p2tr(testKey("wallet")), testFeerate)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range n {
+			if err := SignSettlement(tx, i, all[i], keys[i].relayKey); err != nil {
+				t.Fatal(err)
+			}
+		}
+		size := tx.VSize()
+		t.Logf("a settlement of %2d contracts has %4d vB, %d each", n, size, size/int64(n))
+		if off := size - known; off*100 > known || off*100 < -known {
+			t.Errorf("it has %d vB, more than 1 %% from %d", size, known)
+		}
+	}
+}
+
 func (d *deal) close(t testing.TB, amount btcutil.Amount) *Tx {
 	t.Helper()
 	closing, err := NewClosing(d.contract, amount, User, testFeerate)

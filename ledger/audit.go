@@ -83,6 +83,9 @@ type Verdict struct {
 	Why      string // the same for people
 	Accepted Usage
 	Refused  Usage
+	Until    protocol.Timestamp // of an end that is billed too long: storage is accepted up to then; else 0
+	// Dropped is what a drop gives up, reservations included. Its line names the one that was refused.
+	Dropped Usage
 }
 
 // Audit judges the lines of one contract, one by one in their order: against what the payer wrote, against the
@@ -114,8 +117,21 @@ func refuse(reason Reason, format string, args ...any) error {
 	return &refusal{reason, fmt.Sprintf(format, args...)}
 }
 
-// Judge judges the next line. The error is the memory's, or an [ErrOverflow]; a line that is wrong is a verdict.
+// Judge judges the next line. A drop takes from what the relay claims, never from what was accepted. The error is the
+// memory's, or an [ErrOverflow]; a line that is wrong is a verdict.
 func (a *Audit) Judge(l *Line) (Verdict, error) {
+	return a.rule(l, func() (protocol.PageID, error) { return a.witness.Check(l) })
+}
+
+// JudgeRead judges the next line, whose evidence was checked already.
+func (a *Audit) JudgeRead(r *Reading) (Verdict, error) {
+	return a.rule(r.Line, func() (protocol.PageID, error) { return r.Page, r.noEvidence })
+}
+
+func (a *Audit) rule(l *Line, evidence func() (protocol.PageID, error)) (Verdict, error) {
+	if l.Kind == KindDrop {
+		return a.judgeDrop(l)
+	}
 	own, err := a.memory.Own(l.Hash)
 	if err != nil {
 		return Verdict{}, err
@@ -126,7 +142,7 @@ func (a *Audit) Judge(l *Line) (Verdict, error) {
 	}
 	before, accepted := a.mine, *l
 	if err = compare(l, own, s); err == nil {
-		err = a.judge(&accepted, own, &s)
+		err = a.judge(&accepted, own, &s, evidence)
 	}
 	var no *refusal
 	if errors.As(err, &no) {
@@ -141,7 +157,7 @@ func (a *Audit) Judge(l *Line) (Verdict, error) {
 	}
 	v := Verdict{Accepted: accepted.use()}
 	if excess, ok := l.use().Minus(v.Accepted); ok && excess != (Usage{}) {
-		v.Reason, v.Refused = EndedLate, excess
+		v.Reason, v.Refused, v.Until = EndedLate, excess, accepted.Ended
 		v.Why = fmt.Sprintf("it was deleted by %s, and is billed until %s", accepted.Ended.Time().Format("2006-01-02 15:04:05Z"), l.Ended.Time().Format("2006-01-02 15:04:05Z"))
 	}
 	return v, a.memory.SetStanding(l.Hash, s)
@@ -176,12 +192,12 @@ func compare(l *Line, own *Own, s Standing) error {
 }
 
 // judge judges a line of a known record and notes what it says in its standing. It cuts an end that is too late.
-func (a *Audit) judge(l *Line, own *Own, s *Standing) error {
+func (a *Audit) judge(l *Line, own *Own, s *Standing, evidence func() (protocol.PageID, error)) error {
 	switch l.Kind {
 	case KindWrite:
 		return a.judgeWrite(l, own, s)
 	case KindPull:
-		return a.judgePull(l, own, s)
+		return a.judgePull(l, own, s, evidence)
 	case KindEnd:
 		return a.judgeEnd(l, own, s)
 	}
@@ -207,8 +223,8 @@ func (a *Audit) judgeWrite(l *Line, own *Own, s *Standing) error {
 	return nil
 }
 
-func (a *Audit) judgePull(l *Line, own *Own, s *Standing) error {
-	page, err := a.witness.Check(l)
+func (a *Audit) judgePull(l *Line, own *Own, s *Standing, evidence func() (protocol.PageID, error)) error {
+	page, err := evidence()
 	if err != nil {
 		return refuse(NoEvidence, "%v", err)
 	}
@@ -245,6 +261,30 @@ func (a *Audit) judgeEnd(l *Line, own *Own, s *Standing) error {
 	return nil
 }
 
+// judgeDrop notes what the relay gave up. An end that it gave up whole ends the record all the same: nothing is stored on
+// the payer's account, and no pull is reserved any more.
+func (a *Audit) judgeDrop(l *Line) (Verdict, error) {
+	back, err := l.back()
+	if err != nil {
+		return Verdict{}, err
+	}
+	v := Verdict{}
+	if v.Dropped, err = back.Reserved(); err != nil {
+		return Verdict{}, err
+	}
+	s, err := a.memory.Standing(l.Hash)
+	if err != nil || s.Write == 0 || s.Write == l.Of || s.End != 0 || back.Stored == (Quantity{}) {
+		return v, err
+	}
+	end := Line{Seq: l.Seq, Kind: KindEnd, Bytes: s.Bytes, Written: s.Written, Expires: s.Expires, Ended: s.Written, Pulls: s.Outstanding()}
+	if err := a.mine.Apply(&end); err != nil {
+		return Verdict{}, err
+	}
+	s.Returned += end.Pulls
+	s.End, s.Ended = l.Seq, end.Ended
+	return v, a.memory.SetStanding(l.Hash, s)
+}
+
 // Bill is an audit in money. Its three parts add up to Claimed, unless the relay counts less than was accepted.
 type Bill struct {
 	Accepted protocol.Msat // used and proven, and storage until now: to be paid
@@ -257,6 +297,16 @@ type Bill struct {
 // those of an audit, and accrued is the storage of accepted records that did not end ([Standing.Accrued]). The error is
 // [ErrOverflow].
 func Settle(p Prices, claimed, accepted Totals, accrued Quantity) (Bill, error) {
+	return SettleWaiting(p, claimed, accepted, Totals{}, accrued)
+}
+
+// SettleWaiting does so when it is not known yet whether some lines are right: what they come to, and reserve, is waited
+// for too. They are neither among the accepted nor in dispute.
+func SettleWaiting(p Prices, claimed, accepted, unknown Totals, accrued Quantity) (Bill, error) {
+	hoped, err := unknown.Reserved()
+	if err != nil {
+		return Bill{}, err
+	}
 	due, err := accepted.Used()
 	if err != nil {
 		return Bill{}, err
@@ -273,6 +323,10 @@ func Settle(p Prices, claimed, accepted Totals, accrued Quantity) (Bill, error) 
 	}
 	all, err := claimed.Reserved()
 	if err != nil {
+		return Bill{}, err
+	}
+	left := Usage{Stored: less(all.Stored, known.Stored), Moved: less(all.Moved, known.Moved)}
+	if known, err = known.Plus(Usage{Stored: least(hoped.Stored, left.Stored), Moved: least(hoped.Moved, left.Moved)}); err != nil {
 		return Bill{}, err
 	}
 	disputed := Usage{Stored: less(all.Stored, known.Stored), Moved: less(all.Moved, known.Moved)}

@@ -13,13 +13,14 @@ import (
 type Kind string
 
 // The kinds of lines, in the order in which a record has them: one write, any number of pulls, one
-// end; pulls and lapses may come after the end. No other kinds exist: who meets one cannot know what
-// it costs.
+// end; pulls and lapses may come after the end. A drop comes after a line that the payer refused. No other
+// kinds exist: who meets one cannot know what it costs.
 const (
 	KindWrite Kind = "write" // a record was stored: its storage and its pulls are reserved
 	KindPull  Kind = "pull"  // a reader has signed that he has the record: one reserved pull is used
 	KindEnd   Kind = "end"   // it was deleted, used up or expired: what it did not use comes back
 	KindLapse Kind = "lapse" // pulls that were served and never acknowledged come back
+	KindDrop  Kind = "drop"  // what a refused line came to is given up; of a refused write, all that lines came to about the record
 )
 
 // Line is one line of a contract's ledger. On the wire it is one canonical JSON object, which the
@@ -41,6 +42,9 @@ type Line struct {
 	Evidence *Evidence          `json:"evidence,omitzero"` // pull
 	Ended    protocol.Timestamp `json:"ended,omitzero"`    // end: it is charged for storage up to here
 	Pulls    int64              `json:"pulls,omitzero"`    // end: never served; lapse: served and not acknowledged
+
+	Of   int64                 `json:"of,omitzero"`   // drop: the line that was refused
+	Back *protocol.UsageTotals `json:"back,omitzero"` // drop: taken from the totals
 }
 
 // Evidence is why a pull may be billed: the reader's signature under a root, and the way from the
@@ -68,6 +72,7 @@ var (
 		KindPull:  {"evidence"},
 		KindEnd:   {"written", "expires", "ended"},
 		KindLapse: {"pulls"},
+		KindDrop:  {"of", "back"},
 	}
 )
 
@@ -120,13 +125,26 @@ func (l *Line) Validate() error {
 		}
 	}
 	if (l.Written != 0) != l.has("written") || (l.Expires != 0) != l.has("expires") || (l.MaxPulls != 0) != l.has("maxPulls") ||
-		(l.Ended != 0) != l.has("ended") || (l.Evidence != nil) != l.has("evidence") || l.Pulls != 0 && l.Kind != KindEnd && l.Kind != KindLapse || l.Pulls == 0 && l.Kind == KindLapse {
+		(l.Ended != 0) != l.has("ended") || (l.Evidence != nil) != l.has("evidence") || (l.Of != 0) != l.has("of") || (l.Back != nil) != l.has("back") || l.Pulls != 0 && l.Kind != KindEnd && l.Kind != KindLapse || l.Pulls == 0 && l.Kind == KindLapse {
 		return fmt.Errorf("%w: line %d, a %s, needs %v and nothing of other kinds", ErrLine, l.Seq, l.Kind, ofKind[l.Kind])
 	}
 	if l.Kind == KindEnd && (l.Ended < l.Written || l.Ended > max(l.Written, l.Expires)) {
 		return fmt.Errorf("%w: line %d: a record ends between its write and its expiry", ErrLine, l.Seq)
 	}
+	if l.Kind == KindDrop {
+		return l.validateDrop()
+	}
 	return l.Evidence.validate()
+}
+
+func (l *Line) validateDrop() error {
+	if l.Of < 1 || l.Of >= l.Seq {
+		return fmt.Errorf("%w: line %d drops line %d, which does not stand before it", ErrLine, l.Seq, l.Of)
+	}
+	if _, err := TotalsOf(*l.Back); err != nil {
+		return fmt.Errorf("%w: line %d: %w", ErrLine, l.Seq, err)
+	}
+	return nil
 }
 
 func (l *Line) has(member string) bool {
@@ -157,6 +175,11 @@ func (l *Line) Record() protocol.Path {
 
 // Storage is what an end charges: the bytes × ms from the write to the end.
 func (l *Line) Storage() Quantity { return stored(l.Bytes, l.Written.Time(), l.Ended.Time()) }
+
+// StorageAfter is the part of it from a time on; 0: all.
+func (l *Line) StorageAfter(until protocol.Timestamp) Quantity {
+	return stored(l.Bytes, max(until, l.Written).Time(), l.Ended.Time())
+}
 
 // ErrEvidence: the evidence of a pull does not show that the reader has the record.
 var ErrEvidence = errors.New("no evidence")
@@ -211,6 +234,29 @@ func (w *Witness) Check(l *Line) (protocol.PageID, error) {
 		return "", fmt.Errorf("%w in line %d: the record is not under the root that was signed", ErrEvidence, l.Seq)
 	}
 	return ack.page, nil
+}
+
+// Reading is what can be said of a line without those before it: several readers may each have a part of a report.
+type Reading struct {
+	Line       *Line
+	Raw        []byte          // its bytes, as they were given
+	Page       protocol.PageID // of a pull with evidence
+	leaf       protocol.Hash
+	noEvidence error
+}
+
+// Read reads one line and, of a pull, checks the evidence. The error is an [ErrLine]; want of evidence is none, it is for
+// [Audit.JudgeRead] to say what follows from it.
+func (w *Witness) Read(data []byte) (Reading, error) {
+	l, err := ParseLine(data)
+	if err != nil {
+		return Reading{}, err
+	}
+	r := Reading{Line: l, Raw: data, leaf: protocol.LineHash(data)}
+	if l.Kind == KindPull {
+		r.Page, r.noEvidence = w.Check(l)
+	}
+	return r, nil
 }
 
 func (w *Witness) read(raw []byte) (acknowledged, error) {

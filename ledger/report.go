@@ -119,14 +119,21 @@ func (v *Verifier) Line(data []byte) (*Line, error) {
 	if err != nil {
 		return nil, err
 	}
+	return l, v.take(l, protocol.LineHash(data))
+}
+
+// Take takes the next line, which was read already. The error is an [ErrReport] or [ErrOverflow].
+func (v *Verifier) Take(r *Reading) error { return v.take(r.Line, r.leaf) }
+
+func (v *Verifier) take(l *Line, leaf protocol.Hash) error {
 	if next := v.report.First + v.tree.Leaves(); l.Seq != next || l.Seq > v.report.Last {
-		return nil, fmt.Errorf("%w: line %d stands where %d should, of %d to %d", ErrReport, l.Seq, next, v.report.First, v.report.Last)
+		return fmt.Errorf("%w: line %d stands where %d should, of %d to %d", ErrReport, l.Seq, next, v.report.First, v.report.Last)
 	}
 	if err := v.totals.Apply(l); err != nil {
-		return nil, err
+		return err
 	}
-	v.tree.Add(protocol.LineHash(data))
-	return l, nil
+	v.tree.Add(leaf)
+	return nil
 }
 
 // End judges the whole once all lines were taken, and returns the place after it. The error is an [ErrReport].

@@ -12,6 +12,7 @@ import (
 //	pull    Pulled  +bytes             ReservedPulled −bytes
 //	end     Stored  +bytes × (ended − written)   ReservedPulled −bytes × pulls   ReservedStored −bytes × (expires − written)
 //	lapse                              ReservedPulled −bytes × pulls
+//	drop    each as the line says
 //
 // What a relay counts against the credit is their sum, [Totals.Reserved].
 type Totals struct {
@@ -55,6 +56,14 @@ func (t *Totals) Apply(l *Line) error {
 		sum.minus(&next.ReservedStored, l.reservedStorage())
 	case KindLapse:
 		sum.minus(&next.ReservedPulled, Times(l.Bytes, l.Pulls))
+	case KindDrop:
+		back, err := l.back()
+		if err != nil {
+			return err
+		}
+		for _, one := range next.pairs(&back) {
+			sum.minus(one[0], *one[1])
+		}
 	default:
 		return fmt.Errorf("%w: the kind %.20q is not known", ErrLine, l.Kind)
 	}
@@ -62,6 +71,20 @@ func (t *Totals) Apply(l *Line) error {
 		*t = next
 	}
 	return sum.err
+}
+
+// pairs are the five of t, each with that of u.
+func (t *Totals) pairs(u *Totals) [5][2]*Quantity {
+	return [5][2]*Quantity{{&t.Written, &u.Written}, {&t.Pulled, &u.Pulled}, {&t.Stored, &u.Stored},
+		{&t.ReservedPulled, &u.ReservedPulled}, {&t.ReservedStored, &u.ReservedStored}}
+}
+
+// back is what a drop gives up.
+func (l *Line) back() (Totals, error) {
+	if l.Back == nil {
+		return Totals{}, fmt.Errorf("%w: line %d drops nothing", ErrLine, l.Seq)
+	}
+	return TotalsOf(*l.Back)
 }
 
 func (l *Line) reservedStorage() Quantity {

@@ -7,12 +7,8 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
-// Limits of an announcement.
-const (
-	MaxAnnouncementSize = 4 << 10 // bytes of the envelope
-	maxTerms            = 16
-	maxContact          = 200 // characters
-)
+// MaxAnnouncementSize bounds an announcement.
+const MaxAnnouncementSize = 4 << 10 // bytes of the envelope
 
 // TypeAnnouncement is the request type of a relay's announcement.
 const TypeAnnouncement = "serverBroadcast"
@@ -33,8 +29,9 @@ type Announcement struct {
 	// Contracts are the terms of a contract opened on this announcement: members of the announcement itself, all of them
 	// or none. Nil: the relay makes no contracts.
 	Contracts *ContractOffer `json:",embed"`
-	Hubs      []string       `json:"hubs,omitempty"` // where it is announced, see [ValidateHub]
-	Pow       *Work          `json:"pow,omitempty"`  // in the market only
+	Hubs      []string       `json:"hubs,omitempty"`   // where it is announced, see [ValidateHub]
+	Notice    string         `json:"notice,omitempty"` // what those are shown who took terms with ads, at most 200 characters
+	Pow       *Work          `json:"pow,omitempty"`    // in the market only
 }
 
 // ContractOffer is what a relay asks of those who pay it by contract. It honours each announcement of its own that is
@@ -103,13 +100,6 @@ type Limits struct {
 	BodySeconds   int64 `json:"bodySeconds"`   // for a body to arrive
 }
 
-// Terms is one way in which a relay is willing to serve.
-type Terms struct {
-	Type    string `json:"type"`              // "grant": the operator gives quotas to keys he chooses
-	Payment bool   `json:"payment"`           // whether it costs money
-	Contact string `json:"contact,omitempty"` // how to reach the operator, at most 200 characters
-}
-
 // UnmarshalJSONFrom implements json.UnmarshalerFrom: every member is required.
 func (l *Limits) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
 	type plain Limits
@@ -124,12 +114,6 @@ func (l Limits) validate() error {
 		return Errorf(CodeInvalidValue, "a limit is never negative")
 	}
 	return nil
-}
-
-// UnmarshalJSONFrom implements json.UnmarshalerFrom: type and payment are required.
-func (t *Terms) UnmarshalJSONFrom(dec *jsontext.Decoder) error {
-	type plain Terms
-	return decodeItem(dec, (*plain)(t), "type", "payment")
 }
 
 // RequestType implements [Request].
@@ -154,13 +138,16 @@ func (a *Announcement) Validate() error {
 	if err := a.Limits.validate(); err != nil {
 		return err
 	}
-	if len(a.Terms) > maxTerms {
-		return Errorf(CodeInvalidValue, "an announcement offers at most %d terms", maxTerms)
+	if len(a.Terms) > MaxTerms {
+		return Errorf(CodeInvalidValue, "an announcement offers at most %d terms", MaxTerms)
 	}
-	for _, t := range a.Terms {
-		if t.Type == "" || utf8.RuneCountInString(t.Contact) > maxContact {
-			return Errorf(CodeInvalidValue, "terms have a type, and a contact of at most %d characters", maxContact)
+	for i := range a.Terms {
+		if err := a.Terms[i].validate(); err != nil {
+			return err
 		}
+	}
+	if utf8.RuneCountInString(a.Notice) > maxContact {
+		return Errorf(CodeInvalidValue, "a notice has at most %d characters", maxContact)
 	}
 	if a.Network != "" || a.Contracts != nil {
 		if err := a.Network.Validate(); err != nil {

@@ -273,6 +273,18 @@ func (e *Envelope) RequestHash() Hash {
 	return TaggedHash(TagRequest, e.From[:], e.To[:], e.Request)
 }
 
+// Sealed tells of the envelope of a write whether its content is sealed: whether it begins with anything but the suite 0, see
+// [SuitePlain]. It trusts that the content is base64.
+func (e *Envelope) Sealed() bool {
+	const head = `{"content":"`
+	if len(e.Request) < len(head)+2 {
+		return true
+	}
+	// Eight bits of 0 are an A and one of A to P.
+	first, second := e.Request[len(head)], e.Request[len(head)+1]
+	return first != 'A' || second < 'A' || second > 'P'
+}
+
 // Verify checks the signature. The error has code [CodeBadSignature].
 func (e *Envelope) Verify() error {
 	if !VerifyDigest(e.From, e.Digest(), e.Sig) {

@@ -50,6 +50,10 @@ func FuzzDecodeTargeted(f *testing.F)     { fuzzDecode(f, TypeRead) }
 func FuzzDecodeIdentity(f *testing.F)     { fuzzDecode(f, TypeIdentity) }
 func FuzzDecodeAnnouncement(f *testing.F) { fuzzDecode(f, TypeAnnouncement) }
 func FuzzDecodeUsageReport(f *testing.F)  { fuzzDecode(f, TypeUsageReport) }
+func FuzzDecodeUsageRefusal(f *testing.F) { fuzzDecode(f, TypeUsageRefusal) }
+func FuzzDecodeUsageRefused(f *testing.F) { fuzzDecode(f, TypeUsageRefused) }
+func FuzzDecodeTerms(f *testing.F)        { fuzzDecode(f, TypeTerms) }
+func FuzzDecodeTermsAnswer(f *testing.F)  { fuzzDecode(f, TypeTermsAnswer) }
 
 func FuzzDecodeContractOpen(f *testing.F)         { fuzzDecode(f, TypeContractOpen) }
 func FuzzDecodeContractConsent(f *testing.F)      { fuzzDecode(f, TypeContractConsent) }

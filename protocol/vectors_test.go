@@ -79,6 +79,7 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"padding.json":       judgePadding,
 	"files.json":         judgeFile,
 	"sealed.json":        judgeSealed,
+	"plain.json":         judgePlain,
 }
 
 const sessionFile = "session.json" // has a test of its own

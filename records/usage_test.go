@@ -27,6 +27,7 @@ type payer struct {
 	claims    map[string]bool
 	place     ledger.Place
 	accepted  ledger.Totals
+	refusing  *refusing // nil: nothing may be refused
 }
 
 var _ ledger.Memory = (*payer)(nil)
@@ -50,6 +51,9 @@ func (p *payer) SetStanding(h protocol.Hash, s ledger.Standing) error {
 }
 func (p *payer) Claim(h protocol.Hash, page protocol.PageID, _ int64) (bool, error) {
 	k := h.String() + string(page)
+	if p.refusing != nil && p.refusing.denies(h) {
+		return false, nil
+	}
 	first := !p.claims[k]
 	p.claims[k] = true
 	return first, nil
@@ -103,7 +107,7 @@ func (p *payer) check(t interface {
 			}
 			verdict, err := audit.Judge(l)
 			if err == nil && verdict.Reason != "" {
-				err = fmt.Errorf("line %s is refused: %s", data, verdict.Why)
+				err = p.refuse(e.Hash(), l, verdict)
 			}
 			return err
 		}); err != nil {
@@ -122,6 +126,9 @@ func (p *payer) check(t interface {
 	if reserved, err := p.place.Totals.Reserved(); err != nil || reserved != use.Used {
 		t.Fatalf("the account counts %v, the reports come to %v (%v)", use.Used, reserved, err)
 	}
+	if j := p.journal(t, p.contract); j.owed != use.Cost || j.owed+j.earned+j.reserved+j.paid+j.writtenOff+j.carried != 0 {
+		t.Fatalf("the account costs %d, the journal has %+v", use.Cost, j)
+	}
 }
 
 // bill is what the payer makes of what he has checked.
@@ -139,10 +146,13 @@ func (p *payer) bill(t interface{ Fatal(...any) }) ledger.Bill {
 
 // modelRecord is what truly became of a record.
 type truth struct {
+	hash                  protocol.Hash
 	own                   *ledger.Own
 	written, ended        protocol.Timestamp
 	served, acked, lapsed int64
 	lastPull              protocol.Timestamp
+	denied                int64 // acknowledged pulls that the payer refuses
+	disowned, backdated   bool  // he denies that he wrote it at all, or says that it was deleted earlier
 }
 
 // spending is one random life of a contract, beside what truly happened in it.
@@ -169,13 +179,20 @@ func TestBillIsItsCounters(t *testing.T) {
 		for range 2 {
 			s.readers = append(s.readers, &spendingReader{reader: reader{h: h, key: key(h.t)}})
 		}
-		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look}
+		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash}
 		for range rapid.IntRange(10, 50).Draw(t, "steps") {
 			rapid.SampledFrom(steps).Draw(t, "step")()
 		}
 		s.look()
 		s.compare()
 	})
+}
+
+// crash ends a poster wherever it is.
+func (s *spending) crash() {
+	ctx, cancel := context.WithTimeout(s.h.t.Context(), time.Duration(rapid.IntRange(0, 4000).Draw(s.T, "µs"))*time.Microsecond)
+	defer cancel()
+	_ = s.h.books.Post(ctx) // it is undone, or done: both are well
 }
 
 func (s *spending) write() {
@@ -188,7 +205,7 @@ func (s *spending) write() {
 			s.Fatal(out.Err)
 		}
 	}
-	s.records = append(s.records, &truth{own: s.wrote(in), written: s.h.now()})
+	s.records = append(s.records, &truth{hash: in.Envelope.Hash(), own: s.wrote(in), written: s.h.now()})
 }
 
 func (s *spending) reader() *spendingReader {
@@ -222,7 +239,7 @@ func (s *spending) pull() {
 			s.Fatal(err)
 		}
 		for _, record := range s.records {
-			if record.own == s.own[e.Hash()] {
+			if record.hash == e.Hash() {
 				record.served++
 				record.lastPull = s.h.now()
 				r.page = append(r.page, record)
@@ -308,6 +325,10 @@ func (s *spending) compare() {
 	}
 	for _, r := range s.records {
 		own := r.own
+		if r.disowned {
+			continue
+		}
+		r.acked, r.lapsed = r.acked-r.denied, r.lapsed+r.denied
 		if r.ended != 0 {
 			add(&due, own.Bytes, 1+r.acked, int64(r.ended-r.written))
 			add(&all, own.Bytes, 1+r.served-r.lapsed, int64(r.ended-r.written))

@@ -52,7 +52,8 @@ func newItem(in Incoming) *item {
 }
 
 func (it *item) charge() books.Charge {
-	c := books.Charge{Owner: it.path.Sender, Writer: it.path.Sender, Bytes: it.in.Envelope.Size(), Pulls: it.in.Write.MaxPulls, Expires: it.in.Write.Expires}
+	c := books.Charge{Owner: it.path.Sender, Writer: it.path.Sender, Bytes: it.in.Envelope.Size(), Pulls: it.in.Write.MaxPulls, Expires: it.in.Write.Expires,
+		Tag: it.in.Write.Tag, Sealed: it.in.Envelope.Sealed()}
 	if it.admitted {
 		c.Owner = it.path.Receiver
 	}
@@ -323,8 +324,8 @@ func (s *Store) lookUp(ctx context.Context, q querier, items []*item) error {
 	rows, err := q.Query(ctx, `
 		SELECT r.* FROM unnest($1::bytea[], $2::bytea[], $3::text[]) AS t (sender, receiver, id) CROSS JOIN LATERAL (
 		  SELECT r.sender, r.receiver, r.id, r.n, r.request_hash, r.hash,
-		    r.state = 0 AND r.expires > $4 AND coalesce((SELECT p.remaining FROM pulls p WHERE p.n = r.n), 1) > 0
-		  FROM records r WHERE r.sender = t.sender AND r.receiver = t.receiver AND r.id = t.id OFFSET 0) r`,
+		    r.state = 0 AND r.expires > $4 AND coalesce(p.remaining, 1) > 0
+		  FROM records r `+joinPulls+` WHERE r.sender = t.sender AND r.receiver = t.receiver AND r.id = t.id OFFSET 0) r`,
 		senders, receivers, ids, int64(s.now()))
 	if err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +23,12 @@ func junk(t *testing.T, c *testhub.Clock, honest []byte) map[string][]byte {
 	flipped := bytes.Clone(good)
 	flipped[len(flipped)-4] = "01"[(flipped[len(flipped)-4]+1)%2]
 	idle := &relay{newRelay(t).PrivateKey, "idle.example", 0}
+	priced := func(from, to string) []byte {
+		r := newRelay(t)
+		return testhub.Forge(t, r.PrivateKey, r.Public(), stamp(c), &protocol.Announcement{Addresses: []string{"https://" + r.host}, Network: network,
+			Terms: []protocol.Terms{}, ValidUntil: stamp(c).Add(time.Hour), Contracts: &protocol.ContractOffer{StorageMsatPerGBDay: 1000}},
+			func(request string) string { return strings.Replace(request, from, to, 1) })
+	}
 	return map[string][]byte{
 		"noise":                 bytes.Repeat([]byte{0xc3, 0x28}, 2000),
 		"no work":               bytes.Replace(good, []byte(`"bits":8`), []byte(`"bits":99`), 1),
@@ -34,6 +41,9 @@ func junk(t *testing.T, c *testhub.Clock, honest []byte) map[string][]byte {
 		"valid too long":        newRelay(t).says(t, c.Now(), 8, 8*24*time.Hour),
 		"large":                 bytes.Repeat([]byte("x"), 8000),
 		"what is in the book":   honest,
+		"negative price":        priced(`"storageMsatPerGBDay":1000`, `"storageMsatPerGBDay":-1000`),
+		"overflowing price":     priced(`"openingPriceSat":0`, `"openingPriceSat":9000000000000000`),
+		"price over 2^53":       bytes.Replace(priced("", ""), []byte(`"storageMsatPerGBDay":1000`), []byte(`"storageMsatPerGBDay":9007199254740993`), 1),
 		"nothing":               nil,
 	}
 }
@@ -59,6 +69,12 @@ func TestFloodOfJunk(t *testing.T) {
 		honest, want[r.Public()] = append(honest, r), 1
 	}
 	kinds := junk(t, c, sample)
+	changed := honest[len(honest)-2]
+	kinds["old seq"] = changed.saysAgain(t, c.Now().Add(-time.Second), 8, time.Hour)
+	if receipt := n.Send(conn, changed.says(t, c.Now(), 8, time.Hour)); !receipt.Taken {
+		t.Fatalf("%+v", receipt)
+	}
+	want[changed.Public()] = changed.seq
 	sent := 0
 	began := time.Now()
 	flood := n.Stranger()

@@ -119,9 +119,7 @@ func (h *Hub) Run(ctx context.Context) error {
 	if err := sub.SetPendingLimits(maxWaiting, maxWaitingBytes); err != nil {
 		return fmt.Errorf("hub: %w", err)
 	}
-	if err := h.cfg.Conn.FlushWithContext(ctx); err != nil && ctx.Err() == nil {
-		h.cfg.Logger.Warn("the hub's NATS server went away while it began", "err", err)
-	}
+	h.flush(ctx)
 	h.serving.Store(true)
 	group, running := errgroup.WithContext(ctx)
 	group.Go(func() error { return h.sweep(running, sub) })
@@ -129,6 +127,15 @@ func (h *Hub) Run(ctx context.Context) error {
 		group.Go(func() error { return h.follow(running, peer) })
 	}
 	return group.Wait()
+}
+
+// flush returns when the server has the subscription, so that whoever announces now is heard.
+func (h *Hub) flush(ctx context.Context) {
+	patience, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
+	if err := h.cfg.Conn.FlushWithContext(patience); err != nil && ctx.Err() == nil {
+		h.cfg.Logger.Warn("the hub's NATS server went away while it began", "err", err)
+	}
 }
 
 // Announce offers an announcement to the hub, as the ingest subject does. The error is [ErrNotReady].

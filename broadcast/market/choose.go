@@ -48,7 +48,54 @@ type Want struct {
 	LifetimeMs  int64          // that it has to keep a record
 	BondPercent int64          // of the deposit at least
 	Most        btcutil.Amount // a month may cost; 0: any
-	Not         []protocol.PublicKey
+	Deposit     btcutil.Amount // that it has to take, and leave something of beyond the opening price; 0: any
+	// Terms: one of these is met by what the relay offers; none: any. [Best] takes no contract that wants more than payment, content that is
+	// not sealed or its notice shown, unless one of them puts up with that.
+	Terms []protocol.Wish
+	// Rented are relays that are not wanted, nor, by [Best], what is of their operator or at their place. Not are relays that are
+	// just not wanted.
+	Rented, Not []protocol.PublicKey
+}
+
+// takes tells whether a relay is like that, but for the price.
+func (w Want) takes(l Listing) bool {
+	c := l.Contracts
+	switch {
+	case c == nil, l.Limits.RecordBytes < w.RecordBytes, l.Limits.LifetimeMs < w.LifetimeMs, c.BondPercent < w.BondPercent:
+		return false
+	case w.Deposit != 0 && (c.MinPrepay > w.Deposit || c.OpeningPrice >= w.Deposit):
+		return false
+	}
+	return !slices.Contains(w.Not, l.Relay) && !slices.Contains(w.Rented, l.Relay) && w.Offers(l)
+}
+
+// contract tells whether the user puts up with what the relay wants of a contract beside payment.
+func (w Want) contract(l Listing) bool {
+	plain := protocol.Wish{Type: protocol.TermsContract, Payment: true}
+	said := false
+	for i := range l.Terms {
+		if l.Terms[i].Type != protocol.TermsContract {
+			continue
+		}
+		said = true
+		if ok, _ := plain.Meets(&l.Terms[i]); ok {
+			return true
+		}
+		for _, wish := range w.Terms {
+			if ok, _ := wish.Meets(&l.Terms[i]); ok {
+				return true
+			}
+		}
+	}
+	return !said
+}
+
+// Offers tells whether a relay offers one of the wanted terms.
+func (w Want) Offers(l Listing) bool {
+	return len(w.Terms) == 0 || slices.ContainsFunc(w.Terms, func(wish protocol.Wish) bool {
+		met, _ := wish.Match(l.Terms)
+		return met != nil
+	})
 }
 
 // Priced is a relay that makes contracts, and what a month costs.
@@ -61,8 +108,7 @@ type Priced struct {
 func Rank(listings []Listing, p Profile, want Want) []Priced {
 	var ranked []Priced
 	for _, l := range listings {
-		if l.Contracts == nil || l.Limits.RecordBytes < want.RecordBytes || l.Limits.LifetimeMs < want.LifetimeMs ||
-			l.Contracts.BondPercent < want.BondPercent || slices.Contains(want.Not, l.Relay) {
+		if !want.takes(l) {
 			continue
 		}
 		cost, err := p.Cost(l.Contracts)
@@ -82,13 +128,20 @@ func Rank(listings []Listing, p Profile, want Want) []Priced {
 // place (host, domain, or network of an IP address). There may be fewer.
 func Best(listings []Listing, n int, p Profile, want Want) []Priced {
 	taken := map[string]bool{}
+	for _, l := range listings {
+		if slices.Contains(want.Rented, l.Relay) {
+			for _, m := range marksOf(l) {
+				taken[m] = true
+			}
+		}
+	}
 	var best []Priced
 	for _, candidate := range Rank(listings, p, want) {
 		if len(best) == n {
 			break
 		}
 		marks := marksOf(candidate.Listing)
-		if slices.ContainsFunc(marks, func(m string) bool { return taken[m] }) {
+		if !want.contract(candidate.Listing) || slices.ContainsFunc(marks, func(m string) bool { return taken[m] }) {
 			continue
 		}
 		for _, m := range marks {

@@ -66,6 +66,9 @@ type Account struct {
 
 	// Time Milliseconds since 1970-01-01T00:00:00Z.
 	Time Timestamp `json:"time"`
+
+	// Volunteer What a grant is bound to that the relay gave to who asked, not its operator by hand.
+	Volunteer *VolunteerAccount `json:"volunteer,omitempty"`
 }
 
 // AccountKind defines model for Account.Kind.
@@ -215,7 +218,7 @@ type PageHeader struct {
 	// Cursor Pull again after this.
 	Cursor string `json:"cursor"`
 
-	// More More is waiting already.
+	// More More is or may be waiting. A page without records can say so too.
 	More   bool   `json:"more"`
 	PageId string `json:"pageId"`
 
@@ -300,6 +303,18 @@ type UsageHeader struct {
 	// Path Of the one line that was asked for: the hashes beside it, the lowest first.
 	Path   *[]Hash   `json:"path,omitempty"`
 	Report *Envelope `json:"report,omitempty"`
+}
+
+// VolunteerAccount What a grant is bound to that the relay gave to who asked, not its operator by hand.
+type VolunteerAccount struct {
+	// Ads Its owner said that he is shown the relay's notice.
+	Ads bool `json:"ads"`
+
+	// Plaintext Its records are not sealed.
+	Plaintext bool `json:"plaintext"`
+
+	// Topic The one tag that its records have; absent: any or none.
+	Topic *string `json:"topic,omitempty"`
 }
 
 // After defines model for after.
@@ -395,6 +410,9 @@ type PayContractJSONRequestBody = Envelope
 // RefundContractJSONRequestBody defines body for RefundContract for application/json ContentType.
 type RefundContractJSONRequestBody = Envelope
 
+// RefuseUsageJSONRequestBody defines body for RefuseUsage for application/json ContentType.
+type RefuseUsageJSONRequestBody = Envelope
+
 // SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
 type SignContractJSONRequestBody = Envelope
 
@@ -406,6 +424,9 @@ type GotJSONRequestBody = Envelope
 
 // ListenJSONRequestBody defines body for Listen for application/json ContentType.
 type ListenJSONRequestBody = Envelope
+
+// AskTermsJSONRequestBody defines body for AskTerms for application/json ContentType.
+type AskTermsJSONRequestBody = Envelope
 
 // PutCardJSONRequestBody defines body for PutCard for application/json ContentType.
 type PutCardJSONRequestBody = Envelope
@@ -629,6 +650,20 @@ type ClientInterface interface {
 	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
 	RefundContract(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RefuseUsageWithBody Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsageWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsage(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SignContractWithBody Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 	//
 	// Takes any type of body and a specified content type.
@@ -691,6 +726,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /market (the `GetMarket` operationId).
 	GetMarket(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AskTermsWithBody Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /terms (the `AskTerms` operationId).
+	AskTermsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /terms (the `AskTerms` operationId).
+	AskTerms(ctx context.Context, body AskTermsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetUsage The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
 	//
@@ -954,6 +1003,40 @@ func (c *Client) RefundContract(ctx context.Context, contract Contract, body Ref
 	return c.Client.Do(req)
 }
 
+// RefuseUsageWithBody Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *Client) RefuseUsageWithBody(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseUsageRequestWithBody(c.Server, contract, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseUsage Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *Client) RefuseUsage(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseUsageRequest(c.Server, contract, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SignContractWithBody Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 //
 // Takes any type of body and a specified content type.
@@ -1097,6 +1180,40 @@ func (c *Client) Listen(ctx context.Context, receiver Receiver, body ListenJSONR
 // Corresponds with GET /market (the `GetMarket` operationId).
 func (c *Client) GetMarket(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMarketRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AskTermsWithBody Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /terms (the `AskTerms` operationId).
+func (c *Client) AskTermsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAskTermsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /terms (the `AskTerms` operationId).
+func (c *Client) AskTerms(ctx context.Context, body AskTermsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAskTermsRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1571,6 +1688,53 @@ func NewRefundContractRequestWithBody(server string, contract Contract, contentT
 	return req, nil
 }
 
+// NewRefuseUsageRequest calls the generic RefuseUsage builder with application/json body
+func NewRefuseUsageRequest(server string, contract Contract, body RefuseUsageJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefuseUsageRequestWithBody(server, contract, "application/json", bodyReader)
+}
+
+// NewRefuseUsageRequestWithBody constructs an http.Request for the RefuseUsage method, with any body, and a specified content type
+func NewRefuseUsageRequestWithBody(server string, contract Contract, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "contract", contract, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/contracts/%s/refusals", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewSignContractRequest calls the generic SignContract builder with application/json body
 func NewSignContractRequest(server string, contract Contract, body SignContractJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1821,6 +1985,46 @@ func NewGetMarketRequest(server string, params *GetMarketParams) (*http.Request,
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewAskTermsRequest calls the generic AskTerms builder with application/json body
+func NewAskTermsRequest(server string, body AskTermsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAskTermsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewAskTermsRequestWithBody constructs an http.Request for the AskTerms method, with any body, and a specified content type
+func NewAskTermsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/terms")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2525,6 +2729,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /contracts/{contract}/refund (the `RefundContract` operationId).
 	RefundContractWithResponse(ctx context.Context, contract Contract, body RefundContractJSONRequestBody, reqEditors ...RequestEditorFn) (*RefundContractResponse, error)
 
+	// RefuseUsageWithBodyWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsageWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error)
+
+	// RefuseUsageWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+	RefuseUsageWithResponse(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error)
+
 	// SignContractWithBodyWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -2589,6 +2807,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /market (the `GetMarket` operationId).
 	GetMarketWithResponse(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*GetMarketResponse, error)
+
+	// AskTermsWithBodyWithResponse Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /terms (the `AskTerms` operationId).
+	AskTermsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AskTermsResponse, error)
+
+	// AskTermsWithResponse Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /terms (the `AskTerms` operationId).
+	AskTermsWithResponse(ctx context.Context, body AskTermsJSONRequestBody, reqEditors ...RequestEditorFn) (*AskTermsResponse, error)
 
 	// GetUsageWithResponse The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
 	//
@@ -3101,6 +3333,61 @@ func (r RefundContractResponse) ContentType() string {
 	return ""
 }
 
+// RefuseUsageResponseDefaultHeaders the declared response headers of an HTTP default response for RefuseUsage
+type RefuseUsageResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type RefuseUsageResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *RefuseUsageResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefuseUsageResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RefuseUsageResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RefuseUsageResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefuseUsageResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefuseUsageResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefuseUsageResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // SignContractResponseDefaultHeaders the declared response headers of an HTTP default response for SignContract
 type SignContractResponseDefaultHeaders struct {
 	RetryAfter *int
@@ -3349,6 +3636,61 @@ func (r GetMarketResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetMarketResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// AskTermsResponseDefaultHeaders the declared response headers of an HTTP default response for AskTerms
+type AskTermsResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type AskTermsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *AskTermsResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AskTermsResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r AskTermsResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r AskTermsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AskTermsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AskTermsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AskTermsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -3985,6 +4327,32 @@ func (c *ClientWithResponses) RefundContractWithResponse(ctx context.Context, co
 	return ParseRefundContractResponse(rsp)
 }
 
+// RefuseUsageWithBodyWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *ClientWithResponses) RefuseUsageWithBodyWithResponse(ctx context.Context, contract Contract, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error) {
+	rsp, err := c.RefuseUsageWithBody(ctx, contract, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseUsageResponse(rsp)
+}
+
+// RefuseUsageWithResponse Name lines of a usage report that are not paid for. The relay drops them from the bill, or closes the contract. The same again has the same effect.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /contracts/{contract}/refusals (the `RefuseUsage` operationId).
+func (c *ClientWithResponses) RefuseUsageWithResponse(ctx context.Context, contract Contract, body RefuseUsageJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseUsageResponse, error) {
+	rsp, err := c.RefuseUsage(ctx, contract, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseUsageResponse(rsp)
+}
+
 // SignContractWithBodyWithResponse Give the witnesses of the signer's inputs and the signature of state 0. The relay then signs and broadcasts the funding.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -4102,6 +4470,32 @@ func (c *ClientWithResponses) GetMarketWithResponse(ctx context.Context, params 
 		return nil, err
 	}
 	return ParseGetMarketResponse(rsp)
+}
+
+// AskTermsWithBodyWithResponse Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /terms (the `AskTerms` operationId).
+func (c *ClientWithResponses) AskTermsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AskTermsResponse, error) {
+	rsp, err := c.AskTermsWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAskTermsResponse(rsp)
+}
+
+// AskTermsWithResponse Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /terms (the `AskTerms` operationId).
+func (c *ClientWithResponses) AskTermsWithResponse(ctx context.Context, body AskTermsJSONRequestBody, reqEditors ...RequestEditorFn) (*AskTermsResponse, error) {
+	rsp, err := c.AskTerms(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAskTermsResponse(rsp)
 }
 
 // GetUsageWithResponse The signed report of what a contract of the signer used, with its lines, after a line where another report ended.
@@ -4611,6 +5005,52 @@ func ParseRefundContractResponse(rsp *http.Response) (*RefundContractResponse, e
 	return response, nil
 }
 
+// ParseRefuseUsageResponse parses an HTTP response from a RefuseUsageWithResponse call
+func ParseRefuseUsageResponse(rsp *http.Response) (*RefuseUsageResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefuseUsageResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers RefuseUsageResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
 // ParseSignContractResponse parses an HTTP response from a SignContractWithResponse call
 func ParseSignContractResponse(rsp *http.Response) (*SignContractResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -4810,6 +5250,52 @@ func ParseGetMarketResponse(rsp *http.Response) (*GetMarketResponse, error) {
 	switch {
 	case true:
 		var headers GetMarketResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseAskTermsResponse parses an HTTP response from a AskTermsWithResponse call
+func ParseAskTermsResponse(rsp *http.Response) (*AskTermsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AskTermsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers AskTermsResponseDefaultHeaders
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

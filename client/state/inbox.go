@@ -28,6 +28,7 @@ type Message struct {
 	Seq         int64 // 0 when the message cannot be opened
 	Body        []byte
 	Fault       string // why it cannot be read, else empty
+	Plain       bool   // it was not sealed: relays could read it
 	Sent        protocol.Timestamp
 	Expires     protocol.Timestamp
 	Received    protocol.Timestamp
@@ -36,6 +37,8 @@ type Message struct {
 	MaxPulls    int64              // likewise
 	// Receipts are what the message is, if it is a record of receipts: it is filed, and not among the messages.
 	Receipts []protocol.Receipt
+	// Writings likewise: what a writer says he wrote on our account.
+	Writings []protocol.Writing
 	// Contradiction is set when the sender signed different content under the same id. The first stays.
 	Contradiction *protocol.Hash
 }
@@ -49,13 +52,13 @@ type Gap struct {
 }
 
 const messageColumns = `SELECT n, sender, record_id, content, envelope, relay, tag, content_type, name, device, seq,
-	body, fault, sent, expires, received, coalesce(read, 0), contradiction FROM messages `
+	body, fault, sent, expires, received, coalesce(read, 0), contradiction, plain FROM messages `
 
 func scanMessage(scan func(...any) error) (Message, error) {
 	var m Message
 	var sender, content, envelope, relay, other []byte
 	err := scan(&m.N, &sender, &m.ID, &content, &envelope, &relay, &m.Tag, &m.ContentType, &m.Name, &m.Device, &m.Seq,
-		&m.Body, &m.Fault, &m.Sent, &m.Expires, &m.Received, &m.Read, &other)
+		&m.Body, &m.Fault, &m.Sent, &m.Expires, &m.Received, &m.Read, &other, &m.Plain)
 	m.From, m.Relay = publicKey(sender), publicKey(relay)
 	m.Content, m.Envelope = hash(content), hash(envelope)
 	if other != nil {
@@ -76,10 +79,16 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			}
 			continue
 		}
+		if m.Writings != nil {
+			if err := s.fileWritings(ctx, tx, m.From, m.Writings); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
-			name, device, seq, body, fault, sent, expires, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			name, device, seq, body, fault, sent, expires, received, plain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,
-			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Fault, m.Sent, m.Expires, s.now())
+			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Fault, m.Sent, m.Expires, s.now(), m.Plain)
 		if err != nil {
 			return 0, err
 		}
@@ -103,6 +112,11 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 // count follows the numbers of a sender's device. A number above the highest opens a gap if it
 // skips some; one below closes the gap it lies in, as a slower relay's copies do.
 func (s *Store) count(ctx context.Context, tx *sql.Tx, m *Message) error {
+	if m.From == s.owner && m.Device != s.device {
+		if err := s.met(ctx, tx); err != nil {
+			return err
+		}
+	}
 	var high int64
 	err := tx.QueryRowContext(ctx, `SELECT high FROM sequences WHERE sender = ? AND device = ?`, m.From[:], m.Device).Scan(&high)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {

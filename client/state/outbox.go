@@ -134,7 +134,11 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 		if err != nil {
 			return err
 		}
-		ours = changed > 0
+		if ours = changed > 0; ours {
+			if err := tell(ctx, tx, n, relay); err != nil {
+				return err
+			}
+		}
 		return settle(ctx, tx, n)
 	})
 	return ours, err
@@ -146,6 +150,11 @@ func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, 
 		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = ?, error = ?, changed = ? WHERE n = ? AND relay = ?`,
 			state, reason, s.now(), n, relay[:]); err != nil {
 			return err
+		}
+		if state == CopyGone {
+			if err := tell(ctx, tx, n, relay); err != nil {
+				return err
+			}
 		}
 		return settle(ctx, tx, n)
 	})

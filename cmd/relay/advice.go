@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
 
 	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
@@ -47,6 +50,10 @@ func adviceTable() []struct {
 		{relaybook.ErrNoHubs, "Run: relay hubs add ADDRESS   (ask a friend or an operator for one)"},
 		{relaybook.ErrNoHub, "See: relay hubs list"},
 		{relaybook.ErrNoRelay, "See: relay market"},
+		{errTooFew, "See them all: relay market"},
+		{errUnderWay, "Go on with it: relay contract resume   or give it up: relay contract close CONTRACT"},
+		{protocol.CodeContractEnded, "See: relay contract list   and renew it: relay contract renew CONTRACT"},
+		{client.ErrNoOffer, "Leave --offer out to take what the relay offers now."},
 		{protocol.CodeNoAccount, "When the operator has granted your key, run this again."},
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},
@@ -82,14 +89,59 @@ func advice(err error) string {
 	return ""
 }
 
-// offered is how to open a contract with a relay that refused for want of one.
+// offered is how to be served by a relay that refused a stranger.
 func offered(err error) string {
-	var refusal *client.RelayError
-	if !errors.As(err, &refusal) || refusal.Code != protocol.CodeNoAccount || refusal.Offer == nil || refusal.Offer.Contracts == nil {
+	for _, refusal := range unpaid(err) {
+		if next := openCommand(refusal.Address, refusal.Offer, refusal.OfferHash); next != "" {
+			return next
+		}
+		if volunteers(refusal.Offer) {
+			return "It serves some for nothing. Run: relay terms ask " + refusal.Address
+		}
+	}
+	return ""
+}
+
+// unpaid are the refusals in an error by relays that the user has no account with, and that say what they offer.
+func unpaid(err error) (refusals []*client.RelayError) {
+	switch e := err.(type) {
+	case nil:
+	case *client.RelayError:
+		if e.Code == protocol.CodeNoAccount && e.Offer != nil {
+			refusals = append(refusals, e)
+		}
+	case interface{ Unwrap() []error }:
+		for _, each := range e.Unwrap() {
+			refusals = append(refusals, unpaid(each)...)
+		}
+	default:
+		return unpaid(errors.Unwrap(err))
+	}
+	return refusals
+}
+
+func volunteers(offer *protocol.Announcement) bool {
+	return slices.ContainsFunc(offer.Terms, func(t protocol.Terms) bool { return t.Type == protocol.TermsVolunteer })
+}
+
+// shownDigits of an offer's hash are enough to tell it from another of the same relay.
+const shownDigits = 8
+
+// openCommand is how to open a contract on an offer; empty for one without contracts.
+func openCommand(address string, offer *protocol.Announcement, hash protocol.Hash) string {
+	if offer.Contracts == nil {
 		return ""
 	}
-	least := max(refusal.Offer.Contracts.MinPrepay, suggestedDeposit)
-	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", refusal.Address, int64(least))
+	next := fmt.Sprintf("Run: relay contract open %s --deposit %d --offer %s   (it tells what that costs, and asks)", address,
+		int64(usualDeposit(offer)), hash.String()[:shownDigits])
+	if volunteers(offer) {
+		next += "\nOr ask to be served for nothing: relay terms ask " + address
+	}
+	return next
+}
+
+func usualDeposit(offer *protocol.Announcement) btcutil.Amount {
+	return max(offer.Contracts.MinPrepay, suggestedDeposit)
 }
 
 // suggestedDeposit is a deposit beside which the fees of a contract are small.

@@ -16,13 +16,21 @@ import (
 func (p *program) contractResumeCommand() *cobra.Command {
 	var o openOptions
 	cmd := &cobra.Command{
-		Use: "resume CONTRACT", Short: "Go on with a contract whose opening was interrupted", Args: oneArg("a contract"),
+		Use: "resume [CONTRACT]", Short: "Go on with a contract whose opening was interrupted, or with all of them", Args: cobra.MaximumNArgs(1),
+		Long: `Goes on where an opening stopped, whatever stopped it: Ctrl-C, a crash, the power, a relay that did not answer. Nothing is
+asked for twice and nothing is locked twice. Without a contract, it goes on with all that wait.`,
+		Example:           "  relay contract resume\n  relay contract resume 95426a9d",
 		ValidArgsFunction: p.completeContract,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			ctx := cmd.Context()
+			if len(args) == 0 {
+				if o.psbtIn != "" || o.psbtOut != "" {
+					return usagef("--psbt-in and --psbt-out are of one contract: say which")
+				}
+				return p.resumeAll(ctx, o)
+			}
 			var signed protocol.PSBT
 			if o.psbtIn != "" {
-				var err error
 				if signed, _, err = readPSBT(o.psbtIn); err != nil {
 					return err
 				}
@@ -243,7 +251,7 @@ func (p *program) closeAt(ctx context.Context, m *money, r *userside.Record, rat
 		return err
 	}
 	p.tell(ctx, m.store)
-	return p.paid(r, "Closing. The rest is yours when the transaction is in a block: relay contract show "+r.ID.Short()+"\n")
+	return p.paid(r, fmt.Sprintf("Closing. The rest is yours when the transaction is in a block: relay contract show %s\nShould it wait there for long, hurry it: relay contract bump %s\n", r.ID.Short(), r.ID.Short()))
 }
 
 // giveUp ends a contract that is not funded.

@@ -33,13 +33,14 @@ type messageLine struct {
 	Base64        *string `json:"base64,omitempty"`
 	Fault         *string `json:"fault"`
 	Contradiction bool    `json:"contradiction"`
+	Sealed        bool    `json:"sealed"`
 	Relay         string  `json:"relay"`
 }
 
 func messageJSON(m *client.Message, names map[protocol.PublicKey]string) messageLine {
 	line := messageLine{ID: string(m.ID), From: m.From.String(), Name: names[m.From], Sent: stamp(m.Sent), Received: stamp(m.Received),
 		Read: stamp(m.Read), Expires: stamp(m.Expires), Tag: string(m.Tag), ContentType: m.ContentType, FileName: m.Name,
-		Device: m.Device, Seq: m.Seq, Contradiction: m.Contradiction != nil, Relay: m.Relay.String()}
+		Device: m.Device, Seq: m.Seq, Contradiction: m.Contradiction != nil, Sealed: !m.Plain, Relay: m.Relay.String()}
 	switch {
 	case m.Fault != "":
 		line.Fault = &m.Fault
@@ -104,6 +105,7 @@ func (p *program) inbox(ctx context.Context, offline, all bool, limit int) error
 	}
 	defer endWatching(c, contracts)
 	defer p.glance(ctx, contracts)
+	defer p.showNotices(ctx, c)
 	result := &client.SyncResult{}
 	if !offline {
 		limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
@@ -290,6 +292,9 @@ func (p *program) showMessage(m *client.Message, names map[protocol.PublicKey]st
 	}
 	if m.Name != "" {
 		head += "File:  " + escape(m.Name) + "\n"
+	}
+	if m.Plain {
+		head += "Note:  it was not sealed: whoever carried it could read it\n"
 	}
 	if m.Contradiction != nil {
 		head += "Note:  the sender signed other content under the same id as well; this came first\n"

@@ -112,6 +112,7 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay init                         make your keys
   relay relays add ADDRESS           use a relay whose operator knows your key
   relay market                       find relays that anybody can rent
+  relay terms ask ADDRESS            or one that serves you for nothing, or for less
   relay contract open ADDRESS        or one that you pay (relay wallet --help)
   relay id --card me.relayid         write your card, for friends
   relay friend add FILE --name anna  add a friend by card or link
@@ -149,7 +150,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "tell on standard error what is done")
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
-		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(),
+		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
 	return root

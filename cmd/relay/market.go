@@ -4,14 +4,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	relaybook "relaymarket/broadcast/market"
+	"relaymarket/client"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -29,6 +33,9 @@ type marketOptions struct {
 	most    int64
 	record  string
 	keeps   time.Duration
+	caught  bool
+	terms   []string
+	topic   string
 }
 
 func (p *program) marketCommand() *cobra.Command {
@@ -52,17 +59,93 @@ no contracts, but serve whom their operators know, come last.
 	flags.BoolVar(&o.probe, "probe", false, "ask the relays that are shown how far they are")
 	flags.IntVar(&o.best, "best", 0, "only so many, the best that differ in operator and place")
 	flags.IntVar(&o.limit, "limit", 50, "relays at most, 0: all")
+	o.filters(flags)
+	cmd.AddCommand(p.marketShowCommand(o), p.marketWatchCommand(o))
+	return cmd
+}
+
+// filters are the flags that say what is compared, and what is wanted.
+func (o *marketOptions) filters(flags *pflag.FlagSet) {
 	flags.StringVar(&o.kept, "kept", "", "bytes that you keep stored, for example 2GB (default: as in the last thirty days)")
 	flags.StringVar(&o.moved, "moved", "", "bytes that you write and friends pull in a month")
 	flags.Int64Var(&o.bond, "bond", 0, "only relays with a bond of so many percent of the deposit")
 	flags.Int64Var(&o.most, "most", 0, "only relays that cost at most so many satoshi a month")
 	flags.StringVar(&o.record, "record", "", "only relays that take records of so many bytes")
 	flags.DurationVar(&o.keeps, "keeps", 0, "only relays that keep a record so long, for example 720h")
-	cmd.AddCommand(p.marketShowCommand(o), p.marketWatchCommand(o))
-	return cmd
+	flags.StringSliceVar(&o.terms, "terms", nil, "only relays that offer such terms: grant, volunteer or contract; or mine, any of your list (relay terms)")
+	flags.StringVar(&o.topic, "topic", "", "with --terms volunteer: for messages with this tag")
+	flags.BoolVar(&o.caught, "caught", false, "the best may be relays whose bills your audits found wrong")
 }
 
-// profile is how relays are compared; told says it in words.
+// view is what relays are compared by: how the user uses them, and what he knows of them.
+type view struct {
+	wishes  []protocol.Wish // his list of terms
+	profile relaybook.Profile
+	told    string                                   // the profile in words
+	scores  map[protocol.PublicKey]client.AuditScore // how they did in his audits
+}
+
+// caught are the relays of these that billed what was not owed: the best are others, unless the user wants them too.
+func (p *program) caught(o *marketOptions, v *view, listings []relaybook.Listing) (relays []protocol.PublicKey) {
+	if o.caught {
+		return nil
+	}
+	for _, l := range listings {
+		if v.scores[l.Relay].Bad() {
+			relays = append(relays, l.Relay)
+		}
+	}
+	if len(relays) > 0 {
+		p.complain("relay: %s left out: your audits found bills wrong (relay relays list; --caught takes them all the same)\n", count(len(relays), "relay"))
+	}
+	return relays
+}
+
+// view is how relays are compared.
+func (p *program) view(ctx context.Context, o *marketOptions) (*view, error) {
+	profile, told, err := p.profile(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	c, err := p.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	scores, err := c.AuditScores(ctx)
+	if err != nil {
+		return nil, err
+	}
+	wishes, _, err := c.Wishes(ctx)
+	return &view{wishes, profile, told, scores}, err
+}
+
+// wanted are the terms that the flags name; mine is the user's list.
+func (o *marketOptions) wanted(mine []protocol.Wish) (wishes []protocol.Wish, err error) {
+	if o.topic != "" {
+		if !slices.Equal(o.terms, []string{protocol.TermsVolunteer}) {
+			return nil, usagef("--topic goes with --terms volunteer")
+		}
+		if err := protocol.Tag(o.topic).Validate(); err != nil {
+			return nil, usagef("--topic %q is no tag: letters, digits, - and _", o.topic)
+		}
+	}
+	for _, name := range o.terms {
+		switch name {
+		case "mine":
+			wishes = append(wishes, mine...)
+		case protocol.TermsGrant, protocol.TermsContract:
+			wishes = append(wishes, protocol.Wish{Type: name, Payment: name == protocol.TermsContract})
+		case protocol.TermsVolunteer:
+			wishes = append(wishes, protocol.Wish{Type: name, Topic: protocol.Tag(o.topic), Plaintext: true, Ads: true}) // the table tells
+		default:
+			return nil, usagef("--terms %q is none of grant, volunteer, contract and mine", name)
+		}
+	}
+	return wishes, nil
+}
+
+// profile is how the user uses relays; told says it in words.
 func (p *program) profile(ctx context.Context, o *marketOptions) (profile relaybook.Profile, told string, err error) {
 	kept, err := readBytes(o.kept, "--kept")
 	if err != nil {
@@ -127,8 +210,11 @@ func (p *program) market(ctx context.Context, o *marketOptions) error {
 	if err != nil {
 		return err
 	}
-	profile, told, err := p.profile(ctx, o)
+	v, err := p.view(ctx, o)
 	if err != nil {
+		return err
+	}
+	if want.Terms, err = o.wanted(v.wishes); err != nil {
 		return err
 	}
 	b, err := p.marketPlace(ctx, o.network)
@@ -146,7 +232,10 @@ func (p *program) market(ctx context.Context, o *marketOptions) error {
 	if err != nil {
 		return err
 	}
-	shown := choose(listings, o, profile, want)
+	if o.best > 0 {
+		want.Not = p.caught(o, v, listings)
+	}
+	shown := choose(listings, o, v, want)
 	probes := make([]relaybook.Probe, len(shown))
 	if o.probe {
 		done := p.busy("asking the relays")
@@ -154,9 +243,9 @@ func (p *program) market(ctx context.Context, o *marketOptions) error {
 		done()
 	}
 	if p.json {
-		err = p.printMarket(b.Network(), profile, len(listings), shown, probes, o.probe)
+		err = p.printMarket(b.Network(), v.profile, len(listings), shown, probes, o.probe)
 	} else {
-		err = p.showMarket(b.Network(), profile, told, len(listings), shown, probes, o.probe)
+		err = p.showMarket(b.Network(), v, len(listings), shown, probes, o.probe)
 	}
 	return errors.Join(err, failed)
 }
@@ -188,10 +277,24 @@ func (p *program) refreshMarket(ctx context.Context, b *relaybook.Book) (failed,
 	return nil, nil
 }
 
-// marketRow is a relay that is shown; cost is nil when it makes no contracts.
+// marketRow is a relay that is shown.
 type marketRow struct {
 	relaybook.Listing
-	cost *int64
+	cost  *int64            // nil: it makes no contracts
+	score client.AuditScore // zero: never audited
+}
+
+// row is what the user knows of a listing.
+func (v *view) row(l relaybook.Listing) marketRow {
+	r := marketRow{Listing: l, score: v.scores[l.Relay]}
+	if l.Contracts == nil {
+		return r
+	}
+	if cost, err := v.profile.Cost(l.Contracts); err == nil {
+		r.cost = new(int64)
+		*r.cost = int64(cost)
+	}
+	return r
 }
 
 func listingsOf(rows []marketRow) []relaybook.Listing {
@@ -203,21 +306,20 @@ func listingsOf(rows []marketRow) []relaybook.Listing {
 }
 
 // choose is what is shown: priced relays first, those of other terms last.
-func choose(listings []relaybook.Listing, o *marketOptions, profile relaybook.Profile, want relaybook.Want) []marketRow {
+func choose(listings []relaybook.Listing, o *marketOptions, v *view, want relaybook.Want) []marketRow {
 	var ranked []relaybook.Priced
 	if o.best > 0 {
-		ranked = relaybook.Best(listings, o.best, profile, want)
+		ranked = relaybook.Best(listings, o.best, v.profile, want)
 	} else {
-		ranked = relaybook.Rank(listings, profile, want)
+		ranked = relaybook.Rank(listings, v.profile, want)
 	}
 	rows := make([]marketRow, 0, len(listings))
 	for _, r := range ranked {
-		cost := int64(r.Cost)
-		rows = append(rows, marketRow{r.Listing, &cost})
+		rows = append(rows, v.row(r.Listing))
 	}
 	for _, l := range listings {
-		if l.Contracts == nil && !o.narrow() && l.Limits.RecordBytes >= want.RecordBytes && l.Limits.LifetimeMs >= want.LifetimeMs {
-			rows = append(rows, marketRow{l, nil})
+		if l.Contracts == nil && !o.narrow() && l.Limits.RecordBytes >= want.RecordBytes && l.Limits.LifetimeMs >= want.LifetimeMs && want.Offers(l) {
+			rows = append(rows, v.row(l))
 		}
 	}
 	if o.limit > 0 && len(rows) > o.limit {
@@ -226,18 +328,18 @@ func choose(listings []relaybook.Listing, o *marketOptions, profile relaybook.Pr
 	return rows
 }
 
-func (p *program) showMarket(n protocol.Network, profile relaybook.Profile, told string, known int, rows []marketRow, probes []relaybook.Probe, probed bool) error {
+func (p *program) showMarket(n protocol.Network, v *view, known int, rows []marketRow, probes []relaybook.Probe, probed bool) error {
 	if known == 0 {
 		return p.say("The market of %s has no relay that your hubs know. More hubs: relay hubs add ADDRESS\n", n)
 	}
-	head := []string{"RELAY", "KEY", "A MONTH", "OPENING", "DEPOSIT", "BOND", "KEEPS", "RECORD", "TERMS", "KNOWN SINCE"}
+	head := []string{"RELAY", "KEY", "A MONTH", "OPENING", "DEPOSIT", "BOND", "KEEPS", "RECORD", "TERMS", "KNOWN SINCE", "MY AUDITS"}
 	if probed {
 		head = append(head, "DISTANCE")
 	}
 	table := [][]string{head}
 	for i, r := range rows {
 		cells := []string{escape(r.Address()), r.Relay.Short(), "-", "-", "-", "-", days(r.Limits.LifetimeMs), humanize.IBytes(uint64(r.Limits.RecordBytes)),
-			escape(termsText(r.Terms)), when(r.First)}
+			escape(termsText(r.Terms)), when(r.First), auditsText(r.score)}
 		if c := r.Contracts; c != nil {
 			cells[2], cells[3], cells[4], cells[5] = strconv.FormatInt(*r.cost, 10), satText(int64(c.OpeningPrice)), "from "+satText(int64(c.MinPrepay)), fmt.Sprint(c.BondPercent, " %")
 		}
@@ -249,8 +351,20 @@ func (p *program) showMarket(n protocol.Network, profile relaybook.Profile, told
 	if err := p.table(table); err != nil {
 		return err
 	}
-	return p.say("\n%d of %s on %s. A MONTH, OPENING and DEPOSIT in satoshi; a month is %s kept and %s moved, %s.\n",
-		len(rows), count(known, "relay"), n, humanize.Bytes(uint64(profile.Kept)), humanize.Bytes(uint64(profile.Moved)), told)
+	return p.say("\n%d of %s on %s. A MONTH, OPENING and DEPOSIT in satoshi; %s.\n", len(rows), count(known, "relay"), n, monthText(v.profile, v.told))
+}
+
+// auditsText says how a relay did in the user's audits.
+func auditsText(s client.AuditScore) string {
+	switch {
+	case s.Audits == 0:
+		return "-"
+	case s.Faults > 0:
+		return fmt.Sprintf("%d, LIED", s.Audits)
+	case s.Bad():
+		return fmt.Sprintf("%d, %d %% WRONG", s.Audits, s.DisputedPercent())
+	}
+	return fmt.Sprintf("%d, all right", s.Audits)
 }
 
 func satText(n int64) string { return strconv.FormatInt(n, 10) }
@@ -262,15 +376,25 @@ func days(ms int64) string {
 	return (time.Duration(min(ms, int64(ledger.Day))) * time.Millisecond).String()
 }
 
+// termsText is the relay's terms in one cell.
 func termsText(terms []protocol.Terms) string {
-	text := ""
+	var all []string
 	for _, t := range terms {
-		if text != "" {
-			text += ", "
+		text := t.Type
+		switch {
+		case t.Topic == protocol.AnyTopic:
+			text += " (a topic)"
+		case t.Topic != "":
+			text += " (" + t.Topic + ")"
 		}
-		text += t.Type
+		if extra := flags(t.Plaintext, t.Ads); extra != "" {
+			text += " with " + extra
+		}
+		if !slices.Contains(all, text) {
+			all = append(all, text)
+		}
 	}
-	return text
+	return strings.Join(all, ", ")
 }
 
 func distance(probe relaybook.Probe) string {

@@ -29,7 +29,8 @@ type offerItem struct {
 	Announced   *string                 `json:"announced"`
 	ValidUntil  *string                 `json:"validUntil"`
 	KnownSince  *string                 `json:"knownSince"`
-	Hash        string                  `json:"hash"` // of the announcement, which a contract is opened on
+	Hash        string                  `json:"hash"`             // of the announcement, which a contract is opened on
+	Audits      *scoreItem              `json:"audits,omitempty"` // absent: none of its bills was audited
 	Probe       *probeItem              `json:"probe,omitempty"`
 }
 
@@ -43,6 +44,15 @@ func offerJSON(o *broadcast.Offer, known protocol.Timestamp, cost *int64) offerI
 	return offerItem{Key: o.Relay.String(), Relay: o.Relay.Bech32(), Addresses: orNone(o.Addresses), Network: o.Network, SatPerMonth: cost,
 		Contracts: o.Contracts, Terms: o.Terms, Limits: o.Limits, Hubs: orNone(o.Hubs), Seq: o.Seq, Work: o.Work, Announced: stamp(o.Envelope.Timestamp),
 		ValidUntil: stamp(o.ValidUntil), KnownSince: stamp(known), Hash: o.Hash.String()}
+}
+
+// rowJSON is a relay that is shown, with what the user knows of it.
+func rowJSON(r marketRow) offerItem {
+	item := offerJSON(r.Offer, r.First, r.cost)
+	if r.score.Audits > 0 {
+		item.Audits = scoreJSON(r.score)
+	}
+	return item
 }
 
 func orNone(list []string) []string {
@@ -64,7 +74,7 @@ func probeJSON(probe relaybook.Probe) *probeItem {
 func (p *program) printMarket(n protocol.Network, profile relaybook.Profile, known int, rows []marketRow, probes []relaybook.Probe, probed bool) error {
 	items := make([]offerItem, len(rows))
 	for i, r := range rows {
-		items[i] = offerJSON(r.Offer, r.First, r.cost)
+		items[i] = rowJSON(r)
 		if probed {
 			items[i].Probe = probeJSON(probes[i])
 		}
@@ -86,7 +96,7 @@ func (p *program) marketShowCommand(o *marketOptions) *cobra.Command {
 }
 
 func (p *program) marketShow(ctx context.Context, o *marketOptions, typed string, offline, probe bool) error {
-	profile, _, err := p.profile(ctx, o)
+	v, err := p.view(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -104,25 +114,18 @@ func (p *program) marketShow(ctx context.Context, o *marketOptions, typed string
 	if err != nil {
 		return fmt.Errorf("%w: %s", err, typed)
 	}
-	var cost *int64
-	if l.Contracts != nil {
-		amount, err := profile.Cost(l.Contracts)
-		if err == nil {
-			cost = new(int64)
-			*cost = int64(amount)
-		}
-	}
-	item := offerJSON(l.Offer, l.First, cost)
+	row := v.row(*l)
+	item := rowJSON(row)
 	if probe {
 		item.Probe = probeJSON(b.Probe(ctx, []relaybook.Listing{*l})[0])
 	}
 	if p.json {
 		return p.printJSON(item)
 	}
-	return p.showOffer(*l, item, profile)
+	return p.showOffer(row, item, v.profile)
 }
 
-func (p *program) showOffer(l relaybook.Listing, item offerItem, profile relaybook.Profile) error {
+func (p *program) showOffer(l marketRow, item offerItem, profile relaybook.Profile) error {
 	rows := [][]string{{"address", escape(strings.Join(l.Addresses, ", "))}, {"key", l.Relay.Bech32()}, {"network", string(l.Network)}}
 	if c := l.Contracts; c != nil {
 		rows = append(rows,
@@ -137,17 +140,20 @@ func (p *program) showOffer(l relaybook.Listing, item offerItem, profile relaybo
 			humanize.Bytes(uint64(profile.Kept)), humanize.Bytes(uint64(profile.Moved)))})
 	}
 	for _, t := range l.Terms {
-		text := t.Type
-		if t.Contact != "" {
-			text += ", ask " + t.Contact
-		}
-		rows = append(rows, []string{"terms", escape(text)})
+		rows = append(rows, []string{"terms", escape(oneTerms(t))})
+	}
+	if l.Notice != "" {
+		rows = append(rows, []string{"notice", escape(l.Notice)})
 	}
 	rows = append(rows,
 		[]string{"records", fmt.Sprintf("of %s at most, kept %s at most, pulled %d times at most", humanize.IBytes(uint64(l.Limits.RecordBytes)),
 			days(l.Limits.LifetimeMs), l.Limits.MaxPulls)},
 		[]string{"announced", fmt.Sprintf("%s, valid until %s, with %d bits of work", when(l.Envelope.Timestamp), when(l.ValidUntil), l.Work)},
 		[]string{"known", "since " + when(l.First)})
+	if l.score.Audits > 0 {
+		rows = append(rows, []string{"my audits", fmt.Sprintf("%s, %s accepted, %s disputed; the last %s", auditsText(l.score),
+			msat(int64(l.score.Accepted)), msat(int64(l.score.Disputed)), when(l.score.Last))})
+	}
 	if len(l.Hubs) > 0 {
 		rows = append(rows, []string{"hubs", escape(strings.Join(l.Hubs, ", "))})
 	}
@@ -161,6 +167,31 @@ func (p *program) showOffer(l relaybook.Listing, item offerItem, profile relaybo
 	return p.table(rows)
 }
 
+// oneTerms says one alternative in words.
+func oneTerms(t protocol.Terms) string {
+	text := termsText([]protocol.Terms{t})
+	var gives []string
+	if t.StoredBytes > 0 {
+		gives = append(gives, humanize.Bytes(uint64(t.StoredBytes))+" stored")
+	}
+	if t.MovedBytes > 0 {
+		gives = append(gives, humanize.Bytes(uint64(t.MovedBytes))+" moved a month")
+	}
+	if t.Days > 0 {
+		gives = append(gives, fmt.Sprintf("for %d days", t.Days))
+	}
+	if len(gives) > 0 {
+		text += ": " + strings.Join(gives, ", ")
+	}
+	if t.Type == protocol.TermsVolunteer && !t.Payment {
+		text += ", for nothing"
+	}
+	if t.Contact != "" {
+		text += ", ask " + t.Contact
+	}
+	return text
+}
+
 func (p *program) marketWatchCommand(o *marketOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "watch", Short: "Tell what changes in the market, until you end it", Args: cobra.NoArgs,
@@ -171,7 +202,7 @@ NATS servers tell it at once, others are asked twice a minute.`,
 }
 
 func (p *program) marketWatch(ctx context.Context, o *marketOptions) error {
-	profile, _, err := p.profile(ctx, o)
+	v, err := p.view(ctx, o)
 	if err != nil {
 		return err
 	}
@@ -181,22 +212,16 @@ func (p *program) marketWatch(ctx context.Context, o *marketOptions) error {
 	}
 	defer b.Close()
 	return b.Watch(ctx, func(change relaybook.Change) error {
-		var cost *int64
-		if change.Offer.Contracts != nil {
-			if amount, err := profile.Cost(change.Offer.Contracts); err == nil {
-				cost = new(int64)
-				*cost = int64(amount)
-			}
-		}
+		row := v.row(relaybook.Listing{Offer: change.Offer})
 		if p.json {
 			return p.printLine(struct {
 				Hub string `json:"hub"`
 				offerItem
-			}{change.Hub, offerJSON(change.Offer, 0, cost)})
+			}{change.Hub, rowJSON(row)})
 		}
 		price := "no contracts"
-		if cost != nil {
-			price = fmt.Sprintf("%d sat a month", *cost)
+		if row.cost != nil {
+			price = fmt.Sprintf("%d sat a month", *row.cost)
 		}
 		return p.say("%s  %s  %s  %s\n", when(change.Offer.Envelope.Timestamp), escape(change.Offer.Addresses[0]), change.Offer.Relay.Short(), price)
 	})

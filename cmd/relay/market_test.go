@@ -2,8 +2,11 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +15,9 @@ import (
 
 	"relaymarket/broadcast"
 	"relaymarket/broadcast/feed"
+	relaybook "relaymarket/broadcast/market"
 	"relaymarket/broadcast/publisher"
+	"relaymarket/client"
 	"relaymarket/internal/regtest"
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testhub"
@@ -199,5 +204,81 @@ func TestRentFromTheMarket(t *testing.T) {
 	alice.json(&list, "contract", "list")
 	if len(list.Contracts) != 1 || list.Contracts[0].Relay != node.Key.String() {
 		t.Errorf("%+v", list)
+	}
+
+	alice.runs("audit")
+	alice.json(&got, "market")
+	for _, r := range got.Relays {
+		if audited := r.Key == node.Key.String(); audited != (r.Audits != nil) || audited && r.Audits.Audits != 1 {
+			t.Errorf("after an audit the market has %+v", r)
+		}
+	}
+	if out := alice.runs("market", "show", node.URL); !strings.Contains(out, "1, all right") {
+		t.Errorf("show says\n%s", out)
+	}
+}
+
+// Relays whose bills were wrong are shown as that, and are not among the best unless they are wanted.
+func TestCaughtRelays(t *testing.T) {
+	keys := [3]protocol.PublicKey{{1}, {2}, {3}}
+	var listings []relaybook.Listing
+	for i, key := range keys {
+		listings = append(listings, relaybook.Listing{Offer: &broadcast.Offer{Relay: key, Announcement: &protocol.Announcement{
+			Addresses: []string{fmt.Sprintf("https://relay.test%d", i)}, Contracts: &protocol.ContractOffer{StorageMsatPerGBDay: int64(i)}}}})
+	}
+	v := &view{profile: relaybook.DefaultProfile(), scores: map[protocol.PublicKey]client.AuditScore{
+		keys[0]: {Audits: 3, Accepted: 900, Disputed: 100}, keys[1]: {Audits: 2, Accepted: 5}, keys[2]: {Audits: 1, Faults: 1}}}
+	for i, want := range []string{"3, 10 % WRONG", "2, all right", "1, LIED"} {
+		if got := auditsText(v.row(listings[i]).score); got != want {
+			t.Errorf("relay %d: %s", i, got)
+		}
+	}
+	var errs bytes.Buffer
+	p := &program{err: &errs}
+	for _, c := range []struct {
+		o    marketOptions
+		want []protocol.PublicKey
+	}{{marketOptions{best: 3}, keys[1:2]}, {marketOptions{best: 3, caught: true}, keys[:]}, {marketOptions{}, keys[:]}} {
+		var want relaybook.Want
+		if c.o.best > 0 {
+			want.Not = p.caught(&c.o, v, listings)
+		}
+		var got []protocol.PublicKey
+		for _, r := range choose(listings, &c.o, v, want) {
+			got = append(got, r.Relay)
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: %v", c.o, got)
+		}
+	}
+	if text := errs.String(); strings.Count(text, "2 relays left out") != 1 {
+		t.Errorf("it is said: %s", text)
+	}
+}
+
+// Terms are told in words, and flags name those that are wanted.
+func TestMarketTerms(t *testing.T) {
+	terms := []protocol.Terms{{Type: protocol.TermsContract, Payment: true, Contact: "ops"},
+		{Type: protocol.TermsVolunteer, Topic: "weather", Ads: true, StoredBytes: 2_000_000, MovedBytes: 5_000_000, Days: 30},
+		{Type: protocol.TermsVolunteer, Topic: protocol.AnyTopic, Plaintext: true}, {Type: protocol.TermsVolunteer}}
+	if got := termsText(terms); got != "contract, volunteer (weather) with ads, volunteer (a topic) with plaintext, volunteer" {
+		t.Errorf("in a cell: %s", got)
+	}
+	for i, want := range []string{"contract, ask ops", "volunteer (weather) with ads: 2.0 MB stored, 5.0 MB moved a month, for 30 days, for nothing",
+		"volunteer (a topic) with plaintext, for nothing", "volunteer, for nothing"} {
+		if got := oneTerms(terms[i]); got != want {
+			t.Errorf("in words: %s", got)
+		}
+	}
+	mine := []protocol.Wish{{Type: protocol.TermsVolunteer, Topic: "cats"}}
+	for _, c := range []struct {
+		o    marketOptions
+		want int // wishes; -1: refused
+	}{{marketOptions{}, 0}, {marketOptions{terms: []string{"mine", "contract"}}, 2}, {marketOptions{terms: []string{"volunteer"}, topic: "weather"}, 1},
+		{marketOptions{terms: []string{"gift"}}, -1}, {marketOptions{topic: "weather"}, -1}, {marketOptions{terms: []string{"volunteer"}, topic: "a b"}, -1}} {
+		wishes, err := c.o.wanted(mine)
+		if (err != nil) != (c.want < 0) || err == nil && len(wishes) != c.want {
+			t.Errorf("%+v: %v, %v", c.o, wishes, err)
+		}
 	}
 }

@@ -100,7 +100,7 @@ func (m *money) assemble(ctx context.Context, seed *keyfile.Seed, keep bool) (er
 		Relays: func(key protocol.PublicKey, address string) (userside.Relay, error) {
 			return m.client.ContractRelay(key, address)
 		},
-		BackupFile: filepath.Join(m.dir, backupFile), Entropy: rand.Reader, Logger: m.p.logger(),
+		BackupFile: filepath.Join(m.dir, backupFile), Entropy: rand.Reader, Logger: m.p.logger(), Unasked: m.unasked,
 	}
 	if m.settings.Network == protocol.Regtest {
 		cfg.Poll = 500 * time.Millisecond // blocks come when somebody wants them
@@ -152,7 +152,9 @@ func (m *money) openWallet(ctx context.Context) error {
 	if err := w.AwaitSync(ctx); err != nil {
 		return fmt.Errorf("the wallet looks at the chain: %w", err)
 	}
-	return nil
+	// A program that died while its user was thinking left coins reserved.
+	_, err = m.manager.Reclaim(ctx, w)
+	return err
 }
 
 // withMoney runs a command that needs no wallet, and tells what was done on the way.

@@ -54,9 +54,14 @@ func (s *terminal) earns(bitcoin *regtest.Test, amount btcutil.Amount) {
 
 func (s *terminal) balance() btcutil.Amount {
 	s.t.Helper()
-	var b balanceLine
+	return btcutil.Amount(s.money().Confirmed)
+}
+
+// money is what is in the wallet.
+func (s *terminal) money() (b balanceLine) {
+	s.t.Helper()
 	s.json(&b, "wallet", "balance")
-	return btcutil.Amount(b.Confirmed)
+	return b
 }
 
 // contract is a contract as it is shown.

@@ -14,16 +14,18 @@ import (
 
 func (p *program) relaysCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: "relays", Aliases: []string{"relay"}, Short: "Add, list and remove the relays you use", Args: subcommand, SuggestionsMinimumDistance: 2,
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+		Long: "Lists the relays you use, and how they did in your audits, as relay relays list does.",
+		RunE: func(cmd *cobra.Command, _ []string) error { return p.listRelays(cmd.Context()) }}
 	cmd.AddCommand(p.relaysAddCommand(), p.relaysListCommand(), p.relaysRemoveCommand())
 	return cmd
 }
 
 // relayItem is a relay in JSON.
 type relayItem struct {
-	Address string  `json:"address"`
-	Key     string  `json:"key"`
-	Added   *string `json:"added"`
+	Address string     `json:"address"`
+	Key     string     `json:"key"`
+	Added   *string    `json:"added"`
+	Audits  *scoreItem `json:"audits,omitempty"` // absent: none of its bills was audited
 }
 
 func relayJSON(r client.Relay) relayItem {
@@ -61,33 +63,11 @@ the key that it shows to the relay's operator, and run it again when he has gran
 
 func (p *program) relaysListCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Aliases: []string{"ls"}, Short: "List the relays you use", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c, err := p.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			relays, err := c.Relays(cmd.Context())
-			if err != nil {
-				return err
-			}
-			if p.json {
-				items := make([]relayItem, 0, len(relays))
-				for _, r := range relays {
-					items = append(items, relayJSON(r))
-				}
-				return p.printJSON(map[string]any{"relays": items})
-			}
-			if len(relays) == 0 {
-				return p.say("You use no relay yet. Add one: relay relays add ADDRESS\n")
-			}
-			rows := [][]string{{"ADDRESS", "KEY", "ADDED"}}
-			for _, r := range relays {
-				rows = append(rows, []string{r.Address, r.Key.Short(), when(r.Added)})
-			}
-			return p.table(rows)
-		},
+		Use: "list", Aliases: []string{"ls"}, Short: "List the relays you use, and how they did in your audits", Args: cobra.NoArgs,
+		Long: `Lists the relays you use. For those that you pay, it says how they did in your audits (relay audit): how often you audited, what
+of their bills you accepted and disputed, and what share that was. A relay that you audited and use no more is listed, too.`,
+		Example: "  relay relays list\n  relay relays list --json",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.listRelays(cmd.Context()) },
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"relaymarket/client"
 	"relaymarket/protocol"
@@ -61,6 +62,7 @@ relay send --resume does for all that wait. Leave the file as it is until then.`
 	cmd.Flags().BoolVar(&resume, "resume", false, "go on with the files that wait, or those named by --file")
 	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w; a file 14d if you do not say")
 	cmd.Flags().StringVar(&tag, "tag", "", "a word that the relays can see")
+	cmd.Flags().BoolVar(&o.Plain, "plain", false, "do not seal it: every relay that carries it can read it")
 	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most; a file 3 times if you do not say")
 	cmd.Flags().IntVar(&o.Copies, "copies", client.DefaultCopies, "how many relays must have it")
 	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try; for files, how long nothing may move, 2m if you do not say")
@@ -138,24 +140,73 @@ func (p *program) send(ctx context.Context, friend, text string, o client.SendOp
 	if err != nil {
 		return err
 	}
+	m, err := p.trySend(ctx, key, body, o, patience)
+	if m != nil && err != nil {
+		if opened := p.offerContract(ctx, err); opened {
+			m, err = p.tryAgain(ctx, m, patience)
+		}
+	}
+	if m == nil {
+		return err
+	}
+	return errors.Join(p.showSent(m), p.sentCode(m, err))
+}
+
+// trySend sends, and looks after the contracts by the way. Without a message nothing was sealed.
+func (p *program) trySend(ctx context.Context, key protocol.PublicKey, body []byte, o client.SendOptions, patience time.Duration) (*client.Outgoing, error) {
 	c, contracts, err := p.openWatching(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer endWatching(c, contracts)
 	defer p.glance(ctx, contracts)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	done := p.busy("sending")
+	defer p.showNotices(ctx, c)
+	defer done()
 	m, err := c.Send(ctx, key, body, o)
 	if m != nil && errors.Is(err, protocol.CodePaymentDue) && p.settleUp(ctx, contracts) {
 		m, err = sendAgain(ctx, c, m, err)
 	}
-	done()
-	if m == nil {
-		return err
+	return m, err
+}
+
+// offerContract offers on a terminal to open a contract with a relay that refused for want of one, on the very offer that it refused with,
+// and tells whether there is one now.
+func (p *program) offerContract(ctx context.Context, refused error) bool {
+	if p.json || !term.IsTerminal(int(p.in.Fd())) {
+		return false
 	}
-	return errors.Join(p.showSent(m), p.sentCode(m, err))
+	for _, r := range unpaid(refused) {
+		if r.Offer.Contracts == nil {
+			continue
+		}
+		deposit := usualDeposit(r.Offer)
+		p.complain("relay: %s\n", escape(r.Error()))
+		if p.confirm(false, fmt.Sprintf("Open one with a deposit of %s, and send then? You are told first what it costs.", sat(deposit))) != nil {
+			return false
+		}
+		open := openOptions{deposit: strconv.FormatInt(int64(deposit), 10), days: usualDays, wait: 1, offer: r.OfferHash.String()}
+		if err := p.openContract(ctx, r.Address, nil, open); err != nil {
+			p.complain("relay: %s\n", escapeText(err.Error()))
+			return false
+		}
+		return true
+	}
+	return false
+}
+
+// tryAgain has a message that waits go out.
+func (p *program) tryAgain(ctx context.Context, m *client.Outgoing, patience time.Duration) (*client.Outgoing, error) {
+	c, err := p.openKeys(ctx)
+	if err != nil {
+		return m, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return sendAgain(ctx, c, m, client.ErrNotStored)
 }
 
 func (p *program) findFriend(ctx context.Context, typed string) (protocol.PublicKey, error) {

@@ -13,6 +13,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
+	"relaymarket/escrow/relayside"
 	"relaymarket/internal/relaynode"
 	"relaymarket/protocol"
 )
@@ -37,12 +38,16 @@ type bitcoinSettings struct {
 	creditLimit    int64
 	bondPercent    int64
 	minDeposit     int64
+	shortest       int64
+	longest        int64
+	writeOff       int64
 }
 
 func defaultBitcoin() bitcoinSettings {
 	return bitcoinSettings{
 		network: protocol.Mainnet, tls: true, wallet: true, feeFloor: protocol.MinContractFeerate, feeCeiling: 200_000,
-		contracts: true, storagePrice: 2_000, bandwidthPrice: 50_000, openingPrice: 5_000, creditLimit: 5_000, minDeposit: 50_000,
+		contracts: true, storagePrice: 2_000, bandwidthPrice: 50_000, openingPrice: 5_000, creditLimit: 5_000, minDeposit: 50_000, writeOff: 100,
+		shortest: int64(escrow.MinLifetime), longest: int64(escrow.MaxLifetime),
 	}
 }
 
@@ -82,7 +87,18 @@ func (s *settings) contractTerms() []*setting {
 		{name: "credit-limit", section: section, value: sat(&b.creditLimit), help: "satoshi that a user may owe, which is what you may lose\nMore than opening-price pays for those who come under many names and never pay."},
 		{name: "bond-percent", section: section, value: number(&b.bondPercent, "percent", 100), help: "what the relay adds to a deposit, from its wallet, as a promise to be there"},
 		{name: "min-deposit", section: section, value: sat(&b.minDeposit), help: "satoshi that a user deposits at least"},
+		{name: "shortest-contract", section: section, value: lifetime(&b.shortest),
+			help: "blocks that a new contract lives at least, not announced\n864 at least: for half of that nothing is written any more. Users ask for 4320, a month, unless they say otherwise."},
+		{name: "longest-contract", section: section, value: lifetime(&b.longest),
+			help: "blocks that a new contract lives at most, not announced\n26280 at most, half a year. Your bond, and what was paid, are locked as long."},
+		{name: "write-off-percent", section: section, value: number(&b.writeOff, "percent", 100),
+			help: "share of opening-price that a user may refuse to pay, and the contract goes on\nNever more than it brought beyond credit-limit. 0 settles the contract at the first line that is refused."},
 	}
+}
+
+// lifetime is in blocks, within the protocol's bounds.
+func lifetime(target *int64) pflag.Value {
+	return one[int64]{target, "blocks", count(int64(escrow.MinLifetime), int64(escrow.MaxLifetime)), formatCount}
 }
 
 // nodeAddress wants host:port, both of them.
@@ -118,6 +134,8 @@ func (s *settings) checkBitcoin() error {
 		return usagef("bitcoin-certificate is for TLS, and bitcoin-tls is no: set one of the two")
 	case b.minDeposit < b.openingPrice+int64(escrow.MinUserRest):
 		return usagef("min-deposit is %d: at least opening-price and %d satoshi more, so that a deposit can be spent", b.minDeposit, int64(escrow.MinUserRest))
+	case b.shortest > b.longest:
+		return usagef("shortest-contract is %d and longest-contract %d: the shortest is not above the longest", b.shortest, b.longest)
 	}
 	return nil
 }
@@ -136,7 +154,11 @@ func (s *settings) bitcoinConfig() (relaynode.Bitcoin, error) {
 	if err != nil {
 		return relaynode.Bitcoin{}, err
 	}
-	cfg := relaynode.Bitcoin{Node: node, Branch: seed.branch, Birthday: seed.made}
+	cfg := relaynode.Bitcoin{Node: node, Branch: seed.branch, Birthday: seed.made,
+		Limits: relayside.Limits{Shortest: uint32(b.shortest), Longest: uint32(b.longest), WriteOff: btcutil.Amount(b.writeOff)}}
+	if b.writeOff == 0 {
+		cfg.Limits.WriteOff = -1 // nothing: 0 is the default there
+	}
 	if b.wallet {
 		cfg.Wallet = s.walletFolder()
 	}

@@ -156,7 +156,7 @@ func (s *setting) literal() string {
 		return "[]"
 	case isList(s.value):
 		return `["` + strings.ReplaceAll(text, ",", `", "`) + `"]`
-	case slices.Contains([]string{"number", "msat", "satoshi", "percent"}, s.value.Type()):
+	case slices.Contains([]string{"number", "msat", "satoshi", "percent", "blocks"}, s.value.Type()):
 		return text
 	}
 	return `"` + text + `"`

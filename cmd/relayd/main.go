@@ -65,6 +65,7 @@ func (p program) root(began *bool) *cobra.Command {
 
   relayd init                     a key and a commented configuration file
   relayd grant KEY --stored 1GB   space for one person's key
+  relayd allow KEY                a friend, who then takes his space himself
   relayd wallet                   where its Bitcoin is, for contracts
   relayd serve                    run it
 
@@ -77,6 +78,7 @@ relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
 	root.SetOut(p.out)
 	root.SetErr(p.err)
 	root.AddCommand(p.initCommand(), p.serveCommand(), p.grantCommand(), p.grantsCommand(), p.revokeCommand(),
-		p.walletCommand(), p.contractsCommand(), p.restoredCommand(), p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
+		p.termsCommand(), p.allowCommand(), p.denyCommand(), p.unlistCommand(),
+		p.walletCommand(), p.contractsCommand(), p.accountsCommand(), p.refusalsCommand(), p.revenueCommand(), p.restoredCommand(), p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
 	return root
 }

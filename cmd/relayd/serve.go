@@ -60,6 +60,7 @@ func (p program) serve(ctx context.Context, s *settings, asJSON bool) error {
 	if cfg.Market, err = s.marketConfig(); err != nil {
 		return err
 	}
+	cfg.Volunteer = s.policy()
 	var said error
 	cfg.Ready = func(r relaynode.Ready) { said = p.sayReady(r, asJSON) }
 	if err := relaynode.Run(ctx, cfg); err != nil {
@@ -85,6 +86,7 @@ func (s *settings) node(log *slog.Logger) relaynode.Config {
 		Rates: api.Rates{
 			Address: api.Rate{PerSecond: float64(s.rateAddress), Burst: int(s.burstAddress)},
 			Key:     api.Rate{PerSecond: float64(s.rateKey), Burst: int(s.burstKey)},
+			Opening: int(s.volunteer.address),
 		},
 		Bounds:          bounds,
 		ShutdownTimeout: s.shutdownTimeout,

@@ -73,6 +73,7 @@ type settings struct {
 	shutdownTimeout time.Duration
 	bitcoin         bitcoinSettings
 	market          marketSettings
+	volunteer       volunteerSettings
 	logFormat       string
 	logLevel        slog.Level
 
@@ -104,10 +105,11 @@ func newSettings(environ []string) *settings {
 		shutdownTimeout: 30 * time.Second,
 		bitcoin:         defaultBitcoin(),
 		market:          defaultMarket(),
+		volunteer:       defaultVolunteer(),
 		logFormat:       "text",
 		logLevel:        slog.LevelInfo,
 	}
-	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.marketPlace(), s.bounds(), s.logs())
+	s.all = slices.Concat(s.network(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.volunteering(), s.marketPlace(), s.bounds(), s.logs())
 	return s
 }
 

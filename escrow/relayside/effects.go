@@ -3,6 +3,8 @@ package relayside
 import (
 	"errors"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
+
 	"relaymarket/escrow"
 	"relaymarket/ledger"
 	"relaymarket/ledger/books"
@@ -19,6 +21,10 @@ func (a *advancing) effect(before escrow.State, event escrow.Event) error {
 		return nil // its account ended when it was given up
 	case event == escrow.FundingConfirmed && r.terms.Renews != nil:
 		return a.takeOver()
+	case event == escrow.FundingConfirmed && r.finalOwed == nil:
+		return a.m.books.OpenContract(a.ctx, a.tx, account(&r.terms)) // from a grant, if there was one; else it has the account
+	case event == escrow.SpendClosed:
+		return a.over()
 	case event == escrow.RenewalConfirmed, event == escrow.RenewalReorged:
 		return nil // the successor's own confirmation moves the account
 	case r.state == escrow.Settling && before != escrow.Settling && before != escrow.Closed:
@@ -46,6 +52,38 @@ func (a *advancing) takeOver() error {
 	return a.touch(old.terms.ID)
 }
 
+// over writes off what a contract whose escrow is spent for good did not bring.
+func (a *advancing) over() error {
+	r, kind := a.r, a.f.spent.kind
+	if kind == protocol.TxClosing && !a.isSuccessor(a.f.spent) {
+		got, err := net(a.ctx, a.tx, r)
+		if err != nil {
+			return err
+		}
+		if r.closing != nil && got+r.closing.fee == r.closing.amount {
+			got = r.closing.amount // the relay asked, and bears the fee
+		}
+		if err := a.received(got); err != nil {
+			return err
+		}
+	}
+	if kind == protocol.TxRefund { // the user took everything at T
+		if err := a.received(r.terms.OpeningPrice); err != nil {
+			return err
+		}
+	}
+	return a.m.books.Lose(a.ctx, a.tx, r.terms.ID)
+}
+
+// received has the account say what the chain does of the relay's A.
+func (a *advancing) received(amount btcutil.Amount) error {
+	paid, err := ledger.MsatOf(amount - a.r.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	return a.m.books.Received(a.ctx, a.tx, a.r.terms.ID, paid)
+}
+
 // abandon gives up a contract whose funding cannot happen as far as the chain shows. Its account ends; that of the
 // contract it was to renew goes on, unless that one is given up as well. A contract that was to renew this one spends its escrow:
 // it is looked at next, and finds itself cancelled too.
@@ -57,7 +95,10 @@ func (a *advancing) abandon() error {
 		}
 	}
 	if r.terms.Renews == nil {
-		return a.m.stop(a.ctx, a.tx, r)
+		if err := a.m.stop(a.ctx, a.tx, r); err != nil {
+			return err
+		}
+		return a.m.books.Lose(a.ctx, a.tx, r.terms.ID)
 	}
 	old, err := lock(a.ctx, a.tx, *r.terms.Renews)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/jackc/pgx/v5"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
@@ -33,6 +34,8 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 
 // house is a relay's contracts on a database, a wallet and a Bitcoin node of its own.
 type house struct {
+	denies func(context.Context, protocol.PublicKey) (bool, error) // nil: nobody is denied
+
 	t      testing.TB
 	node   *regtest.Test
 	chain  *chain.Client
@@ -48,10 +51,12 @@ type house struct {
 	limits relayside.Limits
 	faults faults
 
-	contractChain relayside.Chain // what the manager asks; nil: chain
+	contractChain  relayside.Chain  // what the manager asks; nil: chain
+	contractWallet relayside.Wallet // what the manager has; nil: wallet
 
-	manager *relayside.Manager
-	stop    func() error
+	manager  *relayside.Manager
+	registry *prometheus.Registry // of the newest manager
+	stop     func() error
 }
 
 // faults ends the work at a step, once.
@@ -120,7 +125,7 @@ var standardOffer = protocol.ContractOffer{BandwidthMsatPerGB: 1_000_000_000, Op
 func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	t.Helper()
 	h := &house{t: t, node: regtest.Start(t, regtest.Plain), url: testpg.New(t), key: identity(t), offer: offer,
-		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
+		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 100 * time.Millisecond, Patience: 3 * time.Minute, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, Measure: 50 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
@@ -129,6 +134,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.db.Close)
+	t.Cleanup(h.accounted)
 	h.chain, err = chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true,
 		FeeCeiling: 2_000}, h.clock) // what btcd makes of a few transactions is no estimate
 	if err != nil {
@@ -201,8 +207,13 @@ func (h *house) config() relayside.Config {
 	if h.contractChain != nil {
 		node = h.contractChain
 	}
-	return relayside.Config{DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
-		Wallet: h.wallet, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
+	purse := relayside.Wallet(h.wallet)
+	if h.contractWallet != nil {
+		purse = h.contractWallet
+	}
+	h.registry = prometheus.NewRegistry()
+	return relayside.Config{Registerer: h.registry, DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
+		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach, Denies: h.denies}
 }
 
 // start runs a manager that knows nothing but the database.
@@ -274,10 +285,20 @@ func (h *house) announce() {
 	h.said = e
 }
 
+// walletRead waits until the work has asked the wallet after this moment.
+func (h *house) walletRead() {
+	h.t.Helper()
+	asked := time.Now()
+	h.eventually("a look at the wallet", func() bool {
+		age := h.metric("contracts_wallet_read_seconds")
+		return age >= 0 && time.Since(asked).Seconds() > age
+	})
+}
+
 // eventually waits for something that the work does by itself.
 func (h *house) eventually(what string, done func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(40 * time.Second); !done(); time.Sleep(15 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); !done(); time.Sleep(15 * time.Millisecond) {
 		h.revive()
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%s did not come about", what)

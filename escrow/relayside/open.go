@@ -37,10 +37,15 @@ type opening struct {
 //   - contracts_full: too many half-opened contracts of the payer, or on this coin, or in all
 //   - feerate: it is below half of the node's estimate, and the funding needs a coin of the relay's
 //   - chain_stale: nothing is opened while the chain cannot be seen
+//   - denied: the operator makes no contract with the payer
 //   - no_coins: the relay cannot provide its bond, or has no wallet yet
-func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (*protocol.ContractServerInputs, error) {
+func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (_ *protocol.ContractServerInputs, err error) {
+	defer func() { m.metrics.refuse(stepOpen, err) }()
 	if answer, err := m.openedBefore(ctx, e, r); answer != nil || err != nil {
 		return answer, err
+	}
+	if err := m.serves(ctx, e.From); err != nil {
+		return nil, err
 	}
 	height, err := m.fresh(ctx)
 	if err != nil {
@@ -76,6 +81,18 @@ func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.Co
 		return nil, err
 	}
 	return o.answer(), nil
+}
+
+// serves refuses a payer whom the operator denies.
+func (m *Manager) serves(ctx context.Context, payer protocol.PublicKey) error {
+	if m.cfg.Denies == nil {
+		return nil
+	}
+	denied, err := m.cfg.Denies(ctx, payer)
+	if err == nil && denied {
+		return protocol.Errorf(protocol.CodeDenied, "this relay makes no contract with %s: use another relay", payer.Bech32())
+	}
+	return err
 }
 
 // openedBefore answers a request that is known. Nil, nil is one that is not, or whose offer is over.
@@ -145,7 +162,7 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 		if known+workBehind >= newest.Height {
 			return max(known, newest.Height), nil
 		}
-		if waited >= workPatience {
+		if waited >= m.limits.Patience {
 			return 0, stale(fmt.Errorf("the work of contracts is at block %d, the node at %d", known, newest.Height))
 		}
 		m.nudge()
@@ -158,9 +175,8 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 }
 
 const (
-	workBehind   = 2               // blocks that the work may be behind the node when a contract is opened
-	workPatience = 3 * time.Second // how long opening waits for the work to see a few new blocks
-	workLook     = 100 * time.Millisecond
+	workBehind = 2 // blocks that the work may be behind the node when a contract is opened
+	workLook   = 100 * time.Millisecond
 )
 
 // agree makes the contract of what was asked and what the relay announced.
@@ -173,7 +189,7 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 	if r.Deposit < offer.MinPrepay {
 		return protocol.Errorf(protocol.CodeWrongAmount, "a deposit here is at least %d satoshi", int64(offer.MinPrepay))
 	}
-	if err := escrow.CheckExpiry(uint32(r.Expiry), height); err != nil {
+	if err := m.checkLifetime(uint32(r.Expiry), height); err != nil {
 		return err
 	}
 	o.terms = escrow.Contract{
@@ -202,20 +218,24 @@ func (m *Manager) agree(ctx context.Context, o *opening, height uint32) error {
 	return o.terms.Validate()
 }
 
+// checkLifetime judges how long a new contract is to live, by the protocol's bounds and this relay's. Once it is offered, only the
+// protocol's count: blocks go by until it is signed.
+func (m *Manager) checkLifetime(expiry, height uint32) error {
+	if err := escrow.CheckExpiry(expiry, height); err != nil {
+		return err
+	}
+	if life := expiry - height; life < m.limits.Shortest || life > m.limits.Longest {
+		return protocol.Errorf(protocol.CodeContractExpiry, "the expiry %d is %d blocks above the tip %d: this relay takes contracts of %d to %d blocks",
+			expiry, life, height, m.limits.Shortest, m.limits.Longest)
+	}
+	return nil
+}
+
 // addRenewal puts the old escrow into the funding, or sees to it that the payer has no other contract.
 func (m *Manager) addRenewal(ctx context.Context, o *opening, height uint32) error {
 	r := o.asked
 	if r.Renews == nil {
-		var other []byte
-		err := m.db.Pool().QueryRow(ctx, `SELECT id FROM contracts WHERE payer = $1 AND state = ANY($2) LIMIT 1`,
-			o.terms.User[:], liveStates).Scan(&other)
-		if err == nil {
-			return protocol.Errorf(protocol.CodeConflict, "you have the contract %x here already: renew it, or close it first", other)
-		}
-		if errors.Is(err, pgx.ErrNoRows) {
-			err = nil
-		}
-		return wrap(err, "look for other contracts")
+		return alone(ctx, m.db.Pool(), o)
 	}
 	old, err := read(ctx, m.db.Pool(), *r.Renews)
 	if old, err = ofPayer(old, err, o.terms.User, *r.Renews); err != nil {
@@ -228,6 +248,23 @@ func (m *Manager) addRenewal(ctx context.Context, o *opening, height uint32) err
 	o.renewsPaid = &paid
 	o.funding.Renewal = &escrow.Renewal{Contract: &old.terms, Funding: old.outpoint(), Amount: paid}
 	return nil
+}
+
+// alone refuses a contract of a payer who has another one here that this one does not renew.
+func alone(ctx context.Context, q queryRower, o *opening) error {
+	if o.terms.Renews != nil {
+		return nil
+	}
+	var other []byte
+	err := q.QueryRow(ctx, `SELECT id FROM contracts WHERE payer = $1 AND state = ANY($2) AND id <> $3 LIMIT 1`,
+		o.terms.User[:], liveStates, o.terms.ID[:]).Scan(&other)
+	if err == nil {
+		return protocol.Errorf(protocol.CodeConflict, "you have the contract %x here already: renew it, or close it first", other)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		err = nil
+	}
+	return wrap(err, "look for other contracts")
 }
 
 // liveStates are those in which a payer may have no second contract but a renewal.

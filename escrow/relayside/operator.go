@@ -175,7 +175,10 @@ func (m *Manager) Settle(ctx context.Context, id escrow.ID) error {
 		return err
 	})
 	m.nudge()
-	return wrap(err, "settle contract %s", id.Short())
+	if err != nil {
+		return wrap(err, "settle contract %s", id.Short())
+	}
+	return m.reached("settle")
 }
 
 // RequestPayment stops a contract and signs the closing at what is due, its fee from the relay's part: the user adds his

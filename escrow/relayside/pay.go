@@ -7,6 +7,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/escrow"
+	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
@@ -22,8 +23,9 @@ const keptPayments = 32
 //   - conflict: another payment has this seq
 //   - contract_state: it takes no payments now, or is being renewed and the state of the pending escrow is missing
 //   - wrong_amount: while it is renewed also a state of the pending escrow that pays less than this one
-func (m *Manager) Pay(ctx context.Context, e *protocol.Envelope, r *protocol.ContractPayment) (*protocol.ContractStatus, error) {
-	err := m.db.Tx(ctx, func(tx pgx.Tx) error { return m.pay(ctx, tx, e, r) })
+func (m *Manager) Pay(ctx context.Context, e *protocol.Envelope, r *protocol.ContractPayment) (_ *protocol.ContractStatus, err error) {
+	defer func() { m.metrics.refuse(stepPay, err) }()
+	err = m.db.Tx(ctx, func(tx pgx.Tx) error { return m.pay(ctx, tx, e, r) })
 	if err != nil {
 		return nil, wrap(err, "pay contract %s", r.Contract.Short())
 	}
@@ -89,6 +91,18 @@ func (m *Manager) raise(ctx context.Context, tx pgx.Tx, c *record, p escrow.Paym
 		return err
 	}
 	c.held = p
+	return m.saveHeld(ctx, tx, c)
+}
+
+// saveHeld stores the highest state, and in the account what it pays.
+func (m *Manager) saveHeld(ctx context.Context, tx pgx.Tx, c *record) error {
+	paid, err := ledger.MsatOf(c.held.Amount - c.terms.OpeningPrice)
+	if err != nil {
+		return err
+	}
+	if err := m.books.Received(ctx, tx, c.terms.ID, paid); err != nil {
+		return err
+	}
 	return c.saveHeld(ctx, tx)
 }
 

@@ -2,7 +2,6 @@ package relayside
 
 import (
 	"context"
-	"errors"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/jackc/pgx/v5"
@@ -22,7 +21,8 @@ import (
 //   - not_found: no such contract of the signer
 //   - wrong_amount: it is less than what is owed or held; the status tells
 //   - contract_state: not funded yet, being renewed, or settled already
-func (m *Manager) Refund(ctx context.Context, e *protocol.Envelope, r *protocol.ContractRefund) (*protocol.ContractStatus, error) {
+func (m *Manager) Refund(ctx context.Context, e *protocol.Envelope, r *protocol.ContractRefund) (_ *protocol.ContractStatus, err error) {
+	defer func() { m.metrics.refuse(stepRefund, err) }()
 	feerate, err := m.leastFeerate(ctx)
 	if err != nil { // closing goes on without the node, at any fee
 		m.seldom.Do(func() { m.log.Warn("the fee of a closing is not judged: the node tells no feerate", "err", err) })
@@ -109,8 +109,7 @@ func enoughFee(c *escrow.Contract, fee, last btcutil.Amount, feerate escrow.Feer
 // enough stops the account, so that what is owed is final, and refuses less. Refused, the transaction is undone and the
 // account goes on.
 func (m *Manager) enough(ctx context.Context, tx pgx.Tx, c *record, amount btcutil.Amount) error {
-	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
-	if err != nil && !errors.Is(err, books.ErrNotInForce) {
+	if err := m.stopTaking(ctx, tx, c); err != nil {
 		return err
 	}
 	owed, err := m.amountOwed(ctx, tx, c)

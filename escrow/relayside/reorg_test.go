@@ -244,3 +244,97 @@ func TestGrantComesBack(t *testing.T) {
 		}
 	}
 }
+
+// Who has a grant and signs a contract is served under the grant until the funding is in a block, and so is a writer whom another
+// contract lists; from there on under the contract, with its small credit. If the user undoes that block and spends his coin
+// elsewhere, the relay has lost the credit that it gave, and the grant is in force again.
+func TestGrantServesUntilTheFundingIsInABlock(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	granted := h.user()
+	payer := granted.key.Public()
+	writer := identity(t)
+	grant := books.Grant{Key: payer, QuotaStored: 50_000_000, QuotaMoved: 50_000_000, LastDay: books.DayOf(h.clock().Add(48 * time.Hour))}
+	if err := h.books.Put(t.Context(), grant); err != nil {
+		t.Fatal(err)
+	}
+	listed := func(d *deal) {
+		t.Helper()
+		consent, err := protocol.Sign(writer, h.key.Public(), h.now(), &protocol.ContractConsent{Contract: d.id, Payer: d.u.key.Public()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		d.asked.Writers = []protocol.ContractWriter{{Key: writer.Public(), Consent: consent.Bytes()}}
+	}
+	sign := func(u *user, coin escrow.Coin) *deal {
+		t.Helper()
+		d := u.plan(100_000, 1500, coin)
+		listed(d)
+		d.offer(nil)
+		if err := d.open(nil); err != nil {
+			t.Fatal(err)
+		}
+		d.witness(nil)
+		if _, err := d.send(); err != nil {
+			t.Fatal(err)
+		}
+		h.inMempool(d.out.Hash)
+		return d
+	}
+	use := func(key protocol.PublicKey, msat int64) {
+		t.Helper()
+		if err := h.use(key, msat); err != nil {
+			t.Fatal(err)
+		}
+	}
+	other := h.user()
+	first, _ := other.coin(150_000)
+	before := sign(other, first)
+	h.mine(6)
+	before.reaches(escrow.Active)
+
+	coin, _ := granted.coin(150_000)
+	second, _ := granted.coin(150_000)
+	beside := granted.plan(100_000, 1500, second) // offered before the other one was signed
+	beside.offer(nil)
+	if err := beside.open(nil); err != nil {
+		t.Fatal(err)
+	}
+	beside.witness(nil)
+	d := sign(granted, coin)
+	_, err := beside.send()
+	wantCode(t, err, protocol.CodeConflict)
+	use(payer, 10_000_000) // bytes, which the grant has
+	use(writer.Public(), 1_000_000)
+	if s := before.status(); s.Owed != 6_000 {
+		t.Fatalf("a writer was taken away by a contract without a funding: %+v", s)
+	}
+	if s := d.status(); s.Owed != 5_000 {
+		t.Fatalf("what was used under the grant is owed: %+v", s)
+	}
+
+	h.mine(1)
+	d.reaches(escrow.Active)
+	if _, err := d.pay(20_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	wantCode(t, h.use(payer, 5_000_001), protocol.CodePaymentDue) // the limit, whatever was paid
+	use(payer, 4_000_000)
+	use(writer.Public(), 1_000_000)
+	wantCode(t, h.use(payer, 1), protocol.CodePaymentDue) // the writer's is on this contract now
+	if s := before.status(); s.Owed != 6_000 {
+		t.Fatalf("the other contract owes %d", s.Owed)
+	}
+	h.node.Reorg(1)
+	h.synced()
+	d.reaches(escrow.FundingSent)
+	wantCode(t, h.use(payer, 1), protocol.CodePaymentDue) // it comes back, or it ends
+	h.node.Reorg(2, granted.elsewhere(coin, 5_000))
+	h.synced()
+	d.reaches(escrow.Abandoned)
+	id := d.id
+	if lost := h.count(`SELECT final_owed FROM contracts WHERE id = $1`, id[:]); lost != 5_000_000 {
+		t.Fatalf("the relay lost %d msat of a limit of 5,000,000", lost)
+	}
+	use(payer, 10_000_000)
+}

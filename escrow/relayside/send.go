@@ -24,6 +24,8 @@ type outgoing struct {
 	Contract []byte
 	Tx       []byte
 	Told     string
+	Kind     string
+	Sent     protocol.Timestamp // last; 0: never
 }
 
 // sendAll sends what is wanted and in no block: what was never tried, and again what was tried a while ago, for nodes forget
@@ -49,7 +51,7 @@ func (m *Manager) sendStored(ctx context.Context, id escrow.ID) error {
 
 // send sends a batch. lease, if it is the work that sends, keeps the work this process's meanwhile.
 func (m *Manager) send(ctx context.Context, lease func(context.Context) error, which string, arg any) error {
-	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx, told FROM contract_transactions
+	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx, told, kind, sent FROM contract_transactions
 		WHERE wanted AND height IS NULL AND `+which+` ORDER BY kind <> $3, sent, made LIMIT $2`, arg, sendBatch, protocol.TxSettlement)
 	if err != nil {
 		return wrap(err, "read what is to be sent")
@@ -82,12 +84,16 @@ func (m *Manager) sendOne(ctx context.Context, o outgoing) error {
 	told := ""
 	switch err := m.chain.Broadcast(ctx, t); {
 	case err == nil:
+		if o.Sent == 0 || o.Told != "" {
+			m.metrics.transaction(o.Kind, eventSent)
+		}
 	case errors.Is(err, chain.ErrUnreachable) || ctx.Err() != nil:
 		return err
 	default:
 		if told = err.Error(); told == o.Told {
 			break
 		}
+		m.metrics.transaction(o.Kind, eventRefused)
 		m.log.Warn("the Bitcoin node does not take a transaction", "contract", escrow.ID(o.Contract).Short(), "txid", t.TxHash(), "err", err)
 	}
 	if err := m.reached("sent"); err != nil {
@@ -133,8 +139,8 @@ func (m *Manager) signFundings(ctx context.Context, height uint32) error {
 func (m *Manager) giveUp(ctx context.Context, id escrow.ID) error {
 	return m.workTx(ctx, func(tx pgx.Tx) error {
 		r, err := lock(ctx, tx, id)
-		if err != nil {
-			return err
+		if err != nil || r.state != escrow.FundingSent {
+			return err // it came to its end meanwhile
 		}
 		f, err := readFacts(ctx, tx, r)
 		if err != nil {
@@ -173,6 +179,9 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 	if err := m.cfg.Wallet.Keep(ctx, key, coins, keptFor); err != nil {
 		return err
 	}
+	if err := m.reached("kept"); err != nil {
+		return err
+	}
 	if err := m.cfg.Wallet.SignFunding(ctx, key, packet); err != nil {
 		return err
 	}
@@ -181,6 +190,10 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 		return err
 	}
 	err = m.workTx(ctx, func(tx pgx.Tx) error {
+		// While the wallet signed, a block may have ended it: then the signatures are not let out.
+		if now, err := lock(ctx, tx, id); err != nil || now.state != escrow.FundingSent {
+			return err
+		}
 		for _, t := range cancellations {
 			if err := m.store(ctx, tx, id, transaction{kind: protocol.TxCancel, tx: t, bidAt: height, later: true}); err != nil {
 				return err
@@ -191,6 +204,7 @@ func (m *Manager) signFunding(ctx context.Context, id escrow.ID, height uint32, 
 	if err != nil {
 		return err
 	}
+	m.nudge() // to send it
 	return m.reached("funded")
 }
 

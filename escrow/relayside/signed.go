@@ -25,7 +25,8 @@ import (
 //   - conflict: signed before with other content, or the payer has another contract by now
 //   - contract_expiry, input_spent: judged again, now
 //   - chain_stale: nothing is signed while the chain cannot be seen
-func (m *Manager) Signed(ctx context.Context, e *protocol.Envelope, r *protocol.ContractClientSigned) (*protocol.ContractStatus, error) {
+func (m *Manager) Signed(ctx context.Context, e *protocol.Envelope, r *protocol.ContractClientSigned) (_ *protocol.ContractStatus, err error) {
+	defer func() { m.metrics.refuse(stepSigned, err) }()
 	done, err := m.signedBefore(ctx, e, r.Contract)
 	if err != nil {
 		return nil, err
@@ -165,6 +166,9 @@ func (m *Manager) insertContract(ctx context.Context, tx pgx.Tx, n *newContract)
 	if err := untaken(ctx, tx, n.opening); err != nil {
 		return err
 	}
+	if err := alone(ctx, tx, n.opening); err != nil {
+		return err
+	}
 	if err := m.insertRow(ctx, tx, n); err != nil {
 		return err
 	}
@@ -178,7 +182,7 @@ func (m *Manager) insertContract(ctx context.Context, tx pgx.Tx, n *newContract)
 		if err := m.startRenewal(ctx, tx, n); err != nil {
 			return err
 		}
-	} else if err := m.books.OpenContract(ctx, tx, account(&n.terms)); err != nil {
+	} else if err := m.books.OpenContract(ctx, tx, n.pendingAccount()); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(ctx, `DELETE FROM contract_openings WHERE id = $1`, n.terms.ID[:]); err != nil {
@@ -270,6 +274,13 @@ func (m *Manager) finishFunding(ctx context.Context, tx pgx.Tx, r *record, f *es
 		return err
 	}
 	return m.store(ctx, tx, r.terms.ID, transaction{kind: protocol.TxFunding, tx: whole, feerate: f.Feerate})
+}
+
+// pendingAccount has no credit and takes nothing away: a grant serves on until the funding is in a block.
+func (n *newContract) pendingAccount() books.Opening {
+	a := account(&n.terms)
+	a.Pending = true
+	return a
 }
 
 // account is the contract as the books take it.

@@ -145,16 +145,13 @@ func (m *Manager) startOver(ctx context.Context) error {
 type watchlist map[wire.OutPoint][]protocol.ContractID
 
 func (m *Manager) watchlist(ctx context.Context) (watchlist, error) {
-	records, err := m.Store.Contracts(ctx)
+	records, err := m.unfinished(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := watchlist{}
 	for i := range records {
 		r := &records[i]
-		if r.Network != m.Network || escrow.Final(r.State) {
-			continue
-		}
 		for _, at := range m.outpoints(r) {
 			w[at] = append(w[at], r.ID)
 		}
@@ -162,7 +159,7 @@ func (m *Manager) watchlist(ctx context.Context) (watchlist, error) {
 	return w, nil
 }
 
-// outpoints are the inputs of a contract's funding, its escrow, and what a settlement left.
+// outpoints are the inputs of a contract's funding, its escrow, what a settlement left, and the output of a closing that was bumped.
 func (m *Manager) outpoints(r *Record) []wire.OutPoint {
 	c, escrowAt, ok := r.Terms()
 	if !ok {
@@ -179,6 +176,8 @@ func (m *Manager) outpoints(r *Record) []wire.OutPoint {
 			if spend, ok := escrow.Identify(c, escrowAt, tx); ok && spend.State != nil {
 				all = append(all, *spend.State)
 			}
+		} else if err == nil && t.Kind == TxBump {
+			all = appendInputs(all, tx)
 		}
 	}
 	return all

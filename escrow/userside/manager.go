@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
@@ -49,6 +50,7 @@ var _ Node = (*chain.Client)(nil)
 type Wallet interface {
 	Fund(ctx context.Context, r wallet.FundRequest) (wallet.Funds, error)
 	Release(ctx context.Context, key string) error
+	Leases(ctx context.Context) ([]wallet.Lease, error)
 	SignFunding(ctx context.Context, key string, packet *psbt.Packet) error
 	NewScript(ctx context.Context, kind wallet.Kind) (protocol.Script, error)
 }
@@ -62,8 +64,10 @@ const (
 	signedTime   = 90 * 24 * time.Hour
 )
 
+const leasePrefix = "contract/"
+
 // lease names a contract's coins to the wallet.
-func lease(id protocol.ContractID) string { return "contract/" + id.String() }
+func lease(id protocol.ContractID) string { return leasePrefix + id.String() }
 
 // Keys derives the key of a contract, which signs for nothing else.
 type Keys interface {
@@ -104,12 +108,15 @@ type Config struct {
 	Relays func(key protocol.PublicKey, address string) (Relay, error)
 	// BackupFile is written whenever a contract is made; it has to be set.
 	BackupFile string
-	Keeper     Keeper           // nil: the backup file is all
-	Clock      func() time.Time // nil: time.Now
-	Entropy    io.Reader        // of contract ids
-	Logger     *slog.Logger     // nil: silent
-	Poll       time.Duration    // 0: DefaultPoll
-	Patience   time.Duration    // 0: DefaultPatience
+	// Unasked tells up to which A the relay is paid without asking when it says that so much is due, within accepted usage and
+	// cushion; an error says why not more. Nil: up to all of that.
+	Unasked  func(ctx context.Context, r *Record, due btcutil.Amount) (btcutil.Amount, error)
+	Keeper   Keeper           // nil: the backup file is all
+	Clock    func() time.Time // nil: time.Now
+	Entropy  io.Reader        // of contract ids
+	Logger   *slog.Logger     // nil: silent
+	Poll     time.Duration    // 0: DefaultPoll
+	Patience time.Duration    // 0: DefaultPatience
 }
 
 // Manager is the user's side of his contracts. It is safe for concurrent use, also by several processes on one

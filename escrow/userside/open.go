@@ -15,30 +15,54 @@ import (
 
 // Open writes a draft down. From then on the contract is brought forward by Advance, also after the program ended.
 func (m *Manager) Open(ctx context.Context, d *Draft) (*Record, error) {
-	// The chain is followed from before the funding on. Where nothing was followed for long, nothing has to be caught up.
+	records, err := m.OpenAll(ctx, []*Draft{d})
+	if err != nil {
+		return nil, err
+	}
+	return records[0], nil
+}
+
+// OpenAll writes several drafts down, all of them or none: who dies while they are opened finds every one again.
+func (m *Manager) OpenAll(ctx context.Context, drafts []*Draft) ([]*Record, error) {
+	// The chain is followed from before the fundings on. Where nothing was followed for long, nothing has to be caught up.
 	others, err := m.unfinished(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if len(others) == 0 {
-		if err := m.rescan(ctx, d.Quote.Tip); err != nil {
+	if len(others) == 0 && len(drafts) > 0 {
+		if err := m.rescan(ctx, drafts[0].Quote.Tip); err != nil {
 			return nil, err
 		}
 	}
 	err = m.Store.do(ctx, func(u *unit) error {
-		fresh, err := u.insert(ctx, d.Record)
-		if err != nil {
-			return err
+		for _, d := range drafts {
+			if err := u.open(ctx, d); err != nil {
+				return err
+			}
 		}
-		if !fresh {
-			return fmt.Errorf("contract %s is there already", d.Record.ID.Short())
-		}
-		return u.note(ctx, d.Record, "Asked %s for a contract of %d sat until block %d.", d.Record.Address, int64(d.Request.Deposit), d.Request.Expiry)
+		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
-	return m.Store.Contract(ctx, d.Record.ID)
+	records := make([]*Record, len(drafts))
+	for i, d := range drafts {
+		if records[i], err = m.Store.Contract(ctx, d.Record.ID); err != nil {
+			return nil, err
+		}
+	}
+	return records, nil
+}
+
+func (u *unit) open(ctx context.Context, d *Draft) error {
+	fresh, err := u.insert(ctx, d.Record)
+	if err != nil {
+		return err
+	}
+	if !fresh {
+		return fmt.Errorf("contract %s is there already", d.Record.ID.Short())
+	}
+	return u.note(ctx, d.Record, "Asked %s for a contract of %d sat until block %d.", d.Record.Address, int64(d.Request.Deposit), d.Request.Expiry)
 }
 
 // Opening tells whether Advance has something left to do. A contract that was given up is not opened any more.
@@ -241,11 +265,14 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 		}
 		until := m.Clock().Add(keepFor(b.Contract.Expiry, tip.Height))
 		err = m.Keeper.KeepContract(ctx, r.Document, until, b.Contract.Relay)
-		if err != nil && !errors.Is(err, ErrNoOther) {
-			return r, fmt.Errorf("leave the descriptor on another relay: %w", err)
-		}
-		if err == nil {
+		switch {
+		case err == nil:
 			kept = "It is in " + m.BackupFile + ", and sealed on another relay of yours."
+		case ctx.Err() != nil:
+			return r, ctx.Err()
+		case !errors.Is(err, ErrNoOther):
+			// A relay that is down or has no room must not keep her from renting another.
+			kept = fmt.Sprintf("It is in %s alone: copy that file to another disk. No other relay took it: %v", m.BackupFile, err)
 		}
 	}
 	return m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {

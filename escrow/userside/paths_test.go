@@ -162,7 +162,35 @@ func TestRenew(t *testing.T) {
 	if _, err := u.Pay(t.Context(), old, openingPrice+400); err != nil {
 		t.Fatal(err)
 	}
-	r, err := u.Open(t.Context(), u.draft(func(w *userside.Wish) { w.Renews, w.Deposit = &old, deposit+50_000 }))
+	larger := func(w *userside.Wish) { w.Renews, w.Deposit, w.Lifetime = &old, deposit+50_000, escrow.MinLifetime+100 }
+	u.node.Mine(4)
+	// Whatever the relay says to it, a funding that may still be undone is not renewed.
+	_, err := u.Draft(t.Context(), userside.Wish{Announcement: u.relay.announcement(nil), Address: "http://127.0.0.1:1", Deposit: deposit, Feerate: 2000, Renews: &old}, u.wallet)
+	if want(t, err, protocol.CodeContractState); !strings.Contains(err.Error(), "renew it in 1 blocks") {
+		t.Errorf("renewed at five confirmations: %v", err)
+	}
+	u.free()
+	u.node.Mine(1)
+	lost, err := u.Open(t.Context(), u.draft(larger))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for u.record(lost.ID).Step != userside.StepKept {
+		if _, err := u.Advance(t.Context(), lost.ID, u.wallet); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u.node.Invalidate(1)
+	_, err = u.Advance(t.Context(), lost.ID, u.wallet)
+	want(t, err, protocol.CodeContractState)
+	if r := u.record(lost.ID); r.Step != userside.StepOver || len(r.Payments) > 0 {
+		t.Errorf("signed with five confirmations left: %s", r.Step)
+	}
+	u.free()
+	u.node.Mine(2)
+	u.steps()
+	u.is(old, escrow.Active)
+	r, err := u.Open(t.Context(), u.draft(larger))
 	if err != nil {
 		t.Fatal(err)
 	}

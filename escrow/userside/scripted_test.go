@@ -307,6 +307,16 @@ func (s *scripted) status(h *held) (*protocol.Envelope, error) {
 // settle broadcasts the settlement of the highest state held, with a coin of the miner's for the fee if it must.
 func (s *scripted) settle(id protocol.ContractID) *escrow.Tx {
 	s.t.Helper()
+	tx := s.settlement(id)
+	if err := s.send(tx); err != nil {
+		s.t.Fatal(err)
+	}
+	return tx
+}
+
+// settlement makes it.
+func (s *scripted) settlement(id protocol.ContractID) *escrow.Tx {
+	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	h := s.contracts[id]
@@ -314,9 +324,6 @@ func (s *scripted) settle(id protocol.ContractID) *escrow.Tx {
 	tx, err := escrow.Settle([]escrow.Unsettled{u}, nil, h.contract.RelayScript, 1000)
 	if err == nil {
 		err = escrow.SignSettlement(tx, 0, u, s.contractKey(id))
-	}
-	if err == nil {
-		err = s.send(tx)
 	}
 	if err != nil {
 		s.t.Fatal(err)

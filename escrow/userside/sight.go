@@ -37,6 +37,10 @@ func (m *Manager) sight(ctx context.Context, u *unit, s sighting, height uint32)
 	case spends:
 		t.Kind = spend.Kind
 		err = m.ended(ctx, u, r, s.tx, spend, &t)
+	case r.bumps(s.tx):
+		if t.Kind != TxBump {
+			return nil // the wallet spent it otherwise
+		}
 	case r.Confirmed(protocol.TxSettlement) != nil:
 		t.Kind = protocol.TxSweep
 		err = u.note(ctx, r, "What the settlement left is yours: transaction %s.", s.tx.TxHash())
@@ -55,6 +59,16 @@ func (m *Manager) sight(ctx context.Context, u *unit, s sighting, height uint32)
 		return err
 	}
 	return u.save(ctx, r)
+}
+
+// bumps tells whether a transaction spends the output of a closing that a child of the user's spends.
+func (r *Record) bumps(tx *wire.MsgTx) bool {
+	for _, t := range r.Transactions {
+		if t.Kind == TxBump && spends(t.Raw, tx.TxIn[0].PreviousOutPoint) {
+			return true
+		}
+	}
+	return false
 }
 
 // happened moves the state by news from the chain. News that the state has no place for is a fact all the same: it is
@@ -120,6 +134,9 @@ func (m *Manager) renewalEnded(ctx context.Context, u *unit, successor *escrow.C
 	if err != nil {
 		return err
 	}
+	if old.Renewed == nil || *old.Renewed != successor.ID {
+		return nil // another one renews it
+	}
 	m.happened(old, escrow.RenewalEnded)
 	old.Renewed = nil
 	return u.save(ctx, old)
@@ -127,7 +144,7 @@ func (m *Manager) renewalEnded(ctx context.Context, u *unit, successor *escrow.C
 
 // age closes and archives what is deep enough.
 func (m *Manager) age(ctx context.Context, u *unit, tip uint32) error {
-	records, err := load(ctx, u, `WHERE network = ? AND state <> ?`, m.Network, protocol.StateArchived)
+	records, err := load(ctx, u, `WHERE network = ? AND state <> ? AND step <> ?`, m.Network, protocol.StateArchived, StepOver)
 	if err != nil {
 		return err
 	}

@@ -100,6 +100,13 @@ func (m *Manager) signed(ctx context.Context, r *Record, f *escrow.Funding, sign
 		return r, err
 	}
 	if f.Renewal != nil {
+		old, err := m.Store.Contract(ctx, f.Renewal.Contract.ID)
+		if err != nil {
+			return r, err
+		}
+		if err := m.settled(ctx, old); err != nil { // blocks may have been replaced since the draft
+			return r, err
+		}
 		if signed, err = m.signOld(f, signed); err != nil {
 			return r, err
 		}

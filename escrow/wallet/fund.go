@@ -148,8 +148,8 @@ func (w *Wallet) choose(tx walletdb.ReadTx, r FundRequest, all leases, now time.
 	for _, coin := range free {
 		sum += coin.Value
 	}
-	return nil, fmt.Errorf("%w: %v are wanted, and fees; %v in %d coins are free: pay more to the wallet and wait for a block, or wait until leases end",
-		ErrFunds, r.Amount, sum, len(free))
+	return nil, fmt.Errorf("%w: %d sat are wanted, and fees; %d sat in %d coins are free: pay more to the wallet and wait for a block, or wait until leases end",
+		ErrFunds, int64(r.Amount), int64(sum), len(free))
 }
 
 // cost is what one input that spends the coin costs.
@@ -157,13 +157,20 @@ func (r FundRequest) cost(coin escrow.Coin) btcutil.Amount {
 	return (&escrow.Funding{Feerate: r.Feerate}).InputCost(coin.PkScript)
 }
 
+// lengthP2TR is that of a P2TR output script, which change is paid to.
+const lengthP2TR = 34
+
+// withChange is what the coins of a request have to bring beyond what they cost.
+func (r FundRequest) withChange() btcutil.Amount {
+	return r.Amount + r.Feerate.Fee(outputWeight(make([]byte, lengthP2TR)))
+}
+
 // reaches tells whether coins bring the amount and a change output.
 func (r FundRequest) reaches(coins []escrow.Coin) bool {
 	if len(coins) == 0 || len(coins) > escrow.MaxPartInputs {
 		return false
 	}
-	const changeWeight = 4 * (8 + 1 + 34) // P2TR
-	need := r.Amount + r.Feerate.Fee(changeWeight)
+	need := r.withChange()
 	for _, coin := range coins {
 		need -= coin.Value - r.cost(coin)
 	}

@@ -1,8 +1,11 @@
 package wallet
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -59,6 +62,28 @@ func readLeases(tx walletdb.ReadTx) (leases, error) {
 		return nil
 	})
 	return all, err
+}
+
+// Lease is a request's hold on coins.
+type Lease struct {
+	Key     string // of the request
+	Expires time.Time
+}
+
+// Leases are those that have not expired, in the order of their keys.
+func (w *Wallet) Leases(context.Context) (found []Lease, err error) {
+	now := w.cfg.Clock()
+	err = walletdb.View(w.db, func(tx walletdb.ReadTx) error {
+		all, err := readLeases(tx)
+		for key, l := range all {
+			if l.expires().After(now) {
+				found = append(found, Lease{Key: key, Expires: l.expires()})
+			}
+		}
+		return err
+	})
+	slices.SortFunc(found, func(a, b Lease) int { return strings.Compare(a.Key, b.Key) })
+	return found, err
 }
 
 // hold is how a coin is leased.

@@ -72,34 +72,51 @@ func (w *Wallet) compose(ctx context.Context, r SendRequest, to []byte) (*wire.M
 	if dust := protocol.Script(to).Dust(); r.Amount < dust && !r.All {
 		return nil, fmt.Errorf("%w: %v is less than the smallest payment to this address, %v", ErrRequest, r.Amount, dust)
 	}
-	key := "send/" + r.Key
-	const baseWeight = 4*(4+1+1+4) + 2
 	base := r.Feerate.Fee(baseWeight + outputWeight(to))
-	funds, err := w.Fund(ctx, FundRequest{Key: key, Amount: r.Amount + base, Feerate: r.Feerate, For: sendLease, All: r.All})
+	funds, err := w.Fund(ctx, FundRequest{Key: sendKey(r.Key), Amount: r.Amount + base, Feerate: r.Feerate, For: sendLease, All: r.All})
 	if err != nil {
 		return nil, err
 	}
-	rest := -base
-	cost := FundRequest{Feerate: r.Feerate}
+	if r.All {
+		r.Amount = left(funds.Coins, r.Feerate) - base
+		if r.Amount < protocol.Script(to).Dust() {
+			return nil, fmt.Errorf("%w: all coins together do not pay the fee", ErrFunds)
+		}
+	}
+	return w.pay(r.Key, funds, []*wire.TxOut{wire.NewTxOut(int64(r.Amount), to)}, r.Feerate)
+}
+
+// baseWeight is that of a transaction without inputs and outputs.
+const baseWeight = 4*(4+1+1+4) + 2
+
+// sendKey names the lease of a payment.
+func sendKey(key string) string { return "send/" + key }
+
+// left is what coins bring beyond what their inputs cost.
+func left(coins []escrow.Coin, feerate escrow.Feerate) (sum btcutil.Amount) {
+	cost := FundRequest{Feerate: feerate}
+	for _, coin := range coins {
+		sum += coin.Value - cost.cost(coin)
+	}
+	return sum
+}
+
+// pay makes a transaction with these outputs, and one for what the coins bring too much if that is not dust; signs it, and writes it down
+// under its key.
+func (w *Wallet) pay(key string, funds Funds, outputs []*wire.TxOut, feerate escrow.Feerate) (*wire.MsgTx, error) {
 	tx := wire.NewMsgTx(2)
 	coins := make(map[wire.OutPoint]*wire.TxOut)
 	var inputs []int
 	for i, coin := range funds.Coins {
 		tx.AddTxIn(&wire.TxIn{PreviousOutPoint: coin.OutPoint, Sequence: wire.MaxTxInSequenceNum - 2})
 		coins[coin.OutPoint] = coin.Output()
-		rest += coin.Value - cost.cost(coin)
 		inputs = append(inputs, i)
 	}
-	if r.All {
-		r.Amount = rest
-		if r.Amount < protocol.Script(to).Dust() {
-			return nil, fmt.Errorf("%w: all coins together do not pay the fee", ErrFunds)
-		}
+	for _, out := range outputs {
+		tx.AddTxOut(out)
 	}
-	tx.AddTxOut(wire.NewTxOut(int64(r.Amount), to))
-	rest -= r.Amount + r.Feerate.Fee(outputWeight(funds.Change))
-	if rest >= funds.Change.Dust() && !r.All {
-		tx.AddTxOut(wire.NewTxOut(int64(rest), funds.Change))
+	if change := changeFor(funds, outputs, feerate); change > 0 {
+		tx.AddTxOut(wire.NewTxOut(int64(change), funds.Change))
 	}
 	witnesses, err := w.sign(tx, coins, inputs)
 	if err != nil {
@@ -108,7 +125,19 @@ func (w *Wallet) compose(ctx context.Context, r SendRequest, to []byte) (*wire.M
 	for i, witness := range witnesses {
 		tx.TxIn[i].Witness = witness
 	}
-	return tx, w.writeSent(r.Key, tx)
+	return tx, w.writeSent(key, tx)
+}
+
+// changeFor is what the coins bring beyond these outputs and the fee; 0 if that is dust.
+func changeFor(funds Funds, outputs []*wire.TxOut, feerate escrow.Feerate) btcutil.Amount {
+	rest := left(funds.Coins, feerate) - feerate.Fee(baseWeight+outputWeight(funds.Change))
+	for _, out := range outputs {
+		rest -= btcutil.Amount(out.Value) + feerate.Fee(outputWeight(out.PkScript))
+	}
+	if rest < funds.Change.Dust() {
+		return 0
+	}
+	return rest
 }
 
 func outputWeight(script []byte) escrow.Weight { return escrow.Weight(4 * (8 + 1 + len(script))) }

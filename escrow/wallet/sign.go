@@ -101,6 +101,28 @@ func (w *Wallet) leasedNow(key string, spender chainhash.Hash) (map[wire.OutPoin
 	return found, err
 }
 
+// SignOwn finalizes the one input of a packet, which spends an output of the wallet's that need not be in a block yet: the packet's
+// WITNESS_UTXO says what it is. It signs everything the transaction does, and keeps nothing: the caller publishes it. Errors: ErrRequest,
+// also when the wallet has no key of that output.
+func (w *Wallet) SignOwn(_ context.Context, packet *psbt.Packet) error {
+	if len(packet.Inputs) != 1 || packet.Inputs[0].WitnessUtxo == nil {
+		return fmt.Errorf("%w: one input with its WITNESS_UTXO is signed", ErrRequest)
+	}
+	utxo := packet.Inputs[0].WitnessUtxo
+	if !w.isOwn(utxo.PkScript) {
+		return fmt.Errorf("%w: the output is not this wallet's", ErrRequest)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	at := packet.UnsignedTx.TxIn[0].PreviousOutPoint
+	witnesses, err := w.sign(packet.UnsignedTx, map[wire.OutPoint]*wire.TxOut{at: utxo}, []int{0})
+	if err != nil {
+		return err
+	}
+	packet.Inputs[0].FinalScriptWitness = escrow.EncodeWitness(witnesses[0])
+	return nil
+}
+
 // isOwn tells whether the wallet has the key of an output.
 func (w *Wallet) isOwn(script []byte) bool {
 	_, addrs, _, err := txscript.ExtractPkScriptAddrs(script, w.params)

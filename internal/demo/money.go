@@ -6,38 +6,27 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
 	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
-	"github.com/btcsuite/btcd/chainhash/v2"
 
-	"relaymarket/internal/regtest"
+	"relaymarket/protocol"
 )
 
 const (
-	purse      = 400_000       // satoshi that the sender begins with
-	deposit    = 100_000       // that one contract locks
-	operators  = 50_000        // satoshi that the operator has for bonds
-	perGB      = 2_000_000_000 // millisatoshi, dear enough for two messages to be seen on a bill
-	paidWords  = "These words were paid for."
+	coin       = 250_000 // satoshi of each of the two coins that the sender begins with
+	purse      = 2 * coin
+	deposit    = 100_000                // that one contract locks
 	blockEvery = 300 * time.Millisecond // how soon a block comes while a command waits for one
 )
-
-// money is what the second half of the story is about.
-type money struct {
-	inn       *relay
-	carol     *person
-	contracts []contract
-}
 
 // contract is what relay contract show --json tells, as far as it matters here.
 type contract struct {
 	ID           string `json:"id"`
+	Relay        string `json:"relay"` // its key
 	State        string `json:"state"`
 	Deposit      int64  `json:"deposit"`
 	Bond         int64  `json:"bond"`
@@ -50,98 +39,16 @@ type contract struct {
 	} `json:"transactions"`
 }
 
-func aPaidRelay(ctx context.Context, s *stage, c *cast) (err error) {
-	scene("A private Bitcoin chain is started, and a relay that wants to be paid.")
-	tell("building btcd, if it was not built before")
-	if s.node, err = regtest.Launch(ctx, regtest.Config{Dir: filepath.Join(s.dir, "bitcoin"), Plain: true}); err != nil {
-		return err
-	}
-	password := filepath.Join(s.dir, "rpc.password")
-	if err := os.WriteFile(password, []byte(regtest.Password+"\n"), 0o600); err != nil {
-		return err
-	}
-	m := &c.money
-	if m.inn, err = s.addRelay(ctx, "inn"); err != nil {
-		return err
-	}
-	m.inn.settings = []string{"--bitcoin-rpc", s.node.Host(), "--bitcoin-tls", "no", "--bitcoin-user", regtest.User,
-		"--bitcoin-password-file", password, "--bitcoin-network", "regtest", "--bond-percent", "10",
-		"--bandwidth-price", fmt.Sprint(perGB), "--storage-price", fmt.Sprint(perGB)}
-	if err := m.inn.admin(ctx, "wallet", "init"); err != nil {
-		return err
-	}
-	if err := m.inn.start(ctx, "127.0.0.1:0"); err != nil {
-		return err
-	}
-	w, err := m.inn.wallet(ctx)
-	if err != nil {
-		return err
-	}
-	if err := s.pay(w.Address, operators); err != nil {
-		return err
-	}
-	if err := m.inn.has(ctx, operators); err != nil {
-		return err
-	}
-	tell("inn is ready on %s, with %d satoshi of its own for bonds", m.inn.url, operators)
-	return nil
+func sheRentsTwo(ctx context.Context, s *stage, c *cast) error {
+	scene("She rents the two best by escrow: one command, from her coins to space on two relays.")
+	return c.rent(ctx, s, "--best", "2", "--kept", "1MB", "--moved", "5MB")
 }
 
-func aPurse(ctx context.Context, s *stage, c *cast) (err error) {
-	scene("Carol has no operator who knows her. She fills a wallet instead.")
-	m := &c.money
-	if m.carol, err = s.newPerson(ctx, "carol"); err != nil {
-		return err
-	}
-	_, err = m.carol.relay(ctx, "wallet", "connect", "http://"+s.node.Host(), "--network", "regtest", "--rpc-user", regtest.User,
-		"--rpc-password-file", filepath.Join(s.dir, "rpc.password"))
-	if err != nil {
-		return err
-	}
-	var a struct {
-		Address string `json:"address"`
-	}
-	if err := m.carol.json(ctx, &a, "wallet", "address"); err != nil {
-		return err
-	}
-	if err := s.pay(a.Address, purse); err != nil {
-		return err
-	}
-	b, err := m.carol.balance(ctx)
-	if err != nil || b != purse {
-		return fmt.Errorf("carol's wallet has %d satoshi, not %d: %w", b, purse, err)
-	}
-	tell("carol has %d satoshi", b)
-	return nil
-}
-
-func aContract(ctx context.Context, s *stage, c *cast) error {
-	scene("She opens a contract: one command, from her coins to her first paid message.")
-	m := &c.money
-	if err := m.open(ctx, s); err != nil {
-		return err
-	}
-	if _, err := m.carol.relay(ctx, "id", "--card", m.carol.card); err != nil {
-		return err
-	}
-	if err := befriend(ctx, m.carol, c.bob); err != nil {
-		return err
-	}
-	if _, err := m.carol.relay(ctx, "send", "bob", paidWords); err != nil {
-		return err
-	}
-	if err := c.bob.reads(ctx, "carol", paidWords); err != nil {
-		return err
-	}
-	tell("carol → bob: %q, read from the relay that she pays", paidWords)
-	return nil
-}
-
-// open opens a contract with the inn, with blocks for whoever waits for one.
-func (m *money) open(ctx context.Context, s *stage) error {
+// rent opens contracts, with blocks for whoever waits for one, and tells of those that are new.
+func (c *cast) rent(ctx context.Context, s *stage, args ...string) error {
 	began := time.Now()
 	err := s.whileMining(ctx, func() error {
-		_, err := m.carol.relay(ctx, "contract", "open", m.inn.url, "--deposit", fmt.Sprint(deposit), "--days", "7", "--yes")
+		_, err := c.alice.relay(ctx, append([]string{"contract", "open", "--deposit", fmt.Sprint(deposit), "--days", "7", "--yes"}, args...)...)
 		return err
 	})
 	if err != nil {
@@ -150,18 +57,53 @@ func (m *money) open(ctx context.Context, s *stage) error {
 	var list struct {
 		Contracts []contract `json:"contracts"`
 	}
-	if err := m.carol.json(ctx, &list, "contract", "list"); err != nil {
+	if err := c.alice.json(ctx, &list, "contract", "list"); err != nil {
 		return err
 	}
 	for _, k := range list.Contracts {
-		if k.State == "active" {
-			m.contracts = append(m.contracts, k)
-			tell("contract %s…: %d satoshi of hers and %d of the relay's are locked until both sign, or block %d; %.1f s", k.ID[:8], k.Deposit, k.Bond, k.Expiry,
-				time.Since(began).Seconds())
-			return nil
+		if c.known(k.ID) {
+			continue
+		}
+		if k.State != "active" {
+			return fmt.Errorf("contract %s is %s", k.ID, k.State)
+		}
+		c.contracts = append(c.contracts, &k)
+		tell("contract %s… with %s: %d satoshi of hers and %d of the relay's are locked until both sign, or block %d", k.ID[:8], s.relayOf(&k).name, k.Deposit,
+			k.Bond, k.Expiry)
+	}
+	tell("it took %.1f s, blocks and all", time.Since(began).Seconds())
+	return nil
+}
+
+func (c *cast) known(id string) bool {
+	return slices.ContainsFunc(c.contracts, func(k *contract) bool { return k.ID == id })
+}
+
+// relayOf is the relay of a contract.
+func (s *stage) relayOf(k *contract) *relay {
+	for _, r := range s.relays {
+		if r.isKey(k.Relay) {
+			return r
 		}
 	}
-	return fmt.Errorf("no contract is active: %+v", list.Contracts)
+	return &relay{name: k.Relay}
+}
+
+// isKey tells whether a key, in any of its forms, is the relay's.
+func (r *relay) isKey(text string) bool {
+	k, err := protocol.ParsePublicKey(text)
+	own, ownErr := protocol.ParsePublicKey(r.key)
+	return err == nil && ownErr == nil && k == own
+}
+
+// with is the latest contract with a relay.
+func (c *cast) with(r *relay) (*contract, error) {
+	for _, k := range slices.Backward(c.contracts) {
+		if r.isKey(k.Relay) {
+			return k, nil
+		}
+	}
+	return nil, fmt.Errorf("there is no contract with %s", r.name)
 }
 
 // audit is what relay audit --json tells of a contract, as far as it matters here.
@@ -171,66 +113,89 @@ type audit struct {
 	Waiting  string `json:"waitingMsat"`
 	Disputed string `json:"disputedMsat"`
 	Paid     int64  `json:"paidSat"`
+	Reasons  []struct {
+		Reason string `json:"reason"`
+		Lines  int64  `json:"lines"`
+		Msat   string `json:"msat"`
+	} `json:"reasons"`
 }
 
-func theBill(ctx context.Context, _ *stage, c *cast) error {
-	scene("The relay sends a bill. She believes only what Bob has signed for.")
-	m := &c.money
+// audits asks a relay for its bill of a contract and pays what is accepted.
+func (c *cast) audits(ctx context.Context, k *contract, flags ...string) (a audit, err error) {
+	var out struct {
+		Audits []audit `json:"audits"`
+	}
+	if err := c.alice.json(ctx, &out, append([]string{"audit", k.ID, "--pay", "auto", "--limit", "20000"}, flags...)...); err != nil {
+		return a, err
+	}
+	if len(out.Audits) != 1 {
+		return a, fmt.Errorf("there are %d audits of one contract", len(out.Audits))
+	}
+	return out.Audits[0], nil
+}
+
+func theBills(ctx context.Context, s *stage, c *cast) error {
+	scene("The relays send their bills. She believes only what Bob has signed for.")
 	// His signature of what he read rides on his next pull.
-	if err := c.bob.reads(ctx, "carol", paidWords); err != nil {
+	if err := c.bob.reads(ctx, c, "alice", liveWords); err != nil {
 		return err
 	}
-	for {
-		var out struct {
-			Audits []audit `json:"audits"`
-		}
-		if err := m.carol.json(ctx, &out, "audit", m.contracts[0].ID, "--pay", "auto", "--limit", "20000"); err != nil {
+	for _, r := range []*relay{c.north, c.south} {
+		k, err := c.with(r)
+		if err != nil {
 			return err
 		}
-		if len(out.Audits) != 1 || out.Audits[0].Disputed != "0" {
-			return fmt.Errorf("the audit is not as it should be: %+v", out)
+		a := audit{}
+		for a.Lines < 2 { // one is written and pulled at least
+			if a, err = c.audits(ctx, k); err != nil {
+				return err
+			}
+			if a.Disputed != "0" {
+				return fmt.Errorf("the audit of %s disputes: %+v", r.name, a)
+			}
+			if err := ctx.Err(); err != nil {
+				return fmt.Errorf("the bill of %s has %d lines only: %w", r.name, a.Lines, err)
+			}
 		}
-		a := out.Audits[0]
-		if a.Lines >= 2 { // written and pulled
-			tell("%d lines: %s msat are proven and accepted, %s are reserved, nothing is disputed", a.Lines, a.Accepted, a.Waiting)
-			tell("what was accepted is paid by itself, and a cushion ahead: %d satoshi", a.Paid)
-			return nil
-		}
-		if err := ctx.Err(); err != nil {
-			return fmt.Errorf("the bill has %d lines only: %w", a.Lines, err)
-		}
+		tell("%s: %d lines, %s msat are proven and accepted, %s are reserved, nothing is disputed; paid by itself, and a cushion ahead: %d satoshi",
+			r.name, a.Lines, a.Accepted, a.Waiting, a.Paid)
 	}
-}
-
-func paysAndCloses(ctx context.Context, s *stage, c *cast) error {
-	scene("She trusts the relay with a larger cushion and pays once more. Then they close the contract together.")
-	m := &c.money
-	id := m.contracts[0].ID
-	const more = "500"
-	if _, err := m.carol.relay(ctx, "contract", "pay", id, more, "--cushion", "6000", "--yes"); err != nil {
-		return err
-	}
-	tell("carol signs a state in which the relay has %s satoshi more; no transaction, no fee", more)
-	if _, err := m.carol.relay(ctx, "contract", "close", id, "--yes"); err != nil {
-		return err
-	}
-	k, err := m.settled(ctx, s, 0, "closed")
+	k, err := c.with(c.north)
 	if err != nil {
 		return err
 	}
-	tell("the closing is mined: the relay has its %d and its bond back, carol the rest", k.Paid)
+	const more = "500"
+	if _, err := c.alice.relay(ctx, "contract", "pay", k.ID, more, "--cushion", "6000", "--yes"); err != nil {
+		return err
+	}
+	tell("she trusts north with a larger cushion and signs a state in which it has %s satoshi more: no transaction, no fee", more)
 	return nil
 }
 
-// settled mines until contract i is in a state, and keeps what it has become.
-func (m *money) settled(ctx context.Context, s *stage, i int, state string) (contract, error) {
-	k := &m.contracts[i]
-	err := s.whileMining(ctx, func() error {
+func theyClose(ctx context.Context, s *stage, c *cast) error {
+	scene("She has no more to say through north. They close the contract together.")
+	k, err := c.with(c.north)
+	if err != nil {
+		return err
+	}
+	if _, err := c.alice.relay(ctx, "contract", "close", k.ID, "--yes"); err != nil {
+		return err
+	}
+	if err := c.becomes(ctx, s, k, "closed"); err != nil {
+		return err
+	}
+	tell("the closing is mined: north has its %d and its bond back, alice the rest", k.Paid)
+	return nil
+}
+
+// becomes mines until a contract is in a state, and keeps what it has become.
+func (c *cast) becomes(ctx context.Context, s *stage, k *contract, state string) error {
+	return s.whileMining(ctx, func() error {
 		for {
-			if _, err := m.carol.relay(ctx, "contract", "watch", "--once"); err != nil {
+			if _, err := c.alice.relay(ctx, "contract", "watch", "--once"); err != nil {
 				return err
 			}
-			if err := m.carol.json(ctx, k, "contract", "show", k.ID, "--offline"); err != nil {
+			if err := c.alice.json(ctx, k, "contract", "show", k.ID, "--offline"); err != nil {
 				return err
 			}
 			if k.State == state {
@@ -241,116 +206,44 @@ func (m *money) settled(ctx context.Context, s *stage, i int, state string) (con
 			}
 		}
 	})
-	return *k, err
 }
 
-func theInnVanishes(ctx context.Context, s *stage, c *cast) error {
-	scene("A second contract, and the relay vanishes for good. Nobody holds her money.")
-	m := &c.money
-	if err := m.open(ctx, s); err != nil {
+func aRelayVanishes(ctx context.Context, s *stage, c *cast) error {
+	scene("She rents north once more, and it vanishes for good. Nobody holds her money.")
+	if err := c.rent(ctx, s, c.north.url); err != nil {
 		return err
 	}
-	if err := m.inn.kill(); err != nil {
+	w, err := c.north.wallet(ctx)
+	if err != nil {
 		return err
 	}
-	k := m.contracts[1]
+	c.north.last = w.Confirmed
+	if err := c.north.kill(); err != nil {
+		return err
+	}
+	k, err := c.with(c.north)
+	if err != nil {
+		return err
+	}
 	height, err := s.node.Height()
 	if err != nil {
 		return err
 	}
-	if said, err := m.carol.relay(ctx, "contract", "refund", k.ID, "--yes"); err == nil {
+	if said, err := c.alice.relay(ctx, "contract", "refund", k.ID, "--yes"); err == nil {
 		return fmt.Errorf("a refund was made before its block:\n%s", said)
 	}
 	tell("the relay is dead; before block %d a refund is refused", k.Expiry)
 	if _, err := s.node.Mine(int(k.Expiry) - height); err != nil {
 		return err
 	}
-	if _, err := m.carol.relay(ctx, "contract", "refund", k.ID, "--yes"); err != nil {
+	if _, err := c.alice.relay(ctx, "contract", "refund", k.ID, "--yes"); err != nil {
 		return err
 	}
-	if _, err := m.settled(ctx, s, 1, "closed"); err != nil {
+	if err := c.becomes(ctx, s, k, "closed"); err != nil {
 		return err
 	}
 	tell("%d blocks later she takes back all of it alone, and the relay's bond of %d with it", int(k.Expiry)-height, k.Bond)
 	return nil
-}
-
-// theBooks compares what both had with what both have: the difference is what the miners got, to the satoshi.
-func theBooks(ctx context.Context, s *stage, c *cast) error {
-	scene("The books.")
-	m := &c.money
-	carol, err := m.carol.balance(ctx)
-	if err != nil {
-		return err
-	}
-	w, err := m.inn.wallet(ctx)
-	if err != nil {
-		return err
-	}
-	fees, err := m.fees(s)
-	if err != nil {
-		return err
-	}
-	paid, bonds := m.contracts[0].Paid, m.contracts[1].Bond
-	tell("carol had %d and has %d; the relay had %d and has %d; the miners got %d", purse, carol, operators, w.Confirmed, fees)
-	if carol+w.Confirmed+fees != purse+operators {
-		return fmt.Errorf("the books do not balance: %d + %d + %d is not %d", carol, w.Confirmed, fees, purse+operators)
-	}
-	tell("the relay earned %d, lost a bond of %d by vanishing, and paid its share of fees; %d + %d + %d = %d", paid, bonds,
-		carol, w.Confirmed, fees, purse+operators)
-	return nil
-}
-
-// fees are what all transactions of the contracts paid, from the chain itself.
-func (m *money) fees(s *stage) (int64, error) {
-	rpc, err := s.node.RPC()
-	if err != nil {
-		return 0, err
-	}
-	value := func(id string) (outs []int64, ins map[string][]uint32, err error) {
-		hash, err := chainhash.NewHashFromStr(id)
-		if err != nil {
-			return nil, nil, err
-		}
-		tx, err := rpc.GetRawTransaction(hash)
-		if err != nil {
-			return nil, nil, err
-		}
-		ins = map[string][]uint32{}
-		for _, in := range tx.MsgTx().TxIn {
-			at := in.PreviousOutPoint
-			ins[at.Hash.String()] = append(ins[at.Hash.String()], at.Index)
-		}
-		for _, out := range tx.MsgTx().TxOut {
-			outs = append(outs, out.Value)
-		}
-		return outs, ins, nil
-	}
-	var fees int64
-	for _, k := range m.contracts {
-		for _, t := range k.Transactions {
-			if t.Height == nil {
-				continue
-			}
-			outs, ins, err := value(t.TxID)
-			if err != nil {
-				return 0, err
-			}
-			for _, v := range outs {
-				fees -= v
-			}
-			for id, indexes := range ins {
-				from, _, err := value(id)
-				if err != nil {
-					return 0, err
-				}
-				for _, i := range indexes {
-					fees += from[i]
-				}
-			}
-		}
-	}
-	return fees, nil
 }
 
 // pay sends satoshi of the miner's to an address and mines a block.
@@ -405,7 +298,7 @@ type purseOf struct {
 
 func (r *relay) wallet(ctx context.Context) (w purseOf, err error) {
 	var errs bytes.Buffer
-	cmd := r.command(ctx, append([]string{"wallet", "--json", "--operator-listen", r.operator}, walletSettings(r.settings)...)...)
+	cmd := r.command(ctx, "wallet", "--json")
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
 	if err != nil {
@@ -435,14 +328,4 @@ func (s *stage) endNode() error {
 	ctx, cancel := context.WithTimeout(context.Background(), stopPatience)
 	defer cancel()
 	return s.node.Stop(ctx)
-}
-
-// walletSettings are those of a relay's settings that relayd wallet knows.
-func walletSettings(settings []string) (some []string) {
-	for i := 0; i+1 < len(settings); i += 2 {
-		if strings.HasPrefix(settings[i], "--bitcoin-") {
-			some = append(some, settings[i], settings[i+1])
-		}
-	}
-	return some
 }

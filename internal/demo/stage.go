@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -27,7 +28,9 @@ type stage struct {
 	relays   []*relay
 	people   []*person
 	liar     *liar
-	node     *regtest.Node // nil until money matters
+	node     *regtest.Node // nil until the chain is started
+	password string        // file of the node's
+	hub      string        // where relays announce themselves
 }
 
 func newStage(bin string) (*stage, error) {
@@ -74,9 +77,8 @@ func (s *stage) showLogs() {
 type relay struct {
 	stage     *stage
 	name, dir string
-	settings  []string // flags of relayd serve, with their values
 	url, key  string
-	operator  string // host:port, while it runs
+	last      int64 // satoshi of its own when it was killed
 	cmd       *exec.Cmd
 	exited    chan error
 	log       bytes.Buffer
@@ -88,17 +90,59 @@ func (s *stage) newRelay(ctx context.Context, name string) (*relay, error) {
 	if err != nil {
 		return nil, err
 	}
-	return r, r.start(ctx, "127.0.0.1:0")
+	return r, r.start(ctx)
 }
 
 // addRelay makes a relay that does not run yet.
 func (s *stage) addRelay(ctx context.Context, name string) (*relay, error) {
 	r := &relay{stage: s, name: name, dir: filepath.Join(s.dir, name)}
+	s.relays = append(s.relays, r)
 	if err := r.admin(ctx, "init"); err != nil {
 		return nil, err
 	}
-	s.relays = append(s.relays, r)
-	return r, nil
+	listen, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	operator, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	return r, r.configure(setting{"listen", listen}, setting{"operator-listen", operator}, setting{"address", []string{"http://" + listen}})
+}
+
+// setting is a line of relayd.toml.
+type setting struct {
+	name  string
+	value any // string, int64 or []string
+}
+
+// configure writes settings into the relay's file, as its operator does.
+func (r *relay) configure(settings ...setting) error {
+	file, err := os.OpenFile(filepath.Join(r.dir, "relayd.toml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	for _, s := range settings {
+		value, err := json.Marshal(s.value) // which is TOML for these kinds
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprintf(file, "%s = %s\n", s.name, value); err != nil {
+			return err
+		}
+	}
+	return file.Close()
+}
+
+// freeAddress is one of loopback that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
 }
 
 // command is one of the operator's commands.
@@ -116,9 +160,8 @@ func (r *relay) admin(ctx context.Context, args ...string) error {
 }
 
 // start runs relayd serve and waits for its line.
-func (r *relay) start(ctx context.Context, listen string) error {
-	args := append([]string{"serve", "--dir", r.dir, "--listen", listen, "--operator-listen", "127.0.0.1:0", "--json"}, r.settings...)
-	cmd := exec.Command(filepath.Join(r.stage.bin, "relayd"), args...)
+func (r *relay) start(ctx context.Context) error {
+	cmd := exec.Command(filepath.Join(r.stage.bin, "relayd"), "serve", "--dir", r.dir, "--json")
 	cmd.Stderr = &r.log
 	// A demo that is interrupted ends its relays itself, in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -135,14 +178,14 @@ func (r *relay) start(ctx context.Context, listen string) error {
 	ready := make(chan error, 1)
 	go func() {
 		line, err := bufio.NewReader(out).ReadBytes('\n')
-		var said struct{ URL, Relay, Operator string }
+		var said struct{ URL, Relay string }
 		if err == nil {
 			err = json.Unmarshal(line, &said)
 		}
 		if err != nil {
 			err = fmt.Errorf("the relay %s did not start: %w", r.name, err)
 		} else {
-			r.url, r.key, r.operator = said.URL, said.Relay, strings.TrimPrefix(said.Operator, "http://")
+			r.url, r.key = said.URL, said.Relay
 		}
 		ready <- err
 		_, _ = io.Copy(io.Discard, out)

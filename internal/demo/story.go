@@ -1,18 +1,8 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
-	"os"
-	"strings"
-	"syscall"
-	"time"
-
-	"relaymarket/protocol"
 )
 
 const (
@@ -30,17 +20,41 @@ func tell(format string, args ...any) { fmt.Printf("   "+format+"\n", args...) }
 
 // cast is who appears.
 type cast struct {
-	north, south *relay
-	alice, bob   *person
-	money        money
+	north, south, home *relay // two that strangers rent, and one of a friend's
+	alice, bob         *person
+	contracts          []*contract // in the order they were opened
+	messages           map[string]bool
+	sum                summary
 }
 
-func story(ctx context.Context, s *stage) error {
-	c := &cast{}
-	for _, step := range []func(context.Context, *stage, *cast) error{
-		relaysStart, peopleMeet, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aStranger, aLiar, theDeadReturn,
-		aPaidRelay, aPurse, aContract, theBill, paysAndCloses, theInnVanishes, theBooks,
-	} {
+// summary is the last line of the demo.
+type summary struct {
+	OK            bool    `json:"ok"`
+	Sent          int     `json:"messages_sent"`
+	Read          int     `json:"messages_read"`
+	Contracts     int     `json:"contracts"`
+	PaidSat       int64   `json:"paid_sat"`      // by signed states
+	ReceivedSat   int64   `json:"received_sat"`  // by relays, on the chain
+	FeesSat       int64   `json:"fees_sat"`      // what miners got
+	RefundedSat   int64   `json:"refunded_sat"`  // to users, on the chain
+	DepositedSat  int64   `json:"deposited_sat"` // inputs of the fundings less their change
+	DisputedLines int64   `json:"disputed_lines"`
+	Seconds       float64 `json:"seconds"`
+}
+
+type step func(context.Context, *stage, *cast) error
+
+// aNet is what make localnet keeps up, and how the story begins.
+var aNet = []step{aChain, threeRelays, aPurse, theMarket, aFriendsRelay}
+
+// theStory goes on from there.
+var theStory = []step{
+	sheRentsTwo, theySwapCards, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aStranger, aLiar, theDeadReturn,
+	theBills, aCheat, theyClose, aRelayVanishes, theBooks,
+}
+
+func perform(ctx context.Context, s *stage, c *cast, steps []step) error {
+	for _, step := range steps {
 		if err := step(ctx, s, c); err != nil {
 			return err
 		}
@@ -48,300 +62,11 @@ func story(ctx context.Context, s *stage) error {
 	return nil
 }
 
-func relaysStart(ctx context.Context, s *stage, c *cast) (err error) {
-	scene("Two operators start a relay each. They know nothing of each other.")
-	if c.north, err = s.newRelay(ctx, "north"); err != nil {
-		return err
+// read counts a message that somebody read, once.
+func (c *cast) read(what string) {
+	if c.messages == nil {
+		c.messages = make(map[string]bool)
 	}
-	if c.south, err = s.newRelay(ctx, "south"); err != nil {
-		return err
-	}
-	for _, r := range s.relays {
-		tell("%s is ready on %s as %s…", r.name, r.url, r.key[:16])
-	}
-	return nil
-}
-
-func peopleMeet(ctx context.Context, s *stage, c *cast) (err error) {
-	scene("Alice and Bob make keys, get space from both operators, and swap cards.")
-	if c.alice, err = s.newPerson(ctx, "alice"); err != nil {
-		return err
-	}
-	if c.bob, err = s.newPerson(ctx, "bob"); err != nil {
-		return err
-	}
-	for _, p := range s.people {
-		for _, r := range s.relays {
-			if err := r.admin(ctx, "grant", p.key, "--stored", "10MB", "--moved", "100MB", "--note", p.name); err != nil {
-				return err
-			}
-			if _, err := p.relay(ctx, "relays", "add", r.url); err != nil {
-				return err
-			}
-		}
-		if _, err := p.relay(ctx, "id", "--card", p.card); err != nil {
-			return err
-		}
-		tell("%s is %s…", p.name, p.key[:16])
-	}
-	return befriend(ctx, c.alice, c.bob)
-}
-
-// befriend gives each the other's card.
-func befriend(ctx context.Context, a, b *person) error {
-	if _, err := a.relay(ctx, "friend", "add", b.card, "--name", b.name); err != nil {
-		return err
-	}
-	_, err := b.relay(ctx, "friend", "add", a.card, "--name", a.name)
-	return err
-}
-
-func oneWritesWhileTheOtherIsAway(ctx context.Context, _ *stage, c *cast) error {
-	scene("Alice writes to Bob, who is away. Then she goes away too.")
-	if _, err := c.alice.relay(ctx, "send", "bob", firstWords, "--copies", "2"); err != nil {
-		return err
-	}
-	tell("alice → bob: %q, sealed, on both relays", firstWords)
-	return nil
-}
-
-func aRelayDies(ctx context.Context, _ *stage, c *cast) error {
-	scene("The relay north is killed. Bob wakes up and pulls from what is left.")
-	if err := c.north.kill(); err != nil {
-		return err
-	}
-	if err := c.bob.reads(ctx, "alice", firstWords); err != nil {
-		return err
-	}
-	tell("bob reads: %q", firstWords)
-	if _, err := c.bob.relay(ctx, "send", "alice", answerWords); err != nil {
-		return err
-	}
-	if err := c.alice.reads(ctx, "bob", answerWords); err != nil {
-		return err
-	}
-	tell("bob answers, and alice reads: %q", answerWords)
-	return nil
-}
-
-// message is one of what relay inbox --json lists.
-type message struct {
-	From string `json:"name"`
-	Body string `json:"text"`
-}
-
-type inbox struct {
-	Messages []message `json:"messages"`
-}
-
-// reads wants exactly one message of these words from a friend, however often it is pulled. A dead
-// relay makes the inbox partial, which has an exit code of its own.
-func (p *person) reads(ctx context.Context, from, words string) error {
-	cmd := p.command(ctx, "inbox", "--all", "--json")
-	out, err := cmd.Output()
-	if code := cmd.ProcessState.ExitCode(); err != nil && code != exitPartial {
-		return fmt.Errorf("%s: relay inbox: exit code %d: %w\n%s", p.name, code, err, out)
-	}
-	var in inbox
-	if err := json.Unmarshal(out, &in); err != nil {
-		return fmt.Errorf("%s: relay inbox --json printed %q: %w", p.name, out, err)
-	}
-	n := 0
-	for _, m := range in.Messages {
-		if m.From == from && m.Body == words {
-			n++
-		}
-	}
-	if n != 1 {
-		return fmt.Errorf("%s sees %q from %s %d times, not once:\n%s", p.name, words, from, n, out)
-	}
-	return nil
-}
-
-// exitPartial is relay's exit code for: done, but some relay failed.
-const exitPartial = 4
-
-func heListens(ctx context.Context, _ *stage, c *cast) error {
-	scene("Bob listens while Alice writes.")
-	cmd := c.bob.command(ctx, "listen", "--json")
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_, _ = io.Copy(io.Discard, out)
-		_ = cmd.Wait()
-	}()
-	lines := bufio.NewScanner(out)
-	lines.Buffer(nil, 1<<20)
-	if err := connected(lines, c.south.url); err != nil {
-		return err
-	}
-	if _, err := c.alice.relay(ctx, "send", "bob", liveWords); err != nil {
-		return err
-	}
-	sent := time.Now()
-	for lines.Scan() {
-		if !strings.Contains(lines.Text(), liveWords) {
-			continue
-		}
-		took := time.Since(sent)
-		if took > time.Second {
-			return fmt.Errorf("the message was shown %s after it was sent, more than a second", took)
-		}
-		tell("bob sees %q %d ms after alice's command ended", liveWords, max(took.Milliseconds(), 0))
-		return nil
-	}
-	return fmt.Errorf("bob's listener ended without the message")
-}
-
-// connected reads on to the line that says the listener has a stream to a relay.
-func connected(lines *bufio.Scanner, url string) error {
-	for lines.Scan() {
-		var line struct {
-			Relay *struct {
-				Address string  `json:"address"`
-				Error   *string `json:"error"`
-			} `json:"relay"`
-		}
-		if err := json.Unmarshal(lines.Bytes(), &line); err != nil {
-			return fmt.Errorf("relay listen --json printed %q: %w", lines.Text(), err)
-		}
-		if line.Relay != nil && line.Relay.Address == url && line.Relay.Error == nil {
-			return nil
-		}
-	}
-	return fmt.Errorf("bob's listener ended before it was connected to %s", url)
-}
-
-func aStranger(ctx context.Context, s *stage, c *cast) error {
-	scene("A stranger wants to write and to read what is not his.")
-	eve, err := s.newPerson(ctx, "eve")
-	if err != nil {
-		return err
-	}
-	if said, err := eve.relay(ctx, "relays", "add", c.south.url); err == nil {
-		return fmt.Errorf("the relay took a stranger's card:\n%s", said)
-	}
-	tell("the relay does not know her key: no space, nothing is pushed at anybody")
-	key, err := protocol.GeneratePrivateKey()
-	if err != nil {
-		return err
-	}
-	alice, err := protocol.ParsePublicKey(c.alice.key)
-	if err != nil {
-		return err
-	}
-	relayKey, err := protocol.ParsePublicKey(c.south.key)
-	if err != nil {
-		return err
-	}
-	target := "/" + alice.String() + "/outbox"
-	e, err := protocol.Sign(key, relayKey, protocol.TimestampOf(time.Now()), &protocol.Targeted{Type: protocol.TypeInventory, Target: protocol.Target(http.MethodGet, target)})
-	if err != nil {
-		return err
-	}
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, c.south.url+target, nil)
-	if err != nil {
-		return err
-	}
-	r.Header.Set("Authorization", e.Authorization())
-	reply, err := http.DefaultClient.Do(r)
-	if err != nil {
-		return err
-	}
-	_ = reply.Body.Close()
-	if reply.StatusCode != http.StatusNotFound {
-		return fmt.Errorf("a stranger's look at alice's outbox was answered %s", reply.Status)
-	}
-	tell("she asks for alice's outbox: %s, as if there were none", reply.Status)
-	return nil
-}
-
-func aLiar(ctx context.Context, s *stage, c *cast) error {
-	scene("Dave rents space from a relay that alters what it hands out.")
-	crooked, err := s.newRelay(ctx, "crooked")
-	if err != nil {
-		return err
-	}
-	if s.liar, err = newLiar(crooked.url); err != nil {
-		return err
-	}
-	dave, err := s.newPerson(ctx, "dave")
-	if err != nil {
-		return err
-	}
-	if err := crooked.admin(ctx, "grant", dave.key); err != nil {
-		return err
-	}
-	if _, err := dave.relay(ctx, "relays", "add", s.liar.url); err != nil {
-		return err
-	}
-	if _, err := dave.relay(ctx, "id", "--card", dave.card); err != nil {
-		return err
-	}
-	if err := befriend(ctx, dave, c.bob); err != nil {
-		return err
-	}
-	if _, err := dave.relay(ctx, "send", "bob", daveWords); err != nil {
-		return err
-	}
-	said, err := c.bob.relay(ctx, "inbox")
-	if err == nil || strings.Contains(said, daveWords) {
-		return fmt.Errorf("bob's inbox did not notice the altered record:\n%s", said)
-	}
-	if s.liar.told.Load() == 0 {
-		return fmt.Errorf("the crooked relay was not asked:\n%s", said)
-	}
-	for _, line := range strings.Split(said, "\n") {
-		if strings.Contains(line, s.liar.url) {
-			tell("bob is told: %s", strings.TrimSpace(line))
-			break
-		}
-	}
-	s.liar.lies.Store(false)
-	if err := c.bob.reads(ctx, "dave", daveWords); err != nil {
-		return err
-	}
-	tell("once it stops lying, bob reads: %q", daveWords)
-	return nil
-}
-
-func theDeadReturn(ctx context.Context, _ *stage, c *cast) error {
-	scene("The relay north comes back. Nothing is lost, nothing is doubled.")
-	if err := c.north.start(ctx, strings.TrimPrefix(c.north.url, "http://")); err != nil {
-		return err
-	}
-	for _, m := range []struct{ from, words string }{{"alice", firstWords}, {"alice", liveWords}, {"dave", daveWords}} {
-		if err := c.bob.reads(ctx, m.from, m.words); err != nil {
-			return err
-		}
-	}
-	tell("bob has each message once, though he pulled some of them twice")
-	return nil
-}
-
-// invite prints what to type while the relays stay up.
-func (s *stage) invite() {
-	fmt.Printf(`
-The relays stay up until you press Ctrl-C. In another terminal:
-
-  export PATH=%s:$PATH
-  export RELAY_DIR=%s RELAY_PASSPHRASE='a passphrase for alice'
-  relay friend list
-  relay send bob 'hello from me'
-
-and as Bob, in a third:
-
-  export PATH=%s:$PATH
-  export RELAY_DIR=%s RELAY_PASSPHRASE='a passphrase for bob'
-  relay inbox
-  relay listen
-
-`, s.bin, s.people[0].dir, s.bin, s.people[1].dir)
-	_ = os.Stdout.Sync()
+	c.messages[what] = true
+	c.sum.Read = len(c.messages)
 }

@@ -14,6 +14,7 @@ import (
 	"relaymarket/internal/diskspace"
 	"relaymarket/internal/localpg"
 	"relaymarket/ledger/books"
+	"relaymarket/ledger/willing"
 	"relaymarket/migrations"
 	"relaymarket/records"
 )
@@ -124,6 +125,13 @@ func (s *store) exited() <-chan struct{} {
 func WithBooks(ctx context.Context, d Database, do func(context.Context, *books.Store) error) error {
 	return d.withShared(ctx, func(s *store) error {
 		return do(ctx, books.New(books.Config{DB: s.db, Clock: time.Now}))
+	})
+}
+
+// WithLists runs an administrative command on the lists of whom the relay serves for nothing, while the relay serves or not.
+func WithLists(ctx context.Context, d Database, p willing.Policy, do func(context.Context, *willing.Store) error) error {
+	return d.withShared(ctx, func(s *store) error {
+		return do(ctx, willing.New(willing.Config{DB: s.db, Books: books.New(books.Config{DB: s.db, Clock: time.Now}), Policy: p, Clock: time.Now}))
 	})
 }
 

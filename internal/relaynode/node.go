@@ -40,6 +40,7 @@ import (
 	"relaymarket/internal/diskspace"
 	"relaymarket/internal/natsnode"
 	"relaymarket/ledger/books"
+	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
 	"relaymarket/records"
 )
@@ -51,6 +52,7 @@ type Config struct {
 	NATS            NATS
 	Bitcoin         Bitcoin
 	Market          Market
+	Volunteer       willing.Policy
 	Listen          string // host:port of the public interface; port 0 takes a free one
 	OperatorListen  string // host:port of /livez, /readyz and /metrics
 	Addresses       []string
@@ -82,6 +84,7 @@ type node struct {
 	store     *store
 	room      *diskspace.Watch // nil with an external database
 	books     *books.Store
+	willing   *willing.Store
 	bitcoin   *bitcoin // nil: no contracts
 	market    *market  // nil: in no market
 	records   *records.Store
@@ -142,6 +145,9 @@ func (n *node) wire(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock, Logger: cfg.Logger})
 	n.books = accounts
+	if err := accounts.Register(registry); err != nil {
+		return err
+	}
 	var err error
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
@@ -157,13 +163,17 @@ func (n *node) wire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	n.willing = willing.New(willing.Config{DB: n.store.db, Books: accounts, Policy: cfg.Volunteer, Clock: cfg.Clock, Logger: cfg.Logger})
+	if err := n.willing.Refresh(ctx); err != nil {
+		return err
+	}
 	public := api.Config{
-		Key: cfg.Key, Records: n.records, Books: accounts, Clock: cfg.Clock, Logger: cfg.Logger, Registry: registry,
+		Key: cfg.Key, Records: n.records, Books: accounts, Willing: n.willing, Clock: cfg.Clock, Logger: cfg.Logger, Registry: registry,
 		Limits: cfg.Limits, Addresses: cfg.Addresses, Contact: cfg.Contact,
 		Rates: cfg.Rates, TrustProxy: cfg.TrustedProxies, Bounds: cfg.Bounds,
 	}
 	if n.bitcoin != nil {
-		if err := n.bitcoin.manage(cfg, n.store, accounts); err != nil {
+		if err := n.bitcoin.manage(cfg, n.store, accounts, n.willing.Denies, registry); err != nil {
 			return err
 		}
 		public.Contracts, public.Network, public.Offer = n.bitcoin.manager, cfg.Bitcoin.Node.Network, cfg.Bitcoin.Offer
@@ -195,6 +205,7 @@ func (n *node) run(ctx context.Context) error {
 		return nil
 	})
 	group.Go(func() error { return n.books.Run(ctx) })
+	group.Go(func() error { return n.willing.Run(ctx) })
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}

@@ -21,6 +21,7 @@ import (
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testpg"
 	"relaymarket/ledger/books"
+	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
 	"relaymarket/records"
 )
@@ -145,6 +146,20 @@ func (n *Node) Grant(t testing.TB, keys ...protocol.PublicKey) {
 func (n *Node) Put(t testing.TB, grant books.Grant) {
 	t.Helper()
 	withBooks(t, n.DSN, func(ctx context.Context, b *books.Store) error { return b.Put(ctx, grant) })
+}
+
+// List puts an entry on the lists of whom the relay serves for nothing.
+func (n *Node) List(t testing.TB, e willing.Entry) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	err := relaynode.WithLists(ctx, relaynode.Database{URL: n.DSN, Connections: 4}, willing.Policy{}, func(ctx context.Context, lists *willing.Store) error {
+		_, err := lists.Put(ctx, e)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("testnode: %v", err)
+	}
 }
 
 // Admit sets whom an account admits.

@@ -83,7 +83,20 @@ func (b *requestTopicBuilder) announcement() {
 	b.accept("terms-unknown-type", members{"terms": `[{"payment":true,"type":"prepaid"}]`})
 	b.refuse("terms-17", protocol.CodeInvalidValue, members{"terms": "[" + strings.Repeat(object(termMembers())+",", 16) + object(termMembers()) + "]"})
 	terms := func(changes members) members { return members{"terms": list(object(termMembers().with(changes)))} }
-	b.accept("terms-with-unknown-member", terms(members{"topic": `"x"`}))
+	b.accept("terms-with-unknown-member", terms(members{"zzz": `"x"`}))
+	b.accept("terms-volunteer", terms(members{"type": `"volunteer"`, "storedBytes": "1", "movedBytes": "9007199254740991", "days": "30"}))
+	b.accept("terms-topic", terms(members{"topic": `"weather"`, "plaintext": "true", "ads": "true"}))
+	b.accept("terms-any-topic", terms(members{"topic": `"*"`}))
+	b.refuse("terms-topic-no-tag", protocol.CodeInvalidValue, terms(members{"topic": `"a b"`}))
+	b.refuse("terms-topic-number", protocol.CodeMalformed, terms(members{"topic": "1"}))
+	for _, name := range []string{"plaintext", "ads"} {
+		b.refuse("terms-"+name+"-number", protocol.CodeMalformed, terms(members{name: "1"}))
+	}
+	for _, name := range []string{"storedBytes", "movedBytes", "days"} {
+		b.refuse("terms-"+name+"-negative", protocol.CodeInvalidValue, terms(members{name: "-1"}))
+	}
+	b.accept("notice-of-200-characters", members{"notice": quote(strings.Repeat("é", 200))})
+	b.refuse("notice-of-201-characters", protocol.CodeInvalidValue, members{"notice": quote(strings.Repeat("é", 201))})
 	b.accept("terms-without-contact", terms(members{"contact": ""}))
 	b.accept("terms-contact-of-200-characters", terms(members{"contact": quote(strings.Repeat("é", 200))}))
 	b.refuse("terms-contact-of-201-characters", protocol.CodeInvalidValue, terms(members{"contact": quote(strings.Repeat("é", 201))}))

@@ -25,7 +25,7 @@ type requestTopicBuilder struct {
 func requestsTopic(c cast) topic {
 	b := &requestTopicBuilder{}
 	b.Description = "Request objects, as they stand in an otherwise valid envelope, read by somebody who expects the type given. " +
-		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus, contractList and usageReport ignore them."
+		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus, contractList, usageReport and termsAnswer ignore them."
 	b.write(c)
 	b.pull(c)
 	b.got()
@@ -37,6 +37,10 @@ func requestsTopic(c cast) topic {
 	b.announcement()
 	b.contracts(c)
 	b.usageReport()
+	b.usageRefusal()
+	b.usageRefused()
+	b.terms()
+	b.termsAnswer(c)
 	return b.topic
 }
 

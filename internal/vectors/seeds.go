@@ -57,6 +57,7 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		}
 		return all
 	}
+	writeSeeds(files, "FuzzReadPlain", "[]byte", whole("plain.json"))
 	for target, file := range map[string]string{
 		"FuzzParseEnvelope": "envelopes.json", "FuzzCheckCanonical": "canonical.json", "FuzzParseCard": "cards.json",
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
@@ -100,6 +101,8 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractServerAddInputs": "FuzzDecodeContractServerInputs", "contractClientSigned": "FuzzDecodeContractClientSigned",
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
 		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
+		"usageRefusal": "FuzzDecodeUsageRefusal", "usageRefused": "FuzzDecodeUsageRefused",
+		"terms": "FuzzDecodeTerms", "termsAnswer": "FuzzDecodeTermsAnswer",
 	}
 	for requestType, target := range targets {
 		var mine []sample

@@ -18,6 +18,7 @@ import (
 //	lapse  3 record pulls
 //	page   4 got records treed  and, if treed is 1, the hashes of all its records
 //	pull   5 record index       and, if the page has no hashes: path length, path
+//	drop   6 record of          and five quantities as decimal text: written pulled stored reservedPulled reservedStored
 //	record = from to hash id bytes
 //
 // A pull is of the page before it in the block. Numbers of lines are not stored: they count up to the block's last.
@@ -28,6 +29,7 @@ const (
 	entryLapse
 	entryPage
 	entryPull
+	entryDrop
 )
 
 // entrySize is about what an entry takes.
@@ -104,6 +106,12 @@ func encodeBlock(postings []posting) []byte {
 			number(l.Pulls)
 		case ledger.KindLapse:
 			number(l.Pulls)
+		case ledger.KindDrop:
+			number(l.Of)
+			for _, d := range back(l) {
+				number(int64(len(*d)))
+				b = append(b, *d...)
+			}
 		case ledger.KindPull:
 			number(int64(p.at))
 			if !open.treed() {
@@ -118,6 +126,11 @@ func encodeBlock(postings []posting) []byte {
 	return b
 }
 
+// back are the quantities that a drop gives back.
+func back(l *ledger.Line) [5]*protocol.Decimal {
+	return [5]*protocol.Decimal{&l.Back.Written, &l.Back.Pulled, &l.Back.Stored, &l.Back.ReservedPulled, &l.Back.ReservedStored}
+}
+
 func entryOf(k ledger.Kind) byte {
 	switch k {
 	case ledger.KindWrite:
@@ -126,6 +139,8 @@ func entryOf(k ledger.Kind) byte {
 		return entryEnd
 	case ledger.KindLapse:
 		return entryLapse
+	case ledger.KindDrop:
+		return entryDrop
 	}
 	return entryPull
 }
@@ -218,6 +233,11 @@ func (r *blockReader) line(kind byte) *ledger.Line {
 		l.Kind, l.Pulls = ledger.KindLapse, r.number()
 	case entryPull:
 		r.pull(l)
+	case entryDrop:
+		l.Kind, l.Of, l.Back = ledger.KindDrop, r.number(), &protocol.UsageTotals{}
+		for _, d := range back(l) {
+			*d = protocol.Decimal(r.bytes(r.number()))
+		}
 	default:
 		r.bad = true
 	}

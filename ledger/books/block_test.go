@@ -24,7 +24,14 @@ func postings(t *rapid.T) []posting {
 	stamp := rapid.Map(rapid.Int64Range(1, protocol.MaxInteger), func(n int64) protocol.Timestamp { return protocol.Timestamp(n) })
 	var all []posting
 	for range rapid.IntRange(0, 6).Draw(t, "steps") {
-		switch rapid.IntRange(0, 3).Draw(t, "kind") {
+		switch rapid.IntRange(0, 4).Draw(t, "kind") {
+		case 4:
+			l := line(ledger.KindDrop)
+			l.Of, l.Back = rapid.Int64Range(1, 1<<40).Draw(t, "of"), &protocol.UsageTotals{}
+			for _, d := range back(&l) {
+				*d = protocol.Decimal(rapid.StringMatching(`0|[1-9][0-9]{0,37}`).Draw(t, "back"))
+			}
+			all = append(all, posting{line: l})
 		case 0:
 			l := line(ledger.KindWrite)
 			l.Written, l.Expires, l.MaxPulls = stamp.Draw(t, "written"), stamp.Draw(t, "expires"), rapid.Int64Range(1, protocol.MaxPullsLimit).Draw(t, "max")

@@ -28,11 +28,14 @@ type Opening struct {
 	Writers []protocol.PublicKey // whom it pays for beside the payer; each has consented
 	Prices  ledger.Prices
 	Renews  *protocol.ContractID // the contract in force that this one takes the place of
+	// Pending is a contract whose funding is in no block yet: it takes nobody anything. A grant in force stays so, and a writer whom
+	// another contract lists is still that one's, until the contract is opened again, not pending.
+	Pending bool
 }
 
 // OpenContract makes the contract the account of its payer and writers. It takes writes as soon as it has credit,
 // which is 0 until [Store.SetCredit]. It counts from 0: what was written before, under a grant or the contract that it
-// renews, is not on its bill. Opened again, it stays as it is. It takes the place of a grant until it is closed. The error has code
+// renews, is not on its bill. Opened again, it keeps its count. It takes the place of a grant until it is closed. The error has code
 // [protocol.CodeConflict] when the payer has another contract here that it does not renew.
 func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 	if err := o.Prices.Validate(); err != nil {
@@ -51,8 +54,9 @@ func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 		SELECT $1, 'contract', 0, 0, '0001-01-01', $2, true, $3, $4, $5, id FROM b
 		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, last_day = CASE WHEN a.revoked THEN excluded.last_day ELSE a.last_day END, contract = $2, taking = true, bill = excluded.bill,
 		  since = greatest($3, a.latest + 1, a.since + 1), storage_price = $4, bandwidth_price = $5, credit = 0, used_stored = 0, used_moved = 0
-		WHERE a.contract IS NULL OR a.contract = $6`,
-		o.Payer[:], o.ID[:], s.clock().UnixMilli(), int64(o.Prices.Storage), int64(o.Prices.Bandwidth), renews)
+		WHERE (a.contract IS NULL OR a.contract = $6)
+		  AND NOT ($7 AND a.kind = 'grant' AND NOT a.revoked AND a.last_day >= $8::date)`,
+		o.Payer[:], o.ID[:], s.clock().UnixMilli(), int64(o.Prices.Storage), int64(o.Prices.Bandwidth), renews, o.Pending, string(DayOf(s.clock())))
 	if err != nil {
 		return wrap(err, "open contract %s", o.ID.Short())
 	}
@@ -62,14 +66,18 @@ func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 	return wrap(s.setWriters(ctx, tx, o), "set the writers of contract %s", o.ID.Short())
 }
 
-// opened tells of an account with a contract whether it is this one.
+// opened is [Store.OpenContract] where the account was left as it is: it is under this contract already, or has a grant that
+// a pending one leaves in force.
 func (s *Store) opened(ctx context.Context, tx pgx.Tx, o Opening) error {
 	var current []byte
 	if err := tx.QueryRow(ctx, `SELECT contract FROM accounts WHERE key = $1`, o.Payer[:]).Scan(&current); err != nil {
 		return wrap(err, "open contract %s", o.ID.Short())
 	}
-	if bytes.Equal(current, o.ID[:]) {
+	switch {
+	case current == nil && o.Pending:
 		return nil
+	case bytes.Equal(current, o.ID[:]):
+		return wrap(s.setWriters(ctx, tx, o), "set the writers of contract %s", o.ID.Short())
 	}
 	return protocol.Errorf(protocol.CodeConflict, "%s has the contract %x here already: renew it, or close it first", o.Payer.Bech32(), current)
 }
@@ -86,8 +94,8 @@ func (s *Store) setWriters(ctx context.Context, tx pgx.Tx, o Opening) error {
 	}
 	slices.SortFunc(keys, bytes.Compare) // one order for all who set writers
 	keys = slices.CompactFunc(keys, bytes.Equal)
-	_, err := tx.Exec(ctx, `INSERT INTO writers (key, account) SELECT k, $2 FROM unnest($1::bytea[]) AS t (k)
-		ON CONFLICT (key) DO UPDATE SET account = excluded.account`, keys, o.Payer[:])
+	_, err := tx.Exec(ctx, `INSERT INTO writers AS w (key, account) SELECT k, $2 FROM unnest($1::bytea[]) AS t (k)
+		ON CONFLICT (key) DO UPDATE SET account = CASE WHEN $3 THEN w.account ELSE excluded.account END`, keys, o.Payer[:], o.Pending)
 	return err
 }
 
@@ -155,4 +163,49 @@ func (s *Store) Owed(ctx context.Context, q Querier, payer protocol.PublicKey, i
 		return ContractUse{}, wrap(err, "read what contract %s owes", id.Short())
 	}
 	return *a.Contract, nil
+}
+
+// Billed is what a contract's bill comes to by now. It is what the account had used under it, less what came back since of
+// records that ended, be the account under this contract or a later one. ok is false while a record of it is not
+// posted yet, or nothing is: then it says nothing.
+func (s *Store) Billed(ctx context.Context, q Querier, id protocol.ContractID) (cost protocol.Msat, ok bool, err error) {
+	rows, err := q.Query(ctx, `SELECT b.storage_price, b.bandwidth_price, b.last > 0 AND NOT EXISTS (
+		SELECT FROM records r WHERE r.n > (SELECT n FROM ledger_posted) AND r.bill = b.id), `+totalsColumns+` FROM bills b WHERE contract = $1`, id[:])
+	if err != nil {
+		return 0, false, wrap(err, "read the bill of contract %s", id.Short())
+	}
+	var prices ledger.Prices
+	var text [5]string
+	var posted bool
+	_, err = pgx.ForEachRow(rows, []any{&prices.Storage, &prices.Bandwidth, &posted, &text[0], &text[1], &text[2], &text[3], &text[4]}, func() error {
+		totals, err := totalsOf(text)
+		if err != nil || !posted {
+			return err
+		}
+		all, err := totals.Reserved()
+		if err != nil {
+			return err
+		}
+		cost, err = prices.Cost(all)
+		ok = err == nil
+		return err
+	})
+	return cost, ok, wrap(err, "read the bill of contract %s", id.Short())
+}
+
+// Costs is what has been used, with what is reserved, under each contract that is an account: [ContractUse.Cost] of all.
+func (s *Store) Costs(ctx context.Context, q Querier) (map[protocol.ContractID]protocol.Msat, error) {
+	rows, err := q.Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE contract IS NOT NULL`)
+	if err != nil {
+		return nil, wrap(err, "read what contracts owe")
+	}
+	all, err := pgx.CollectRows(rows, s.scan)
+	if err != nil {
+		return nil, wrap(err, "read what contracts owe")
+	}
+	costs := make(map[protocol.ContractID]protocol.Msat, len(all))
+	for _, a := range all {
+		costs[a.Contract.ID] = a.Contract.Cost
+	}
+	return costs, nil
 }

@@ -2,6 +2,7 @@ package books
 
 import (
 	"bytes"
+	"context"
 
 	"github.com/jackc/pgx/v5"
 
@@ -37,14 +38,41 @@ func (b *Batch) end(r Release) {
 
 // Lapse gives back pulls that were served and never acknowledged. Of the release it needs the account, the writer, the
 // record, its bytes, and the pulls.
-func (b *Batch) Lapse(r Release) {
-	if u := b.payers.accounts[r.Account]; u != nil && u.account.Contract != nil && u.account.bill == r.Record.Bill {
-		c := u.account.Contract
-		if left, ok := c.Used.Minus(ledger.Usage{Moved: ledger.Times(r.Bytes, r.Pulls)}); ok {
-			c.Used, u.changed = left, true
-		}
+func (b *Batch) Lapse(r Release) { b.lapses = append(b.lapses, r) }
+
+// takeLapses gives back what lapsed, but of records that were taken off their bill after they were served: they gave
+// everything back then.
+func (b *Batch) takeLapses(ctx context.Context, tx pgx.Tx) error {
+	if len(b.lapses) == 0 {
+		return nil
 	}
-	b.facts = append(b.facts, fact{r, factLapse})
+	bills, hashes := make([]int64, len(b.lapses)), make([][]byte, len(b.lapses))
+	for i := range b.lapses {
+		bills[i], hashes[i] = b.lapses[i].Record.Bill, b.lapses[i].Record.Hash[:]
+	}
+	rows, err := tx.Query(ctx, `SELECT t.i FROM unnest($1::bigint[], $2::bytea[]) WITH ORDINALITY AS t (bill, hash, i) JOIN ledger_dropped d USING (bill, hash)`, bills, hashes)
+	if err != nil {
+		return err
+	}
+	off := make(map[int]bool)
+	var at int
+	if _, err := pgx.ForEachRow(rows, []any{&at}, func() error { off[at-1] = true; return nil }); err != nil {
+		return err
+	}
+	for i, r := range b.lapses {
+		if off[i] {
+			continue
+		}
+		if u := b.payers.accounts[r.Account]; u != nil && u.account.Contract != nil && u.account.bill == r.Record.Bill {
+			c := u.account.Contract
+			if left, ok := c.Used.Minus(ledger.Usage{Moved: ledger.Times(r.Bytes, r.Pulls)}); ok {
+				c.Used, u.changed = left, true
+			}
+		}
+		b.facts = append(b.facts, fact{r, factLapse})
+	}
+	b.lapses = nil
+	return nil
 }
 
 func (b *Batch) saveFacts(round *pgx.Batch) {

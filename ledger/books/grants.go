@@ -73,6 +73,7 @@ const (
 type Account struct {
 	Grant    // Key: the payer's; of a contract account the rest is what it was before, or zero
 	Kind     Kind
+	Bound    Bound        // of a grant that a volunteer gave
 	Contract *ContractUse // of a contract account until the contract is closed, otherwise nil
 	Revoked  bool
 	Active   bool   // writes are taken today, as far as quotas or credit go
@@ -105,6 +106,7 @@ type Store struct {
 	clock     func() time.Time
 	log       *slog.Logger
 	delegates *delegates
+	sums      sums // of all contracts, for the metrics
 }
 
 // New makes a store; it does not touch the database.
@@ -115,7 +117,8 @@ func New(cfg Config) *Store {
 	return &Store{db: cfg.DB, clock: cfg.Clock, log: cfg.Logger, delegates: &delegates{}}
 }
 
-// Put makes or changes a grant. What was used stays counted; a revoked grant is in force again. The error has code
+// Put makes or changes a grant. What was used stays counted; a revoked grant is in force again, and one that a volunteer gave is bound
+// to nothing any more. The error has code
 // [protocol.CodeConflict] when the key pays by a contract.
 func (s *Store) Put(ctx context.Context, g Grant) error {
 	if err := g.Validate(); err != nil {
@@ -124,7 +127,8 @@ func (s *Store) Put(ctx context.Context, g Grant) error {
 	tag, err := s.db.Pool().Exec(ctx, `
 		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, note)
 		VALUES ($1, 'grant', $2, $3, $4::date, $5)
-		ON CONFLICT (key) DO UPDATE SET quota_stored = $2, quota_moved = $3, last_day = $4::date, note = $5, revoked = false, kind = 'grant'
+		ON CONFLICT (key) DO UPDATE SET quota_stored = $2, quota_moved = $3, last_day = $4::date, note = $5, revoked = false, kind = 'grant',
+		  volunteer = '', topic = NULL, plaintext = false, ads = false
 		WHERE a.contract IS NULL`,
 		g.Key[:], g.QuotaStored, g.QuotaMoved, string(g.LastDay), g.Note)
 	if err == nil && tag.RowsAffected() == 0 {
@@ -144,7 +148,8 @@ func (s *Store) Revoke(ctx context.Context, key protocol.PublicKey) error {
 }
 
 const accountColumns = `key, quota_stored, quota_moved, last_day::text, note, revoked, stored, moved, month, kind, latest,
-	contract, taking, since, credit, storage_price, bandwidth_price, used_stored::text, used_moved::text, coalesce(bill, 0)`
+	contract, taking, since, credit, storage_price, bandwidth_price, used_stored::text, used_moved::text, coalesce(bill, 0),
+	volunteer, coalesce(topic, ''), plaintext, ads`
 
 func (s *Store) scan(row pgx.CollectableRow) (Account, error) { return scanAt(row, s.clock()) }
 
@@ -156,7 +161,8 @@ func scanAt(row pgx.CollectableRow, now time.Time) (Account, error) {
 	var latest, since int64
 	var storedText, movedText string
 	err := row.Scan(&key, &a.QuotaStored, &a.QuotaMoved, &a.LastDay, &a.Note, &a.Revoked, &a.Stored, &a.Moved, &month, &a.Kind, &latest,
-		&contract, &c.Taking, &since, &c.Credit, &c.Prices.Storage, &c.Prices.Bandwidth, &storedText, &movedText, &a.bill)
+		&contract, &c.Taking, &since, &c.Credit, &c.Prices.Storage, &c.Prices.Bandwidth, &storedText, &movedText, &a.bill,
+		&a.Bound.For, &a.Bound.Topic, &a.Bound.Plaintext, &a.Bound.Ads)
 	if err != nil {
 		return a, err
 	}

@@ -106,7 +106,7 @@ paid AS (
 	    a.taking AND a.since <= $8 AND t.held >= 0
 	    AND (a.used_stored + t.held) * a.storage_price + (a.used_moved + t.moved) * a.bandwidth_price * 86400000 <= a.credit * 86400000000000000::numeric
 	  ELSE
-	    NOT a.revoked AND a.last_day >= $6::date
+	    NOT a.revoked AND a.last_day >= $6::date AND a.topic IS NULL AND NOT a.plaintext
 	    AND a.stored + t.stored <= a.quota_stored AND CASE WHEN a.month < $5 THEN 0 ELSE a.moved END + t.moved <= a.quota_moved
 	  END
 	RETURNING a.key, t.records, a.bill)`

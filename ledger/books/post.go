@@ -34,10 +34,16 @@ const (
 func (s *Store) Run(ctx context.Context) error {
 	t := time.NewTicker(postEvery)
 	defer t.Stop()
-	var tidied time.Time
+	var tidied, summed time.Time
 	for {
 		if err := s.post(ctx); err != nil && !errors.Is(err, errPosting) && ctx.Err() == nil {
 			s.log.Warn("post the ledger: it is tried again", "err", err)
+		}
+		if now := s.clock(); now.Sub(summed).Abs() > sumsEvery {
+			summed = now
+			if err := s.readSums(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("the metrics of the ledger are old", "err", err)
+			}
 		}
 		if now := s.clock(); now.Sub(tidied).Abs() > tidyEvery {
 			tidied = now
@@ -85,6 +91,7 @@ func (s *Store) post(ctx context.Context) error {
 // round is what one transaction posts.
 type round struct {
 	upTo     int64 // writes up to this place are posted
+	day      Day   // that it is posted on
 	postings map[int64][]posting
 	full     bool // a bound was reached: there may be more
 }
@@ -110,7 +117,7 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return err
 		}
-		r := round{upTo: head, postings: make(map[int64][]posting)}
+		r := round{upTo: head, day: DayOf(s.clock()), postings: make(map[int64][]posting)}
 		if billed {
 			r.upTo = min(head, from+postPlaces)
 			if err := r.read(ctx, tx, from); err != nil {
@@ -140,7 +147,7 @@ func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 		SELECT p.reader, p.bills, p.senders, p.ids, p.sizes, p.hashes, p.got FROM a CROSS JOIN LATERAL
 		  (SELECT * FROM pages WHERE reader = a.reader AND page_id = a.page_id AND got IS NOT NULL OFFSET 0) p`, r.upTo, postPages, postPulls).Query(r.readPages)
 	b.Queue(`DELETE FROM ledger_facts WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_facts WHERE n <= $1 LIMIT $2))
-		RETURNING bill, kind, sender, receiver, id, hash, bytes, written, expires, ended, pulls`, r.upTo, postFacts).Query(r.readFacts)
+		RETURNING `+factColumns, r.upTo, postFacts).Query(r.readFacts)
 	return tx.SendBatch(ctx, b).Close()
 }
 
@@ -198,6 +205,9 @@ func (r *round) readPages(rows pgx.Rows) error {
 	return err
 }
 
+// factColumns are what readFacts reads.
+const factColumns = `bill, kind, sender, receiver, id, hash, bytes, written, expires, ended, pulls`
+
 // Kinds of ledger_facts.
 const (
 	factEnd   = 1
@@ -241,21 +251,57 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 	}
 	b := &pgx.Batch{}
 	for _, state := range states {
-		postings := r.postings[state.id]
-		for rest := postings; len(rest) > 0; {
-			k := blockEnd(rest)
-			for i := range rest[:k] {
-				if err := state.totals.Apply(&rest[i].line); err != nil {
-					return fmt.Errorf("bill %d: %w", state.id, err)
-				}
-			}
-			state.last += int64(k)
-			b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, state.id, state.last, encodeBlock(rest[:k]))
-			rest = rest[k:]
+		postings, err := state.undropped(ctx, tx, r.postings[state.id])
+		if err != nil {
+			return err
 		}
-		state.queueSave(b)
+		before := state.totals
+		if err := state.append(b, postings); err != nil {
+			return err
+		}
+		if err := state.queueSave(b, before, r.day); err != nil {
+			return err
+		}
 	}
 	return tx.SendBatch(ctx, b).Close()
+}
+
+// undropped leaves out what is about records that were taken off the bill: pages of theirs that were under way then.
+func (s *billState) undropped(ctx context.Context, tx pgx.Tx, postings []posting) ([]posting, error) {
+	if s.drops == 0 {
+		return postings, nil
+	}
+	hashes := make([][]byte, len(postings))
+	for i := range postings {
+		hashes[i] = postings[i].line.Hash[:]
+	}
+	dropped, err := droppedOf(ctx, tx, s.id, hashes)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(postings, func(p posting) bool {
+		gone := dropped[p.line.Hash]
+		if gone && p.page != nil {
+			p.page.mine--
+		}
+		return gone
+	}), nil
+}
+
+// append numbers the postings, adds them up and queues their blocks.
+func (s *billState) append(b *pgx.Batch, postings []posting) error {
+	for rest := postings; len(rest) > 0; {
+		k := blockEnd(rest)
+		for i := range rest[:k] {
+			if err := s.totals.Apply(&rest[i].line); err != nil {
+				return fmt.Errorf("bill %d: %w", s.id, err)
+			}
+		}
+		s.last += int64(k)
+		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, s.id, s.last, encodeBlock(rest[:k]))
+		rest = rest[k:]
+	}
+	return nil
 }
 
 // blockEnd is how many of the postings the next block has. A page is not torn, so that its signature is stored once.
@@ -271,19 +317,22 @@ func blockEnd(postings []posting) int {
 type billState struct {
 	id, last int64
 	totals   ledger.Totals
+	prices   ledger.Prices
+	closed   bool  // what is owed is final
+	drops    int64 // records that were taken off it
 }
 
 const totalsColumns = `written::text, pulled::text, stored::text, reserved_pulled::text, reserved_stored::text`
 
 func lockBills(ctx context.Context, tx pgx.Tx, ids []int64) ([]*billState, error) {
-	rows, err := tx.Query(ctx, `SELECT id, last, `+totalsColumns+` FROM bills WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids)
+	rows, err := tx.Query(ctx, `SELECT id, last, storage_price, bandwidth_price, closed, drops, `+totalsColumns+` FROM bills WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids)
 	if err != nil {
 		return nil, err
 	}
 	states, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (*billState, error) {
 		s := &billState{}
 		var text [5]string
-		if err := row.Scan(&s.id, &s.last, &text[0], &text[1], &text[2], &text[3], &text[4]); err != nil {
+		if err := row.Scan(&s.id, &s.last, &s.prices.Storage, &s.prices.Bandwidth, &s.closed, &s.drops, &text[0], &text[1], &text[2], &text[3], &text[4]); err != nil {
 			return nil, err
 		}
 		var err error
@@ -302,9 +351,26 @@ func totalsOf(text [5]string) (ledger.Totals, error) {
 	return ledger.TotalsOf(protocol.UsageTotals{Written: d(0), Pulled: d(1), Stored: d(2), ReservedPulled: d(3), ReservedStored: d(4)})
 }
 
-func (s *billState) queueSave(b *pgx.Batch) {
+// queueSave stores how far the bill is posted, and in the same statement what that means in money.
+func (s *billState) queueSave(b *pgx.Batch, before ledger.Totals, day Day) error {
+	e := entry{}
+	if !s.closed {
+		was, err := moneyOf(s.prices, before)
+		if err != nil {
+			return fmt.Errorf("bill %d: %w", s.id, err)
+		}
+		is, err := moneyOf(s.prices, s.totals)
+		if err != nil {
+			return fmt.Errorf("bill %d: %w", s.id, err)
+		}
+		e = is.since(was)
+	}
 	t := s.totals
-	b.Queue(`UPDATE bills SET last = $2, written = $3::text::numeric, pulled = $4::text::numeric, stored = $5::text::numeric,
-		reserved_pulled = $6::text::numeric, reserved_stored = $7::text::numeric WHERE id = $1`,
-		s.id, s.last, t.Written.String(), t.Pulled.String(), t.Stored.String(), t.ReservedPulled.String(), t.ReservedStored.String())
+	b.Queue(`WITH bill AS (UPDATE bills SET last = $2, written = $3::text::numeric, pulled = $4::text::numeric, stored = $5::text::numeric,
+		  reserved_pulled = $6::text::numeric, reserved_stored = $7::text::numeric WHERE id = $1 RETURNING id)
+		INSERT INTO ledger_entries AS e (bill, day, cause, owed, earned, reserved, paid, written_off, carried)
+		SELECT id, $8::date, 'usage', $9, $10, $11, 0, 0, 0 FROM bill WHERE $12 `+addEntry,
+		s.id, s.last, t.Written.String(), t.Pulled.String(), t.Stored.String(), t.ReservedPulled.String(), t.ReservedStored.String(),
+		string(day), int64(e.owed), int64(e.earned), int64(e.reserved), e != entry{})
+	return nil
 }

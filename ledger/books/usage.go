@@ -20,6 +20,8 @@ type Charge struct {
 	Bytes   int64 // of the envelope
 	Pulls   int64 // reserved
 	Expires protocol.Timestamp
+	Tag     *protocol.Tag
+	Sealed  bool // the content is sealed: the relay cannot read it
 }
 
 func (c Charge) moved() int64 { return c.Bytes * (1 + c.Pulls) }
@@ -31,6 +33,7 @@ type Batch struct {
 	payers   payers
 	admitted map[admission]*admittedUse
 	facts    []fact // for the ledger
+	lapses   []Release
 }
 
 type use struct {
@@ -194,7 +197,7 @@ func (u *use) counted(at time.Time) time.Time {
 }
 
 // Charge takes what a write uses, or refuses with [protocol.CodeNoAccount], [protocol.CodeContractEnded],
-// [protocol.CodePaymentDue], [protocol.CodeQuotaStored], [protocol.CodeQuotaMoved] or
+// [protocol.CodePaymentDue], [protocol.CodeOffTopic], [protocol.CodeUnreadable], [protocol.CodeQuotaStored], [protocol.CodeQuotaMoved] or
 // [protocol.CodeQuotaAdmitted]. A refused charge changes nothing.
 func (b *Batch) Charge(c Charge) error {
 	var adm *admittedUse
@@ -236,6 +239,9 @@ func (a *admittedUse) use(bytes, records int64) {
 func (u *use) pay(c Charge, now time.Time) error {
 	if contract := u.account.Contract; contract != nil {
 		return contract.take(ledger.Reserved(c.Bytes, c.Pulls, u.counted(now), c.Expires.Time()))
+	}
+	if err := u.account.Bound.takes(c); err != nil {
+		return err
 	}
 	if u.account.Stored+c.Bytes > u.account.QuotaStored {
 		return protocol.Errorf(protocol.CodeQuotaStored, "%d of %d bytes are stored, this record has %d: delete some or wait for them to expire",
@@ -290,7 +296,8 @@ func (b *Batch) Release(r Release) {
 		if monthOf(r.Written) == u.month {
 			u.account.Moved = max(u.account.Moved-r.Bytes*r.Pulls, 0)
 		}
-		if c := u.account.Contract; c != nil && !r.Written.Before(c.Since) {
+		// A record that was taken off the bill gave everything back then.
+		if c := u.account.Contract; c != nil && !r.Written.Before(c.Since) && r.Record.Bill == u.account.bill {
 			// Counters of which less is left than comes back are not of this code's making: nothing is given then.
 			if left, ok := c.Used.Minus(ledger.Unused(r.Bytes, r.Pulls, r.Written, r.Ended.Time(), r.Expires.Time())); ok {
 				c.Used = left
@@ -309,6 +316,9 @@ func (b *Batch) Release(r Release) {
 
 // Save writes what the batch changed, in one round trip: accounts, admissions and what the ledger is to say of it.
 func (b *Batch) Save(ctx context.Context, tx pgx.Tx) error {
+	if err := b.takeLapses(ctx, tx); err != nil {
+		return err
+	}
 	round := &pgx.Batch{}
 	b.saveAccounts(round)
 	b.saveAdmitted(round)

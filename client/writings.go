@@ -1,0 +1,75 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/google/uuid"
+
+	"relaymarket/client/state"
+	"relaymarket/protocol"
+)
+
+// tellPayers tells those whose contracts pay for what this key writes what was written, so that they can audit their bills:
+// in records to them, as receipts are. A payer who is no friend cannot be told. It tells whether something was queued.
+func (c *Client) tellPayers(ctx context.Context, own []Relay) (queued bool, err error) {
+	payers, err := c.state.Payers(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, payer := range payers {
+		f, err := c.Friend(ctx, payer)
+		if errors.Is(err, ErrNoFriend) {
+			c.log.Info("who pays for what is written here cannot be told what it is: add him as a friend", "payer", payer.Bech32())
+			continue
+		}
+		if err != nil {
+			return queued, err
+		}
+		to, ok := f.Card.SealingKey()
+		if !ok || len(own) == 0 {
+			continue
+		}
+		for more := true; more; {
+			more, err = c.state.EnqueueWritings(ctx, payer, own, protocol.MaxWritings, func(device string, due []protocol.Writing) (*Outgoing, error) {
+				return c.sealBooks(payer, to, device, protocol.WritingsType, &protocol.Writings{Writings: due})
+			})
+			if err != nil {
+				return queued, err
+			}
+			queued = queued || more
+		}
+	}
+	return queued, nil
+}
+
+// sealBooks seals a record that programs write by themselves: receipts, or writings.
+func (c *Client) sealBooks(friend protocol.PublicKey, to *protocol.SealingPublicKey, device, contentType string, what any) (*Outgoing, error) {
+	body, err := protocol.Canonicalize(what)
+	if err != nil {
+		return nil, err
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return nil, fmt.Errorf("read entropy: %w", err)
+	}
+	tag := protocol.ReceiptTag
+	m := &Outgoing{ID: protocol.RecordID(id.String()), Tag: tag, ContentType: contentType, Body: body,
+		Expires: c.now().Add(receiptTTL), MaxPulls: receiptMaxPulls}
+	header := protocol.SealedHeader{ContentType: contentType, Device: device, Seq: 1}
+	m.Sealed, err = protocol.Seal(to, protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: &tag}, header, body)
+	return m, err
+}
+
+// writingsOf is what a record of writings says; nil for any other message.
+func writingsOf(m *state.Message) []protocol.Writing {
+	if m.Tag != protocol.ReceiptTag || m.ContentType != protocol.WritingsType {
+		return nil
+	}
+	w, err := protocol.ParseWritings(m.Body)
+	if err != nil {
+		return nil
+	}
+	return w.Writings
+}

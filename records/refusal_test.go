@@ -1,0 +1,221 @@
+package records_test
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"pgregory.net/rapid"
+
+	"relaymarket/ledger"
+	"relaymarket/ledger/books"
+	"relaymarket/protocol"
+)
+
+// refusing is a payer who does not know every record of his, and denies some of the pulls.
+type refusing struct {
+	draw    *rapid.T
+	records func(protocol.Hash) *truth
+	lines   []refused // that he did not tell the relay of yet
+}
+
+type refused struct {
+	report protocol.Hash
+	line   protocol.RefusedLines
+}
+
+// refuse notes a line to be named to the relay.
+func (p *payer) refuse(report protocol.Hash, l *ledger.Line, v ledger.Verdict) error {
+	if p.refusing == nil {
+		return fmt.Errorf("line %d is refused: %s", l.Seq, v.Why)
+	}
+	one := protocol.RefusedLines{First: l.Seq, Last: l.Seq, Reason: protocol.RefusalReason(v.Reason)}
+	if v.Reason == ledger.EndedLate {
+		one.Until = p.standings[l.Hash].Ended
+	}
+	p.refusing.lines = append(p.refusing.lines, refused{report, one})
+	return nil
+}
+
+// denies tells whether the payer says of a pull with true evidence that he paid for it before.
+func (r *refusing) denies(h protocol.Hash) bool {
+	record := r.records(h)
+	if record.disowned || rapid.IntRange(0, 4).Draw(r.draw, "deny") > 0 {
+		return false
+	}
+	record.denied++
+	return true
+}
+
+// journal is the sum of a contract's entries.
+func (p *payer) journal(t interface{ Fatal(...any) }, id protocol.ContractID) (j struct {
+	owed, earned, reserved, paid, writtenOff, carried protocol.Msat
+}) {
+	err := p.h.db.Pool().QueryRow(p.h.t.Context(), `SELECT coalesce(sum(owed), 0)::bigint, coalesce(sum(earned), 0)::bigint, coalesce(sum(reserved), 0)::bigint,
+		coalesce(sum(paid), 0)::bigint, coalesce(sum(written_off), 0)::bigint, coalesce(sum(carried), 0)::bigint
+		FROM ledger_entries e JOIN bills b ON b.id = e.bill WHERE b.contract = $1`, id[:]).
+		Scan(&j.owed, &j.earned, &j.reserved, &j.paid, &j.writtenOff, &j.carried)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return j
+}
+
+// tell names some refused lines to the relay, those of one report, in pieces and twice.
+func (s *spending) tell() {
+	r := s.refusing
+	if len(r.lines) == 0 {
+		return
+	}
+	k := 1
+	most := rapid.IntRange(1, 5).Draw(s.T, "piece")
+	for k < len(r.lines) && k < most && r.lines[k].report == r.lines[0].report {
+		k++
+	}
+	refusal := books.Refusal{Payer: s.key.Public(), Contract: s.contract, Report: r.lines[0].report, Most: math.MaxInt64}
+	for _, one := range r.lines[:k] {
+		refusal.Lines = append(refusal.Lines, one.line)
+	}
+	r.lines = r.lines[k:]
+	for again := range 2 {
+		out, err := s.h.refuseUsage(refusal)
+		if err != nil {
+			s.Fatal(err)
+		}
+		if out.Disputes != 0 || out.Disputed != 0 || again == 1 && out.Given != 0 {
+			s.Fatalf("%d: %+v", again, out)
+		}
+	}
+}
+
+func (h *house) refuseUsage(r books.Refusal) (out books.Refused, err error) {
+	err = h.inTx(func(tx pgx.Tx) error {
+		out, err = h.books.Refuse(h.t.Context(), tx, r)
+		return err
+	})
+	return out, err
+}
+
+// disown has the payer forget a record that the relay did not report yet.
+func (s *spending) disown() {
+	for _, record := range s.records {
+		hash := record.hash
+		if !record.disowned && s.standings[hash].Write == 0 && rapid.IntRange(0, 2).Draw(s.T, "disown") == 0 {
+			record.disowned = true
+			delete(s.own, hash)
+			return
+		}
+	}
+}
+
+// backdate has the payer say that a record was deleted an hour before it was.
+func (s *spending) backdate() {
+	for _, record := range s.records {
+		if record.own.Deleted == 0 || record.backdated || s.standings[record.hash].End != 0 || record.disowned {
+			continue
+		}
+		record.backdated = true
+		record.own.Deleted -= protocol.Timestamp(time.Hour.Milliseconds())
+		slack := protocol.Timestamp(protocol.FreshnessWindow.Milliseconds())
+		record.ended = min(record.ended, max(record.own.Deleted+slack, record.written))
+		return
+	}
+}
+
+// Refused lines leave the bill, whatever becomes of the records meanwhile: what is left is what an independent
+// model says without them, to the millisatoshi, the account counts that and nothing else, reports still add up and follow
+// each other, and the journal balances with what was written off.
+func TestRefusedLinesLeaveTheBill(t *testing.T) {
+	h := newStillHouse(t, time.Date(2031, 1, 15, 12, 0, 0, 0, time.UTC))
+	rapid.Check(t, func(t *rapid.T) {
+		s := &spending{T: t, payer: h.payer()}
+		s.refusing = &refusing{draw: t, records: s.recordOf}
+		for range 2 {
+			s.readers = append(s.readers, &spendingReader{reader: reader{h: h, key: key(h.t)}})
+		}
+		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash,
+			s.disown, s.disown, s.backdate, s.tell, s.tell}
+		for range rapid.IntRange(10, 50).Draw(t, "steps") {
+			rapid.SampledFrom(steps).Draw(t, "step")()
+		}
+		for s.look(); len(s.refusing.lines) > 0; s.look() {
+			s.tell()
+		}
+		s.compare()
+		if j := s.journal(t, s.contract); j.writtenOff < 0 || -(j.earned+j.reserved) != j.owed+j.writtenOff {
+			s.Fatalf("%+v", j)
+		}
+	})
+}
+
+func (s *spending) recordOf(h protocol.Hash) *truth {
+	for _, record := range s.records {
+		if record.hash == h {
+			return record
+		}
+	}
+	s.Fatalf("no record has the envelope %s", h)
+	return nil
+}
+
+// What is more than may be written off is disputed: nothing is dropped, it stays so, and the operator sees it. A refusal of what
+// is in no report, in another one, or gone is none.
+func TestRefusedBeyondTheBound(t *testing.T) {
+	h := newHouse(t)
+	p := h.payer()
+	p.refusing = &refusing{records: func(protocol.Hash) *truth { return &truth{disowned: true} }}
+	bob := key(t)
+	for i := range 4 {
+		in := h.compose(p.key, bob.Public(), fmt.Sprint("r", i), content(strings.Repeat("AAAA", 200)))
+		p.wrote(in)
+		h.mustWrite(in)
+		if i == 3 {
+			clear(p.own) // he knows nothing of it
+		}
+	}
+	if _, err := h.refuseUsage(books.Refusal{Payer: p.key.Public(), Contract: p.contract, Lines: []protocol.RefusedLines{{First: 1, Last: 1, Reason: "unknown"}}}); err == nil {
+		t.Error("a line of no report is refused")
+	}
+	p.check(t)
+	before := h.owed(contracts, p.key).Cost
+	report := p.refusing.lines[0].report
+	refuse := func(most protocol.Msat, first, last int64) (books.Refused, error) {
+		return h.refuseUsage(books.Refusal{Payer: p.key.Public(), Contract: p.contract, Report: report, Most: most,
+			Lines: []protocol.RefusedLines{{First: first, Last: last, Reason: "unknown"}}})
+	}
+	one, err := refuse(before/4+1, 1, 1)
+	if err != nil || one.Disputes != 0 || one.Given == 0 || one.WrittenOff-one.Given > 1 || // each total is rounded up
+		h.owed(contracts, p.key).Cost != before-one.Given {
+		t.Fatalf("%+v %v", one, err)
+	}
+	for range 2 {
+		out, err := refuse(before/4+1, 1, 3)
+		if err != nil || out.Disputes != 2 || out.Given != 0 || out.Disputed == 0 || out.WrittenOff != one.WrittenOff {
+			t.Errorf("%+v %v", out, err)
+		}
+	}
+	if now := h.owed(contracts, p.key).Cost; now != before-one.Given {
+		t.Errorf("the account costs %d, %d before", now, before)
+	}
+	for name, c := range map[string]struct {
+		code protocol.Code
+		do   func() (books.Refused, error)
+	}{
+		"a line after the report": {protocol.CodeInvalidValue, func() (books.Refused, error) { return refuse(1, 4, 5) }},
+		"another's contract": {protocol.CodeNotFound, func() (books.Refused, error) {
+			return h.refuseUsage(books.Refusal{Payer: bob.Public(), Contract: p.contract, Report: report, Lines: []protocol.RefusedLines{{First: 1, Last: 1}}})
+		}},
+		"another report": {protocol.CodeNotFound, func() (books.Refused, error) {
+			return h.refuseUsage(books.Refusal{Payer: p.key.Public(), Contract: p.contract, Lines: []protocol.RefusedLines{{First: 1, Last: 1}}})
+		}},
+	} {
+		if _, err := c.do(); err == nil {
+			t.Errorf("%s is refused", name)
+		} else {
+			wantCode(t, err, c.code)
+		}
+	}
+}
