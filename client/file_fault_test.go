@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -406,6 +407,53 @@ func TestFileThatChanges(t *testing.T) {
 		}
 	}})
 	if !spoilt || !bytes.Equal(got, changed) {
+		t.Error("the file is another")
+	}
+}
+
+// A disk that fills up while a file comes: it says so, what came is kept, and the rest follows once there is room.
+func TestFileOnAFullDisk(t *testing.T) {
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" {
+			t.Fatal("mounting a disk needs root: run the tests as root in CI")
+		}
+		t.Skip("mounting a disk needs root")
+	}
+	disk := t.TempDir()
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", disk).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() {
+		if out, err := exec.Command("umount", disk).CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+	})
+	node := testnode.Start(t, testnode.Options{})
+	alice, bob := somebody(t).joins(node), somebody(t)
+	alice.befriends(bob)
+	bob.befriends(alice)
+	path, data := someFile(t, "full.bin", 4<<20)
+	if _, err := alice.SendFile(t.Context(), bob.Key(), path, client.FileOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	other := filepath.Join(disk, "other")
+	filled := false
+	bob.cannotGet(client.ErrNoRoom, client.FetchOptions{Dir: disk, Progress: func(p client.FileProgress) {
+		if p.Phase == client.PhaseFetching && !filled {
+			filled = true
+			if err := os.WriteFile(other, make([]byte, 4<<20), 0o600); err != nil {
+				t.Error(err)
+			}
+		}
+	}})
+	files, err := bob.Files(t.Context())
+	if err != nil || files[0].Here == 0 || files[0].Here >= files[0].Size {
+		t.Errorf("%+v, %v", files, err)
+	}
+	if err := os.Remove(other); err != nil {
+		t.Fatal(err)
+	}
+	if _, got := bob.gets(client.FetchOptions{Dir: disk}); !bytes.Equal(got, data) {
 		t.Error("the file is another")
 	}
 }
