@@ -119,7 +119,7 @@ func (c *Client) FetchFile(ctx context.Context, m Message, o FetchOptions) (stri
 		return "", err
 	}
 	partName := files.PartName(files.CleanName(o.Name, "file"), string(m.ID))
-	ctx, end, err := c.hold(ctx, func(ctx context.Context, holder string, until protocol.Timestamp) (bool, error) {
+	ctx, end, err := c.hold(ctx, func(ctx context.Context, holder string, until protocol.Timestamp) (bool, protocol.Timestamp, error) {
 		return c.state.LeaseFetch(ctx, m.N, filepath.Join(o.Dir, partName), holder, until)
 	}, func(ctx context.Context, holder string) error { return c.state.ReleaseFetch(ctx, m.N, holder) })
 	if err != nil {

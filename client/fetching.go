@@ -150,9 +150,9 @@ func (r *pieceSource) from(ctx context.Context, p *peer, most int) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var all sync.WaitGroup
-	for k := range most {
+	for range most {
 		all.Go(func() {
-			if err := r.work(ctx, p, k); err != nil {
+			if err := r.work(ctx, p); err != nil {
 				cancel(err)
 			}
 		})
@@ -172,16 +172,18 @@ func (r *pieceSource) from(ctx context.Context, p *peer, most int) error {
 }
 
 // work fetches pieces until there are none left that the relay may have.
-func (r *pieceSource) work(ctx context.Context, p *peer, k int) error {
+func (r *pieceSource) work(ctx context.Context, p *peer) error {
 	for {
-		if !r.pace.enter(ctx, k) {
+		if !r.pace.enter(ctx) {
 			return nil
 		}
 		i, ok := r.pool.take(ctx, r)
 		if !ok {
+			r.pace.leave()
 			return nil
 		}
 		err := r.one(ctx, p, i)
+		r.pace.leave()
 		if err == nil {
 			r.pace.success()
 			continue

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -53,9 +54,16 @@ func (c *Client) Heal(ctx context.Context, o HealOptions) ([]Healed, error) {
 	if err != nil {
 		return nil, err
 	}
+	if relays, err = c.taking(ctx, relays, "", false); err != nil {
+		return nil, err
+	}
 	for i := range healed {
 		h := &healed[i]
-		if h.Added, err = c.state.Spread(ctx, relays[i], o.Delivered, c.sourceThere); err != nil {
+		at := slices.IndexFunc(relays, func(r Relay) bool { return r.Key == h.Relay })
+		if at < 0 {
+			continue // it takes messages on a topic only, or was removed meanwhile
+		}
+		if h.Added, err = c.state.Spread(ctx, relays[at], o.Delivered, c.sourceThere); err != nil {
 			return nil, err
 		}
 	}

@@ -21,6 +21,8 @@ const (
 	chunkBytes = 384 << 10
 	// lookTime bounds how long a relay is asked whether it has room: one that does not answer is tried later.
 	lookTime = 15 * time.Second
+	// leastRecord is what a relay has to take: a manifest with as many hashes as one may have, sealed.
+	leastRecord = 32 << 10
 )
 
 // offered is what a relay takes.
@@ -41,8 +43,14 @@ func (c *Client) makeRoom(ctx context.Context, u *state.Upload, o *FileOptions) 
 	if len(relays) == 0 {
 		return nil, ErrNoRelays
 	}
+	if relays, err = c.taking(ctx, relays, "", false); err != nil {
+		return nil, err
+	}
+	if len(relays) == 0 {
+		return nil, fmt.Errorf("%w: your relays take messages on a topic only, or such as they can read", ErrNoSpace)
+	}
 	if o.Copies > len(relays) {
-		return nil, fmt.Errorf("%d copies are asked for and you have %d relays: add relays or ask for fewer copies", o.Copies, len(relays))
+		return nil, fmt.Errorf("%d copies are asked for and you have %d relays that take files: add relays or ask for fewer copies", o.Copies, len(relays))
 	}
 	offers := make([]offered, len(relays))
 	group, work := errgroup.WithContext(ctx)
@@ -80,7 +88,7 @@ func (c *Client) makeRoom(ctx context.Context, u *state.Upload, o *FileOptions) 
 		fit = append(fit, of.relay)
 	}
 	if len(fit) < o.Copies {
-		return nil, fmt.Errorf("%w on %d of your %d relays, and %d have to have it; %s", ErrNoSpace, len(fit), len(relays), o.Copies, strings.Join(reasons, "; "))
+		return nil, fmt.Errorf("%w: %d of your %d relays can take it, and %d have to; %s", ErrNoSpace, len(fit), len(relays), o.Copies, strings.Join(reasons, "; "))
 	}
 	return fit, nil
 }
@@ -114,8 +122,8 @@ func chooseChunk(u *state.Upload, offers []offered) error {
 		most = min(most, (bytes-envelopeOverhead)/4*3-32)
 	}
 	most -= most % 1024
-	if most < protocol.MinChunkBytes {
-		return fmt.Errorf("%w: a relay of yours takes records that are too small for files", ErrNoSpace)
+	if most < (leastRecord-envelopeOverhead)/4*3-32-1024 {
+		return fmt.Errorf("%w: a relay of yours takes no records of %d bytes, which files need", ErrNoSpace, leastRecord)
 	}
 	u.ChunkBytes = min(chunkBytes, most)
 	for u.Size > protocol.MaxFileSize(u.ChunkBytes) && u.ChunkBytes < most {

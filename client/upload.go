@@ -28,7 +28,7 @@ const (
 )
 
 // fileLease is how long a program that died is taken to be at work on a file.
-const fileLease = 20 * time.Second
+const fileLease = 5 * time.Second
 
 // FileOptions say how a file is sent; the zero value is the defaults.
 type FileOptions struct {

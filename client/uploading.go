@@ -47,7 +47,7 @@ func (c *Client) upload(ctx context.Context, u *state.Upload, o FileOptions) (*S
 	if source.size != u.Size || source.modified != u.Modified {
 		return nil, fmt.Errorf("%w: %s", ErrFileChanged, u.Path)
 	}
-	ctx, end, err := c.hold(ctx, func(ctx context.Context, holder string, until protocol.Timestamp) (bool, error) {
+	ctx, end, err := c.hold(ctx, func(ctx context.Context, holder string, until protocol.Timestamp) (bool, protocol.Timestamp, error) {
 		return c.state.LeaseUpload(ctx, u.N, holder, until)
 	}, func(ctx context.Context, holder string) error { return c.state.ReleaseUpload(ctx, u.N, holder) })
 	if err != nil {
@@ -63,26 +63,42 @@ func (c *Client) upload(ctx context.Context, u *state.Upload, o FileOptions) (*S
 	return sent, err
 }
 
-// hold takes a lease and keeps it until end is called. The context it returns ends when the lease is lost.
-func (c *Client) hold(ctx context.Context, take func(context.Context, string, protocol.Timestamp) (bool, error),
-	release func(context.Context, string) error) (_ context.Context, end func(), _ error) {
+// lease makes a holder the one program that is at work on a file, and tells until when the one that is has it.
+type lease func(ctx context.Context, holder string, until protocol.Timestamp) (ours bool, held protocol.Timestamp, err error)
+
+// hold takes a lease and keeps it until end is called. The context it returns ends when the lease is lost. One that
+// nobody renews is waited for: its program died.
+func (c *Client) hold(ctx context.Context, take lease, release func(context.Context, string) error) (_ context.Context, end func(), _ error) {
 	holder := uuid.NewString()
-	lease := func() error {
-		ours, err := take(ctx, holder, c.now().Add(fileLease))
-		if err == nil && !ours {
-			return ErrFileBusy
+	started := time.Now()
+	for first := protocol.Timestamp(0); ; {
+		ours, held, err := take(ctx, holder, c.now().Add(fileLease))
+		if err != nil {
+			return nil, nil, err
 		}
-		return err
-	}
-	if err := lease(); err != nil {
-		return nil, nil, err
+		if ours {
+			break
+		}
+		if first == 0 {
+			first = held
+		}
+		if held > first || time.Since(started) > 2*fileLease {
+			return nil, nil, ErrFileBusy
+		}
+		if !wait(ctx, 100*time.Millisecond, nil) {
+			return nil, nil, ctx.Err()
+		}
 	}
 	held, cancel := context.WithCancelCause(ctx)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		for wait(held, fileLease/4, nil) {
-			if err := lease(); err != nil && held.Err() == nil {
+		for wait(held, fileLease/5, nil) {
+			ours, _, err := take(ctx, holder, c.now().Add(fileLease))
+			if err == nil && !ours {
+				err = ErrFileBusy
+			}
+			if err != nil && held.Err() == nil {
 				cancel(err)
 			}
 		}
@@ -215,9 +231,9 @@ func (up *uploader) feed(ctx context.Context, relay Relay, most int) error {
 	defer cancel(nil)
 	pace := &pace{most: most, limit: most}
 	var all sync.WaitGroup
-	for k := range most {
+	for range most {
 		all.Go(func() {
-			if err := up.work(ctx, p, next, pace, k); err != nil {
+			if err := up.work(ctx, p, next, pace); err != nil {
 				cancel(err)
 			}
 		})
@@ -246,14 +262,15 @@ feeding:
 }
 
 // work sends pieces, one after the other. Its buffer is its own.
-func (up *uploader) work(ctx context.Context, p *peer, next <-chan state.QueuedPiece, pace *pace, k int) error {
+func (up *uploader) work(ctx context.Context, p *peer, next <-chan state.QueuedPiece, pace *pace) error {
 	buffer := make([]byte, up.u.ChunkBytes)
 	for piece := range next {
 		for {
-			if !pace.enter(ctx, k) {
+			if !pace.enter(ctx) {
 				return nil
 			}
 			err := up.one(ctx, p, piece, buffer)
+			pace.leave()
 			again, err := up.judge(ctx, p, piece, pace, err)
 			if err != nil {
 				return err
@@ -278,13 +295,28 @@ func (up *uploader) one(ctx context.Context, p *peer, q state.QueuedPiece, buffe
 	if err != nil {
 		return err
 	}
-	limited, cancel := context.WithTimeout(ctx, requestTimeout)
+	ctx, cancel := linger(ctx, 3*time.Second)
 	defer cancel()
+	limited, end := context.WithTimeout(ctx, requestTimeout)
+	defer end()
 	if err := up.c.store(limited, p, m); err != nil {
 		return err
 	}
 	up.progress.add(up.weight(q.Piece))
 	return nil
+}
+
+// linger is ctx, but lasts a little longer, so that what is on its way when it ends still arrives, and its outcome is known.
+func linger(ctx context.Context, longer time.Duration) (context.Context, context.CancelFunc) {
+	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		wait(lasting, longer, nil)
+		cancel()
+	})
+	return lasting, func() {
+		stop()
+		cancel()
+	}
 }
 
 // weight is what a piece counts in progress.
@@ -387,6 +419,13 @@ func (c *Client) tellOf(ctx context.Context, u *state.Upload) (*Outgoing, error)
 	if err != nil {
 		return nil, err
 	}
+	able, err := c.taking(ctx, relays, "", false)
+	if err != nil {
+		return nil, err
+	}
+	if len(able) > 0 {
+		relays = able
+	}
 	f, err := c.Friend(ctx, u.To)
 	if err != nil {
 		return nil, err
@@ -411,28 +450,34 @@ func (c *Client) tellOf(ctx context.Context, u *state.Upload) (*Outgoing, error)
 type pace struct {
 	mu     sync.Mutex
 	most   int
-	limit  int       // workers that may be at it
+	limit  int       // how many may be at it
+	active int       // how many are
 	good   int       // in a row
 	until  time.Time // pause
 	pauses backoff
 	last   error
 }
 
-// enter waits until worker k may go on.
-func (p *pace) enter(ctx context.Context, k int) bool {
+// enter waits until one more may be at it, who has to leave. It is false when ctx ended.
+func (p *pace) enter(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		p.mu.Lock()
 		pause := time.Until(p.until)
-		if k >= p.limit {
-			pause = max(pause, 50*time.Millisecond)
-		}
-		p.mu.Unlock()
-		if pause <= 0 {
+		if pause <= 0 && p.active < p.limit {
+			p.active++
+			p.mu.Unlock()
 			return true
 		}
-		wait(ctx, pause, nil)
+		p.mu.Unlock()
+		wait(ctx, max(pause, 20*time.Millisecond), nil)
 	}
 	return false
+}
+
+func (p *pace) leave() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.active--
 }
 
 func (p *pace) success() {

@@ -6,8 +6,8 @@ import (
 	"unicode/utf8"
 )
 
-// maxName is how many bytes a name may have: the part file adds some, and most file systems end at 255.
-const maxName = 200
+// maxName is how many bytes a name may have: the part file adds up to 71, and most file systems end at 255.
+const maxName = 160
 
 // CleanName is what a file is called here that its sender calls name: the last element of what may be a path of any
 // system, without what cannot be seen, what Windows refuses, and dots or spaces at the ends, so that it is no hidden
@@ -28,7 +28,7 @@ func CleanName(name, fallback string) string {
 		}
 		return -1
 	}, name)
-	name = shorten(strings.Trim(name, ". "))
+	name = strings.Trim(name, ". ")
 	if name == "" {
 		return fallback
 	}
@@ -36,7 +36,7 @@ func CleanName(name, fallback string) string {
 	if deviceName(strings.TrimSpace(stem)) || strings.HasPrefix(name, "-") {
 		name = "_" + name // a device of Windows; or an option to whoever types it after a command
 	}
-	return name
+	return shorten(name)
 }
 
 // shorten keeps the ending, by which systems tell what a file is.

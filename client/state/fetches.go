@@ -20,8 +20,8 @@ type Fetch struct {
 }
 
 // LeaseFetch begins to fetch a file into part, or goes on with it, with holder as the one program that does until then. It
-// is false while another one does. What was fetched into another part does not count.
-func (s *Store) LeaseFetch(ctx context.Context, n int64, part, holder string, until protocol.Timestamp) (ours bool, err error) {
+// is false while another one does; held is until when. What was fetched into another part does not count.
+func (s *Store) LeaseFetch(ctx context.Context, n int64, part, holder string, until protocol.Timestamp) (ours bool, held protocol.Timestamp, err error) {
 	err = s.tx(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, `INSERT INTO fetches (n, part, begun, saved, finished, holder, held_until) VALUES (?, '', ?, '', 0, ?, ?)
 			ON CONFLICT (n) DO UPDATE SET held_until = excluded.held_until, holder = excluded.holder,
@@ -32,8 +32,11 @@ func (s *Store) LeaseFetch(ctx context.Context, n int64, part, holder string, un
 			return err
 		}
 		changed, err := result.RowsAffected()
-		if ours = changed > 0; err != nil || !ours {
+		if ours = changed > 0; err != nil {
 			return err
+		}
+		if !ours {
+			return tx.QueryRowContext(ctx, `SELECT held_until FROM fetches WHERE n = ?`, n).Scan(&held)
 		}
 		if _, err := tx.ExecContext(ctx, `DELETE FROM fetched WHERE n = ?1 AND EXISTS (SELECT 1 FROM fetches WHERE n = ?1 AND part <> ?2)`, n, part); err != nil {
 			return err
@@ -41,7 +44,7 @@ func (s *Store) LeaseFetch(ctx context.Context, n int64, part, holder string, un
 		_, err = tx.ExecContext(ctx, `UPDATE fetches SET part = ? WHERE n = ?`, part, n)
 		return err
 	})
-	return ours, err
+	return ours, held, err
 }
 
 // Fetches lists the files that were begun, by the number of their messages.

@@ -233,6 +233,20 @@ func (s *Store) ThinPieces(ctx context.Context, upload int64) (thin, lost int64,
 	return thin, lost, err
 }
 
+// PieceFriends maps the keys to which pieces of files are written to the friends to whom the files go.
+func (s *Store) PieceFriends(ctx context.Context) (map[protocol.PublicKey]protocol.PublicKey, error) {
+	friends := map[protocol.PublicKey]protocol.PublicKey{}
+	_, err := sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (struct{}, error) {
+		var reader, friend []byte
+		if err := scan(&reader, &friend); err != nil {
+			return struct{}{}, err
+		}
+		friends[publicKey(reader)] = publicKey(friend)
+		return struct{}{}, nil
+	}, `SELECT o.receiver, u.receiver FROM outbox o JOIN uploads u ON u.n = o.upload`)
+	return friends, err
+}
+
 // EnqueueManifest queues the message that tells the friend of a file, once: the error is ErrNoUpload if it was before.
 func (s *Store) EnqueueManifest(ctx context.Context, upload int64, to protocol.PublicKey, relays []Relay,
 	seal func(device string, seq int64) (*Outgoing, error)) (*Outgoing, error) {
@@ -273,9 +287,13 @@ func (s *Store) RemoveUpload(ctx context.Context, n int64) error {
 	})
 }
 
-// LeaseUpload makes holder the one program that sends a file until then. It is false while another one does.
-func (s *Store) LeaseUpload(ctx context.Context, n int64, holder string, until protocol.Timestamp) (bool, error) {
-	return s.changed(ctx, `UPDATE uploads SET holder = ?2, held_until = ?3 WHERE n = ?1 AND (holder = ?2 OR held_until < ?4)`, n, holder, until, s.now())
+// LeaseUpload makes holder the one program that sends a file until then. It is false while another one does; held is until when.
+func (s *Store) LeaseUpload(ctx context.Context, n int64, holder string, until protocol.Timestamp) (ours bool, held protocol.Timestamp, err error) {
+	ours, err = s.changed(ctx, `UPDATE uploads SET holder = ?2, held_until = ?3 WHERE n = ?1 AND (holder = ?2 OR held_until < ?4)`, n, holder, until, s.now())
+	if err == nil && !ours {
+		err = s.sql.QueryRowContext(ctx, `SELECT held_until FROM uploads WHERE n = ?`, n).Scan(&held)
+	}
+	return ours, held, err
 }
 
 // ReleaseUpload ends a lease.
