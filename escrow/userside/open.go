@@ -258,12 +258,14 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 		return r, err
 	}
 	kept := "It is in " + m.BackupFile + " alone: copy that file to another disk."
-	err = m.leave(ctx, r, b)
-	if err != nil && !errors.Is(err, ErrNoOther) {
-		return r, err
-	}
-	if err == nil {
+	switch err := m.leave(ctx, r, b); {
+	case err == nil:
 		kept = "It is in " + m.BackupFile + ", and sealed on another relay of yours."
+	case ctx.Err() != nil:
+		return r, ctx.Err()
+	case !errors.Is(err, ErrNoOther):
+		// A relay that is down, or whose contract has ended, must not keep her from renting another.
+		kept = fmt.Sprintf("It is in %s alone: copy that file to another disk. No other relay took it: %v", m.BackupFile, err)
 	}
 	return m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {
 		if r.Step != StepAnswered {

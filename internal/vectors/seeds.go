@@ -82,6 +82,7 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
 	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
+	writeSeeds(files, "FuzzParseWritings", "[]byte", writingSamples())
 	writeSeeds(files, "FuzzParseUsageHeader", "[]byte", usageHeaderSamples())
 	var hubs []sample
 	for _, w := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "https://hub.example", "nats://127.0.0.1:1"} {
