@@ -161,3 +161,9 @@ func (c *Client) AuditedPart(ctx context.Context, contract protocol.ContractID, 
 func (c *Client) RefusedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*RefusedLine) error) error {
 	return c.state.RefusedPart(ctx, contract, p, visit)
 }
+
+// RecordOfLine is the id of the record that a line of a contract's ledger is about; empty for a line that gives back
+// pulls, drops what was refused, or is not audited yet.
+func (c *Client) RecordOfLine(ctx context.Context, contract protocol.ContractID, line int64) (protocol.RecordID, error) {
+	return c.state.RecordOfLine(ctx, contract, line)
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 
 	"relaymarket/client"
 	"relaymarket/protocol"
@@ -158,6 +159,17 @@ func (item *auditItem) addParts(ctx context.Context, c *client.Client, a *audite
 	part, err := o.part(ctx, c)
 	if err != nil {
 		return err
+	}
+	if o.line != 0 {
+		id, err := c.RecordOfLine(ctx, a.audit.Contract, o.line)
+		if err != nil {
+			return err
+		}
+		if id == "" {
+			return fmt.Errorf("line %d of contract %s is about no record: it gives back what was reserved, or is not audited yet (%d lines are)",
+				o.line, a.audit.Contract.Short(), a.audit.Lines)
+		}
+		o.record, part.Record = string(id), string(id)
 	}
 	if o.friend != "" || o.record != "" {
 		item.Records = []auditRecord{}

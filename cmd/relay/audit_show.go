@@ -56,7 +56,7 @@ func (p *program) auditText(item *auditItem, a *auditedContract, names map[proto
 		return err
 	}
 	switch {
-	case o.friend != "" || o.refused || o.record != "":
+	case o.friend != "" || o.refused || o.record != "" || o.line != 0:
 		return p.partsText(item, names, o)
 	case len(a.audit.Friends) == 0:
 		return p.say("\n")
@@ -165,7 +165,7 @@ func size(q ledger.Quantity) string {
 // partsText shows records and lines, and how to see those that follow.
 func (p *program) partsText(item *auditItem, names map[protocol.PublicKey]string, o auditOptions) error {
 	last := int64(0)
-	if item.Records != nil && (len(item.Records) > 0 || o.record == "") {
+	if item.Records != nil && (len(item.Records) > 0 || o.record == "" && o.line == 0) {
 		if err := p.recordsText(item.Records); err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (p *program) partsText(item *auditItem, names map[protocol.PublicKey]string
 			last = item.Records[n-1].Line
 		}
 	}
-	if item.Refused != nil && (len(item.Refused) > 0 || o.record == "") {
+	if item.Refused != nil && (len(item.Refused) > 0 || o.record == "" && o.line == 0) {
 		if err := p.refusedText(item.Refused, names); err != nil {
 			return err
 		}

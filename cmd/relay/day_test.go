@@ -56,6 +56,15 @@ func TestADayOfTraffic(t *testing.T) {
 		alice.json(&sent, "outbox", "--limit", "1")
 		alice.runs("rm", sent.Messages[0].ID)
 		node.Posted(t, contract)
+		if part == 0 { // nobody looked yet: whoever watches audits and pays
+			_, errs, code := alice.types("contract", "watch", "--once")
+			now := alice.contract(id).Paid
+			if code != 0 || !strings.Contains(errs, "audited") || !strings.Contains(errs, "paid ") || now <= paid {
+				t.Fatalf("watch: exit %d, %d paid\n%s", code, now, errs)
+			}
+			paid = now
+			continue
+		}
 		var audits auditResult
 		alice.json(&audits, "audit", "--pay", "policy")
 		a := audits.Audits[0]

@@ -67,6 +67,14 @@ func TestBadFaithPaddedBill(t *testing.T) {
 	if out := alice.runs("audit", "--offline", "--refused"); strings.Count(out, "unknown") != 4 || strings.Count(out, "dropped") < 3 {
 		t.Errorf("refused:\n%s", out)
 	}
+	for _, c := range []struct{ line, says string }{{"1", "stored"}, {"3", "padded"}} {
+		if out := alice.runs("audit", id, "--offline", "--line", c.line); !strings.Contains(out, c.says) {
+			t.Errorf("line %s:\n%s", c.line, out)
+		}
+	}
+	if _, errs, code := alice.types("audit", id, "--offline", "--line", "99"); code != exitFailed || !strings.Contains(errs, "4 lines are") {
+		t.Errorf("a line that is not there: exit %d\n%s", code, errs)
+	}
 	node.Posted(t, contract)
 	if a = alice.audits(); a.DisputedMsat != "0" || a.Dropped != 3 || a.Named != 0 || a.Told != nil {
 		t.Fatalf("dropped: %+v, told %+v", a, a.Told)
