@@ -133,9 +133,11 @@ func (p *peer) refusal(ctx context.Context, reply *http.Response) error {
 }
 
 // readJSON reads a bounded JSON reply, of which members not known here are ignored.
-func (p *peer) readJSON(into any) func(*http.Response) error {
+func (p *peer) readJSON(into any) func(*http.Response) error { return p.readJSONUpTo(maxReply, into) }
+
+func (p *peer) readJSONUpTo(n int64, into any) func(*http.Response) error {
 	return func(reply *http.Response) error {
-		data, err := io.ReadAll(io.LimitReader(reply.Body, maxReply))
+		data, err := io.ReadAll(io.LimitReader(reply.Body, n))
 		if err != nil {
 			return p.fail(fmt.Errorf("the reply was cut: %w", err))
 		}

@@ -76,7 +76,7 @@ type TermsAnswer struct {
 
 // AskTerms asks a relay to serve the user on the first of his wishes that it takes. What he would put up with is not brought up
 // unless the relay is known to ask for it, from what it said last: nobody need know it for nothing. When the answer shows that the relay
-// asks for that now, it is asked again, with everything. An answer that accepts nothing is no error.
+// asks for more of it now, it is asked again. An answer that accepts nothing is no error.
 func (c *Client) AskTerms(ctx context.Context, typed string) (*TermsAnswer, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func (c *Client) AskTerms(ctx context.Context, typed string) (*TermsAnswer, erro
 		return nil, err
 	}
 	if better(wishes, asked, answer) {
-		if answer, err = p.terms(ctx, wishes); err != nil {
+		if answer, err = p.terms(ctx, promising(wishes, answer.Offer)); err != nil {
 			return nil, err
 		}
 	}
@@ -234,7 +234,9 @@ func (c *Client) keepAnswer(ctx context.Context, a *TermsAnswer) error {
 		at := int64(slices.Index(a.Asked, *a.Accepted))
 		kept.Accepted = &at
 	}
-	kept.Ads = a.Account != nil && a.Account.Ads
+	if a.Account != nil {
+		kept.Ads, kept.Topic, kept.Plaintext = a.Account.Ads, a.Account.Topic, a.Account.Plaintext
+	}
 	return c.state.PutAnswer(ctx, kept)
 }
 
@@ -290,6 +292,19 @@ func (c *Client) TermsAnswers(ctx context.Context) ([]TermsAnswer, error) {
 		answers = append(answers, a)
 	}
 	return answers, nil
+}
+
+// taking are those of the user's relays whose accounts take a message, as far as it is known on what terms they were given. There may be none.
+func (c *Client) taking(ctx context.Context, relays []Relay, tag protocol.Tag, plain bool) ([]Relay, error) {
+	kept, err := c.state.Answers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(relays), func(r Relay) bool {
+		return slices.ContainsFunc(kept, func(a state.Answer) bool {
+			return a.Relay == r.Key && (a.Topic != "" && a.Topic != tag || a.Plaintext && !plain)
+		})
+	}), nil
 }
 
 // Notice is what a relay shows those who took its terms with ads.

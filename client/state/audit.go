@@ -94,6 +94,19 @@ func (p Part) args(contract protocol.ContractID) []any {
 	return []any{contract[:], optionalKey(p.Friend), likeText(p.Record), p.After, limit}
 }
 
+// RecordOfLine is the record that a line of a contract's ledger is about: one that writes, pulls or ends it, or that was
+// refused. It is empty for others: lines that give back pulls, drop what was refused, or are not audited yet.
+func (s *Store) RecordOfLine(ctx context.Context, contract protocol.ContractID, line int64) (id protocol.RecordID, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT record_id FROM refused WHERE contract = ?1 AND line = ?2
+		UNION ALL SELECT record_id FROM standings WHERE contract = ?1 AND (line = ?2 OR end_line = ?2)
+		UNION ALL SELECT record_id FROM claims c JOIN standings s USING (contract, hash) WHERE c.contract = ?1 AND c.line = ?2 LIMIT 1`,
+		contract[:], line).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return id, err
+}
+
 // AuditedPart visits accepted records of a contract in the order of their writes.
 func (s *Store) AuditedPart(ctx context.Context, contract protocol.ContractID, p Part, visit func(*Audited) error) error {
 	return s.audited(ctx, partWhere, visit, p.args(contract)...)

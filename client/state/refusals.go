@@ -77,9 +77,17 @@ func (s *Store) Unnamed(ctx context.Context, contract protocol.ContractID) (line
 	return lines, report, err
 }
 
-// Named notes what the relay said to the refused lines from first to last.
-func (s *Store) Named(ctx context.Context, contract protocol.ContractID, first, last int64, answer protocol.RefusalOutcome) error {
-	return s.exec(ctx, `UPDATE refused SET answer = ? WHERE contract = ? AND answer = '' AND raw IS NULL AND line BETWEEN ? AND ?`, answer, contract[:], first, last)
+// Named notes what the relay said to refused lines.
+func (s *Store) Named(ctx context.Context, contract protocol.ContractID, lines []protocol.RefusedLines, answer protocol.RefusalOutcome) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		for _, l := range lines {
+			if _, err := tx.ExecContext(ctx, `UPDATE refused SET answer = ? WHERE contract = ? AND answer = '' AND raw IS NULL AND line BETWEEN ? AND ?`,
+				answer, contract[:], l.First, l.Last); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Refuse notes a line of which something was refused. With raw, its bytes, it waits for its writer's word.

@@ -20,6 +20,7 @@ type auditOptions struct {
 	csv     bool
 	friend  string
 	record  string
+	line    int64
 	refused bool
 	after   int64
 	most    int
@@ -52,7 +53,7 @@ With --pay auto what was accepted is paid, up to --limit satoshi for the whole c
 (relay contract pay --cushion); with --pay ask you are asked first; with --pay policy it is done as you stored it
 (relay contract policy).
 
---friend, --record and --refused show the parts, --limit-lines of them at a time from --after on; --csv shows all.`,
+--friend, --record, --line and --refused show the parts, --limit-lines of them at a time from --after on; --csv shows all.`,
 		Example: "  relay audit\n  relay audit 1a2b --friend anna\n  relay audit 1a2b --refused --after 4711\n  relay audit --pay auto --limit 5000\n  relay audit --pay policy\n  relay audit 1a2b --csv > bill.csv",
 		RunE:    func(cmd *cobra.Command, args []string) error { return p.audit(cmd.Context(), args, o) },
 	}
@@ -61,6 +62,7 @@ With --pay auto what was accepted is paid, up to --limit satoshi for the whole c
 	f.BoolVar(&o.csv, "csv", false, "print every record and every refused line as CSV")
 	f.StringVar(&o.friend, "friend", "", "show the records for one friend")
 	f.StringVar(&o.record, "record", "", "show what the bill says of one record: its id, or the end of it")
+	f.Int64Var(&o.line, "line", 0, "show the record that this line of the bill is about")
 	f.BoolVar(&o.refused, "refused", false, "show the refused lines")
 	f.Int64Var(&o.after, "after", 0, "show only what comes after this line of the bill")
 	f.IntVar(&o.most, "limit-lines", 100, "how many records or lines to show; 0 is all")
@@ -69,7 +71,7 @@ With --pay auto what was accepted is paid, up to --limit satoshi for the whole c
 	f.BoolVar(&o.dispute, "dispute", true, "tell the relay which lines are refused")
 	f.BoolVar(&o.closes, "close-on-dispute", false, "end a contract whose relay neither drops refused lines nor ends it")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	cmd.MarkFlagsMutuallyExclusive("csv", "friend", "record", "refused", "pay")
+	cmd.MarkFlagsMutuallyExclusive("csv", "friend", "record", "line", "refused", "pay")
 	cmd.MarkFlagsMutuallyExclusive("offline", "pay")
 	cmd.MarkFlagsMutuallyExclusive("offline", "close-on-dispute")
 	completeWords(cmd, "pay", string(ledger.PayAuto), string(ledger.PayAsk), string(ledger.PayNever), payStored)
@@ -85,6 +87,9 @@ With --pay auto what was accepted is paid, up to --limit satoshi for the whole c
 func (p *program) audit(ctx context.Context, args []string, o auditOptions) error {
 	if _, err := o.policy(); err != nil {
 		return err
+	}
+	if o.line != 0 && len(args) == 0 {
+		return usagef("--line is a line of one contract's bill: name the contract")
 	}
 	if o.pay != string(ledger.PayNever) || o.closes {
 		return p.withMoney(ctx, func(m *money) error { return p.auditAll(ctx, m.client, m.store, m, args, o) })

@@ -117,14 +117,15 @@ func (a *auditedContract) stands() bool {
 	switch {
 	case a.audit.Fault != nil:
 		return true
-	case a.audit.Bill.Disputed == 0 || a.told == nil && a.untold == nil:
+	case a.audit.Bill.Disputed == 0 || a.audit.Ended || a.told == nil && a.untold == nil:
 		return false
 	case a.untold != nil:
 		return true
 	case a.told.Lines > 0:
 		return a.told.Outcome != protocol.RefusalDropped && a.told.Outcome != protocol.RefusalClosed
 	}
-	return a.audit.Named > 0 // it was told before
+	// It was told before. What it promised is on the bill with the next lines that it posts.
+	return a.audit.Named > a.audit.Promised || a.audit.Named > 0 && a.audit.New > 0
 }
 
 // closeDisputed asks for the end of a contract at what was accepted, or paid if that is more.

@@ -332,6 +332,9 @@ func (p *program) showMarket(n protocol.Network, v *view, known int, rows []mark
 	if known == 0 {
 		return p.say("The market of %s has no relay that your hubs know. More hubs: relay hubs add ADDRESS\n", n)
 	}
+	if len(rows) == 0 {
+		return p.say("None of the %s on %s is like that: ask for less, or see them all with relay market\n", count(known, "relay"), n)
+	}
 	head := []string{"RELAY", "KEY", "A MONTH", "OPENING", "DEPOSIT", "BOND", "KEEPS", "RECORD", "TERMS", "KNOWN SINCE", "MY AUDITS"}
 	if probed {
 		head = append(head, "DISTANCE")
@@ -341,7 +344,7 @@ func (p *program) showMarket(n protocol.Network, v *view, known int, rows []mark
 		cells := []string{escape(r.Address()), r.Relay.Short(), "-", "-", "-", "-", days(r.Limits.LifetimeMs), humanize.IBytes(uint64(r.Limits.RecordBytes)),
 			escape(termsText(r.Terms)), when(r.First), auditsText(r.score)}
 		if c := r.Contracts; c != nil {
-			cells[2], cells[3], cells[4], cells[5] = strconv.FormatInt(*r.cost, 10), satText(int64(c.OpeningPrice)), "from "+satText(int64(c.MinPrepay)), fmt.Sprint(c.BondPercent, " %")
+			cells[2], cells[3], cells[4], cells[5] = satText(*r.cost), satText(int64(c.OpeningPrice)), "from "+satText(int64(c.MinPrepay)), fmt.Sprint(c.BondPercent, " %")
 		}
 		if probed {
 			cells = append(cells, distance(probes[i]))
@@ -367,7 +370,8 @@ func auditsText(s client.AuditScore) string {
 	return fmt.Sprintf("%d, all right", s.Audits)
 }
 
-func satText(n int64) string { return strconv.FormatInt(n, 10) }
+// satText is an amount in a column that says what it is in.
+func satText(n int64) string { return strings.TrimSuffix(sat(btcutil.Amount(n)), " sat") }
 
 func days(ms int64) string {
 	if ms >= ledger.Day {
@@ -404,5 +408,14 @@ func distance(probe relaybook.Probe) string {
 	case probe.Err != nil:
 		return "no answer"
 	}
-	return fmt.Sprintf("%.1f ms", float64(probe.Distance.Microseconds())/1000)
+	return milliseconds(probe.Distance)
+}
+
+// milliseconds shows a distance: tenths are more than a measurement means.
+func milliseconds(d time.Duration) string {
+	const tenth = 100 * time.Microsecond
+	if d < tenth {
+		return "< 0.1 ms"
+	}
+	return fmt.Sprintf("%d.%d ms", d/time.Millisecond, d%time.Millisecond/tenth)
 }

@@ -108,7 +108,7 @@ func TestMarketStory(t *testing.T) {
 	if out := alice.runs("market", "--best", "1", "--offline"); !strings.Contains(out, cheap.URL) || strings.Contains(out, dear.URL) {
 		t.Errorf("the best is\n%s", out)
 	}
-	if out := alice.runs("market", "show", cheap.URL, "--probe"); !strings.Contains(out, cheap.Key.Bech32()) || !strings.Contains(out, "1000 msat a GB and day") ||
+	if out := alice.runs("market", "show", cheap.URL, "--probe"); !strings.Contains(out, cheap.Key.Bech32()) || !strings.Contains(out, "1 sat for a GB stored for a day") ||
 		!strings.Contains(out, "it is this relay") || strings.Contains(out, "\x1b") {
 		t.Errorf("show says\n%s", out)
 	}

@@ -21,15 +21,30 @@ func (p *program) sendCommand() *cobra.Command {
 	var o client.SendOptions
 	ttl, tag := "30d", ""
 	patience := 30 * time.Second
+	var paths []string
+	resume := false
 	cmd := &cobra.Command{
-		Use: "send FRIEND TEXT|-", Short: "Send a message to a friend", Args: sendArgs, ValidArgsFunction: p.completeFriend,
+		Use: "send FRIEND TEXT|- or send --file PATH FRIEND", Short: "Send a message or files to a friend", ValidArgsFunction: p.completeFriend,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if resume || len(paths) > 0 {
+				return fileArgs(resume, args)
+			}
+			return sendArgs(cmd, args)
+		},
 		Long: `Seals the text to the friend and leaves it on all your relays. It is done when --copies of them have it on disk.
-What could not be delivered is kept, and goes out with the next send or inbox. With - the text is read from standard input.`,
-		Example: "  relay send anna \"see you at eight\"\n  git log -1 | relay send anna -",
+What could not be delivered is kept, and goes out with the next send or inbox. With - the text is read from standard input.
+
+With --file (more than once for several) files of any size are sent, in pieces, to all your relays that have room; the friend is
+told when --copies of them have all of it, and fetches it with relay get. If it is interrupted, the same command goes on where it was, or
+relay send --resume does for all that wait. Leave the file as it is until then.`,
+		Example: "  relay send anna \"see you at eight\"\n  git log -1 | relay send anna -\n  relay send --file holiday.mp4 anna\n  relay send --resume",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if o.TTL, err = parseTTL(ttl); err != nil {
 				return exitError{exitUsage, err}
+			}
+			if resume || len(paths) > 0 {
+				return p.sendFiles(cmd.Context(), paths, args, resume, fileOptions(cmd, o, patience))
 			}
 			if o.Tag = protocol.Tag(tag); tag != "" && o.Tag.Validate() != nil {
 				return usagef("--tag is 1 to %d letters, digits, - and _", protocol.MaxTag)
@@ -43,12 +58,41 @@ What could not be delivered is kept, and goes out with the next send or inbox. W
 			return p.send(cmd.Context(), args[0], args[1], o, patience)
 		},
 	}
-	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w")
+	cmd.Flags().StringArrayVar(&paths, "file", nil, "a file to send")
+	cmd.Flags().BoolVar(&resume, "resume", false, "go on with the files that wait, or those named by --file")
+	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w; a file 14d if you do not say")
 	cmd.Flags().StringVar(&tag, "tag", "", "a word that the relays can see")
-	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most")
+	cmd.Flags().BoolVar(&o.Plain, "plain", false, "do not seal it: every relay that carries it can read it")
+	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most; a file 3 times if you do not say")
 	cmd.Flags().IntVar(&o.Copies, "copies", client.DefaultCopies, "how many relays must have it")
-	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try")
+	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try; for files, how long nothing may move, 2m if you do not say")
+	cmd.MarkFlagsMutuallyExclusive("file", "tag")
 	return cmd
+}
+
+// fileOptions are those that were given; files have other defaults than messages.
+func fileOptions(cmd *cobra.Command, o client.SendOptions, patience time.Duration) client.FileOptions {
+	files := client.FileOptions{Copies: o.Copies}
+	if cmd.Flags().Changed("ttl") {
+		files.TTL = o.TTL
+	}
+	if cmd.Flags().Changed("max-pulls") {
+		files.MaxPulls = o.MaxPulls
+	}
+	if cmd.Flags().Changed("patience") {
+		files.Patience = patience
+	}
+	return files
+}
+
+func fileArgs(resume bool, args []string) error {
+	switch {
+	case resume && len(args) > 0:
+		return errors.New("--resume needs no friend: the files know where they go")
+	case len(args) > 1:
+		return fmt.Errorf("send --file takes one friend, and got %d words: give each file its own --file", len(args))
+	}
+	return nil
 }
 
 func sendArgs(cmd *cobra.Command, args []string) error {
@@ -119,6 +163,7 @@ func (p *program) trySend(ctx context.Context, key protocol.PublicKey, body []by
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	done := p.busy("sending")
+	defer p.showNotices(ctx, c)
 	defer done()
 	m, err := c.Send(ctx, key, body, o)
 	if m != nil && errors.Is(err, protocol.CodePaymentDue) && p.settleUp(ctx, contracts) {

@@ -16,15 +16,20 @@ import (
 // auditEvery is how often a contract with a policy of payment is audited while nobody asks for money.
 const auditEvery = 6 * time.Hour
 
+// triedEvery is how many looks at the chain lie between two audits of a contract at least.
+const triedEvery = 4
+
 // watcher audits contracts now and then, as their policies say.
 type watcher struct {
-	p    *program
-	m    *money
-	said map[protocol.ContractID]string // the last that was said about each, so that it is said once
+	p *program
+	m *money
+
+	tried map[protocol.ContractID]time.Time
+	said  map[protocol.ContractID]string // the last that was said about each, so that it is said once
 }
 
 func (p *program) watcher(m *money) *watcher {
-	return &watcher{p: p, m: m, said: map[protocol.ContractID]string{}}
+	return &watcher{p: p, m: m, tried: map[protocol.ContractID]time.Time{}, said: map[protocol.ContractID]string{}}
 }
 
 // audit audits the contracts whose turn it is. A relay that cannot be asked holds up no other.
@@ -57,6 +62,10 @@ func (w *watcher) auditOne(ctx context.Context, r *userside.Record) error {
 	if due, err := w.due(ctx, r); err != nil || !due {
 		return err
 	}
+	if time.Since(w.tried[r.ID]) < triedEvery*w.m.manager.Poll { // a relay that cannot be asked is not asked at every look
+		return nil
+	}
+	w.tried[r.ID] = time.Now()
 	a, err := w.p.auditOne(ctx, w.m.client, r, false)
 	if err != nil {
 		return err

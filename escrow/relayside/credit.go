@@ -52,45 +52,6 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 	return m.books.SetCredit(ctx, tx, c.terms.User, c.terms.ID, credit)
 }
 
-// returned takes off what a contract in force carries what came back of it since. A write reserves its pulls and its whole life; under
-// the contract that it was written under, what is not used of that comes back when the record ends. When another contract has the account
-// by then, it is that one that carries it.
-func (m *Manager) returned(ctx context.Context, tx pgx.Tx, c *record) error {
-	rows, err := tx.Query(ctx, `SELECT id, counted FROM contracts WHERE payer = $1 AND counted IS NOT NULL AND id <> $2 ORDER BY id FOR UPDATE`,
-		c.terms.User[:], c.terms.ID[:])
-	if err != nil {
-		return err
-	}
-	type before struct {
-		ID      []byte
-		Counted protocol.Msat
-	}
-	all, err := pgx.CollectRows(rows, pgx.RowToStructByPos[before])
-	if err != nil {
-		return err
-	}
-	for _, b := range all {
-		cost, known, err := m.books.Billed(ctx, tx, escrow.ID(b.ID))
-		if err != nil {
-			return err
-		}
-		if !known || cost >= b.Counted {
-			continue
-		}
-		if err := m.books.Returned(ctx, tx, escrow.ID(b.ID), c.terms.ID, b.Counted-cost); err != nil {
-			return err
-		}
-		c.carried -= b.Counted - cost
-		if _, err := tx.Exec(ctx, `UPDATE contracts SET counted = $2 WHERE id = $1`, b.ID, int64(cost)); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2 WHERE id = $1`, c.terms.ID[:], int64(c.carried)); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // secured is what the old escrow's state is worth beyond what the renewal of it pays out; nil without an old escrow that is
 // beyond being undone itself.
 func secured(ctx context.Context, q querier, c *record) (*protocol.Msat, error) {
@@ -185,9 +146,7 @@ func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
 	if err != nil {
 		return err
 	}
-	// What is reserved at the end is bought: nothing of it comes back any more.
-	_, err = tx.Exec(ctx, `UPDATE contracts SET counted = NULL WHERE payer = $1 AND counted IS NOT NULL`, c.terms.User[:])
-	return err
+	return m.forgetCounts(ctx, tx, c)
 }
 
 // stopTaking ends new usage, so that what is owed stays as it is until the transaction ends.
@@ -248,18 +207,4 @@ func (m *Manager) handOver(ctx context.Context, tx pgx.Tx, from, to *record, owe
 		return err
 	}
 	return m.books.HandOver(ctx, tx, books.HandOver{From: from.terms.ID, To: to.terms.ID, Used: owed, PaidFrom: max(taken, 0), PaidTo: paid})
-}
-
-// count notes how much of what goes over to another contract is of this one's own bill. What came back to a contract that had the account
-// twice is counted once: its bill is the whole, this its second part, and the bill falls below it later.
-func (m *Manager) count(ctx context.Context, tx pgx.Tx, from *record) error {
-	use, err := m.books.Owed(ctx, tx, from.terms.User, from.terms.ID)
-	if errors.Is(err, books.ErrNotInForce) {
-		return nil // it was stopped before: what it owes is final
-	}
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(ctx, `UPDATE contracts SET counted = $2 WHERE id = $1`, from.terms.ID[:], int64(use.Cost))
-	return err
 }

@@ -54,6 +54,8 @@ type Books interface {
 	Paid(ctx context.Context, tx pgx.Tx, id protocol.ContractID, usage protocol.Msat) error
 	// Billed is what the bill of a contract comes to by now, whichever contract has the account; false: it cannot be told yet.
 	Billed(ctx context.Context, q books.Querier, id protocol.ContractID) (protocol.Msat, bool, error)
+	// Returned notes what came back under a contract whose account another one has.
+	Returned(ctx context.Context, tx pgx.Tx, id protocol.ContractID, amount protocol.Msat) error
 	// Costs is what has been used under each contract that is the account of its payer.
 	Costs(ctx context.Context, q books.Querier) (map[protocol.ContractID]protocol.Msat, error)
 }
@@ -71,7 +73,7 @@ type Accounts interface {
 type Journal interface {
 	Received(ctx context.Context, tx pgx.Tx, id protocol.ContractID, paid protocol.Msat) error
 	HandOver(ctx context.Context, tx pgx.Tx, h books.HandOver) error
-	Returned(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
+	Carry(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error
 	Close(ctx context.Context, tx pgx.Tx, id protocol.ContractID, used protocol.Msat) error
 	Lose(ctx context.Context, tx pgx.Tx, id protocol.ContractID) error
 }
@@ -131,6 +133,7 @@ type Limits struct {
 	Poll            time.Duration // how often the work looks around when nothing calls it: 1 s
 	Lease           time.Duration // how long a silent worker keeps the work from others: 15 s
 	Resend          time.Duration // how often a transaction that is in no block is sent again: 60 s
+	Patience        time.Duration // how long opening waits for the work to see a few new blocks: 3 s
 	BidBlocks       int           // target of the first bid of a settlement: 6 blocks
 	Wallet          time.Duration // how often the wallet's coins are read when there is no new block: 10 s
 	Measure         time.Duration // how often the figures of the metrics are measured: 15 s
@@ -150,6 +153,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Poll, time.Second)
 	fill(&l.Lease, 15*time.Second)
 	fill(&l.Resend, time.Minute)
+	fill(&l.Patience, 3*time.Second)
 	fill(&l.BidBlocks, 6)
 	fill(&l.Wallet, 10*time.Second)
 	fill(&l.Measure, 15*time.Second)

@@ -162,7 +162,7 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 		if known+workBehind >= newest.Height {
 			return max(known, newest.Height), nil
 		}
-		if waited >= workPatience {
+		if waited >= m.limits.Patience {
 			return 0, stale(fmt.Errorf("the work of contracts is at block %d, the node at %d", known, newest.Height))
 		}
 		m.nudge()
@@ -175,9 +175,8 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 }
 
 const (
-	workBehind   = 2               // blocks that the work may be behind the node when a contract is opened
-	workPatience = 3 * time.Second // how long opening waits for the work to see a few new blocks
-	workLook     = 100 * time.Millisecond
+	workBehind = 2 // blocks that the work may be behind the node when a contract is opened
+	workLook   = 100 * time.Millisecond
 )
 
 // agree makes the contract of what was asked and what the relay announced.

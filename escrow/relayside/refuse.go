@@ -52,12 +52,8 @@ func (m *Manager) refuse(ctx context.Context, tx pgx.Tx, payer protocol.PublicKe
 	if err != nil {
 		return nil, err
 	}
-	live := c
-	if len(heirs) > 0 {
-		live = heirs[len(heirs)-1]
-	}
-	if out.Given > 0 { // of a contract that was renewed, what its bill fell by is taken off what is carried
-		if err := m.grantCredit(ctx, tx, live); err != nil {
+	if out.Given > 0 {
+		if err := m.oweLess(ctx, tx, c, heirs, out.Given); err != nil {
 			return nil, err
 		}
 	}
@@ -65,7 +61,7 @@ func (m *Manager) refuse(ctx context.Context, tx pgx.Tx, payer protocol.PublicKe
 		WrittenOff: out.WrittenOff, Disputed: out.Disputed, Most: max(most, 0)}
 	if out.Disputes > 0 {
 		answer.Outcome = protocol.RefusalClosed
-		return answer, m.endDisputed(ctx, tx, live)
+		return answer, m.endDisputed(ctx, tx, c, heirs)
 	}
 	return answer, nil
 }
@@ -121,8 +117,41 @@ func (m *Manager) writeOff(ctx context.Context, tx pgx.Tx, c *record, heirs []*r
 	return ledger.MsatOf(most)
 }
 
+// oweLess takes what was dropped from what is owed. While the account is the contract's own it did so itself.
+func (m *Manager) oweLess(ctx context.Context, tx pgx.Tx, c *record, heirs []*record, given protocol.Msat) error {
+	if len(heirs) == 0 {
+		return m.grantCredit(ctx, tx, c)
+	}
+	if err := m.countLess(ctx, tx, c.terms.ID, given); err != nil {
+		return err
+	}
+	if err := m.passOn(ctx, tx, c, heirs, given); err != nil {
+		return err
+	}
+	return m.grantCredit(ctx, tx, heirs[len(heirs)-1])
+}
+
+// reduce takes from what a contract owes finally, and from what it was given to owe.
+func (m *Manager) reduce(ctx context.Context, tx pgx.Tx, c *record, final, carried protocol.Msat) error {
+	if c.finalOwed != nil {
+		owed := *c.finalOwed - final
+		if err := m.setFinal(ctx, tx, c, &owed); err != nil {
+			return err
+		}
+	}
+	if carried == 0 {
+		return nil
+	}
+	c.carried -= carried
+	_, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2 WHERE id = $1`, c.terms.ID[:], int64(c.carried))
+	return err
+}
+
 // endDisputed has the contract settled whose payer disputes more than is written off. From now on it takes nothing.
-func (m *Manager) endDisputed(ctx context.Context, tx pgx.Tx, c *record) error {
+func (m *Manager) endDisputed(ctx context.Context, tx pgx.Tx, c *record, heirs []*record) error {
+	if len(heirs) > 0 {
+		c = heirs[len(heirs)-1]
+	}
 	if _, err := escrow.Next(c.state, escrow.SettlementStarted); err != nil || c.settle {
 		return nil // it is ending already
 	}

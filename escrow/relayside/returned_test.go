@@ -73,6 +73,24 @@ func (o *outbox) remove(u *user, id protocol.RecordID) {
 	o.post()
 }
 
+// balanced checks that the journal says of a contract in force what its status does, and of those before that they owe nothing.
+func (d *deal) balanced(before ...*deal) {
+	h := d.u.h
+	h.t.Helper()
+	owed := func(d *deal) int {
+		id := d.id
+		return h.count(`SELECT coalesce(sum(e.owed), 0)::bigint FROM ledger_entries e JOIN bills b ON b.id = e.bill WHERE b.contract = $1`, id[:])
+	}
+	if s := d.status(); btcutil.Amount((max(owed(d), 0)+999)/1000) != s.Owed-s.Amount { // paid ahead, nothing is owed
+		h.t.Errorf("the journal says that %d msat are owed, the status %d satoshi", owed(d), s.Owed-s.Amount)
+	}
+	for _, old := range before {
+		if owed(old) != 0 {
+			h.t.Errorf("%d msat are owed under a contract that was renewed", owed(old))
+		}
+	}
+}
+
 // What a record reserved under a contract that was renewed meanwhile comes back to the renewal when the record ends: at the next
 // payment, at a closing, or an hour later. What is reserved when a contract ends is bought, and who deletes first does not buy it.
 func TestReservationsComeBackToTheRenewal(t *testing.T) {
@@ -99,6 +117,7 @@ func TestReservationsComeBackToTheRenewal(t *testing.T) {
 	h.mine(1)
 	d.reaches(escrow.Active)
 	near(d, all-reserved)
+	d.balanced(old)
 
 	o.remove(u, "two")
 	for range 2 { // once, however often it is looked at
@@ -106,6 +125,7 @@ func TestReservationsComeBackToTheRenewal(t *testing.T) {
 			t.Fatal(err)
 		}
 		near(d, all-2*reserved)
+		d.balanced(old)
 	}
 	o.remove(u, "three")
 	h.mine(6)
@@ -125,6 +145,7 @@ func TestReservationsComeBackToTheRenewal(t *testing.T) {
 	wantCode(t, err, protocol.CodeWrongAmount)
 	owed = again.status().Owed
 	near(again, all-4*reserved-1)
+	again.balanced(d, old)
 	if _, err := again.refund(owed, 500); err != nil {
 		t.Fatal(err)
 	}
@@ -141,4 +162,67 @@ func TestReservationsComeBackToTheRenewal(t *testing.T) {
 	if n := h.count(`SELECT count(*) FROM contracts WHERE counted IS NOT NULL`); n != 0 {
 		t.Errorf("%d contracts that are over are carried", n)
 	}
+}
+
+// Lines of a contract that was renewed meanwhile are refused: what they came to is taken off what the renewal carries, once,
+// beside what comes back of other records.
+func TestRefusedLinesAreTakenOffOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	o := h.outbox()
+	u := h.user()
+	old := u.active(100_000, 1500)
+	if _, err := old.pay(12_000, nil); err != nil { // something that may be written off
+		t.Fatal(err)
+	}
+	written, reserved := o.write(u, "one")
+	o.write(u, "two")
+	o.write(u, "three")
+	report, err := h.books.Report(t.Context(), u.key.Public(), old.id, 0, func(to protocol.PublicKey, r *protocol.UsageReport) (*protocol.Envelope, error) {
+		return protocol.Sign(h.key, to, h.now(), r)
+	})
+	if err != nil || report.Last != 3 {
+		t.Fatalf("%+v, %v", report, err)
+	}
+	envelope, err := protocol.ParseEnvelope(report.Envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := old.signedRenewal(80_000, 2000)
+	h.mine(6)
+	d.reaches(escrow.Active)
+	if _, err := d.pay(12_000, nil); err != nil {
+		t.Fatal(err)
+	}
+	carried := func() btcutil.Amount {
+		id := d.id
+		return btcutil.Amount(h.count(`SELECT carried FROM contracts WHERE id = $1`, id[:])) / 1000
+	}
+	near := func(want btcutil.Amount) {
+		t.Helper()
+		if got := carried(); got < want-4 || got > want+1 {
+			t.Fatalf("%d are carried, not %d", got, want)
+		}
+		d.balanced(old)
+	}
+	all := 3*(written+reserved) - 7_000 // paid ahead
+	near(all)
+	refusal := &protocol.UsageRefusal{Contract: old.id, Report: envelope.Hash(), Lines: []protocol.RefusedLines{{First: 1, Last: 1, Reason: "not_mine"}}}
+	for range 2 {
+		answer, err := h.manager.Refuse(t.Context(), u.key.Public(), refusal)
+		if err != nil || answer.Outcome != protocol.RefusalDropped {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+		near(all - written - reserved)
+	}
+	o.remove(u, "two")
+	if _, err := d.pay(12_001, nil); err != nil {
+		t.Fatal(err)
+	}
+	near(all - written - 2*reserved)
+	o.remove(u, "one") // it is on no bill any more
+	if _, err := d.pay(12_002, nil); err != nil {
+		t.Fatal(err)
+	}
+	near(all - written - 2*reserved)
 }

@@ -2,6 +2,7 @@ package userside_test
 
 import (
 	"database/sql"
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -125,18 +126,14 @@ func TestTenThousandCameToNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = db.ExecContext(t.Context(), `WITH RECURSIVE many (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 10000)
+	made, err := db.ExecContext(t.Context(), `WITH RECURSIVE many (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM many WHERE n < 10000)
 		INSERT INTO contracts SELECT randomblob(32), network, relay, address, state, step, foreign_inputs, announced, request, answer, document, psbt,
 		accepted, cushion, renewed_by, told, fault, created, changed FROM contracts, many WHERE id = ?`, id[:])
-	if err := db.Close(); err != nil {
+	if err := errors.Join(err, db.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	all, err := u.store.Contracts(t.Context())
-	if err != nil || len(all) != 10_001 {
-		t.Fatalf("%d contracts, %v", len(all), err)
+	if n, err := made.RowsAffected(); n != 10_000 || err != nil {
+		t.Fatalf("%d contracts, %v", n, err)
 	}
 	began := time.Now()
 	opened := u.opens()

@@ -148,6 +148,17 @@ export function isPrivate(host) {
   return isIPv6(host) && /^(::$|f[cd]|fe[89ab]|ff)/.test(host);
 }
 
+const isText = (v, most) => typeof v === "string" && [...v].length <= most;
+const absentOr = (v, is) => v === undefined || is(v);
+
+// areTerms tells whether one alternative of `terms` is one. Members and types that are not known are no fault.
+function areTerms(t) {
+  return isObject(t) && typeof t.type === "string" && t.type !== "" && typeof t.payment === "boolean" && absentOr(t.contact, (v) => isText(v, 200)) &&
+    absentOr(t.topic, (v) => v === "*" || typeof v === "string" && /^[A-Za-z0-9_-]{1,32}$/.test(v)) &&
+    [t.plaintext, t.ads].every((v) => absentOr(v, (flag) => typeof flag === "boolean")) &&
+    [t.storedBytes, t.movedBytes, t.days].every((v) => absentOr(v, (n) => isInteger(n)));
+}
+
 // checkShape checks the members that section 15 names; others are ignored.
 function checkShape(r) {
   const invalid = (detail) => refuse("invalid", detail);
@@ -155,10 +166,8 @@ function checkShape(r) {
   if (!Array.isArray(r.addresses) || r.addresses.length > 16) invalid("addresses");
   if (r.addresses.some((a) => hostOf(a) === undefined)) invalid("an address is none");
   if (!Array.isArray(r.terms) || r.terms.length > 16) invalid("terms");
-  for (const t of r.terms) {
-    if (!isObject(t) || typeof t.type !== "string" || t.type === "" || typeof t.payment !== "boolean") invalid("terms");
-    if (t.contact !== undefined && (typeof t.contact !== "string" || [...t.contact].length > 200)) invalid("contact");
-  }
+  if (!r.terms.every(areTerms)) invalid("terms");
+  if (r.notice !== undefined && !isText(r.notice, 200)) invalid("notice");
   if (!isInteger(r.seq) || !isInteger(r.validUntil)) invalid("seq or validUntil");
   if (r.network !== undefined && !networks.includes(r.network)) invalid("network");
   const named = prices.filter((name) => r[name] !== undefined);

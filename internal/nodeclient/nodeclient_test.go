@@ -159,7 +159,8 @@ func newRelay(t *testing.T, host string) relay {
 
 func (r relay) words(seq int64) *protocol.Announcement {
 	return &protocol.Announcement{Addresses: []string{"https://" + r.host}, Network: testhub.Network,
-		Terms: []protocol.Terms{{Type: "contract", Payment: true, Contact: "böse \"Zeichen\" \u2028\x1f 😀"}}, Limits: protocol.Limits{RecordBytes: 1 << 20},
+		Terms: []protocol.Terms{{Type: "contract", Payment: true, Contact: "böse \"Zeichen\" \u2028\x1f 😀"},
+			{Type: "volunteer", Topic: "weather", Ads: true, StoredBytes: 1_000_000, Days: 30}, {Type: "of the future"}}, Notice: "eat more cake", Limits: protocol.Limits{RecordBytes: 1 << 20},
 		Contracts: &protocol.ContractOffer{StorageMsatPerGBDay: 2000, OpeningPrice: 5000}, Hubs: []string{"tls://hub.example:4222", "https://[2001:db8::1]:8443"},
 		Seq: seq, ValidUntil: protocol.TimestampOf(time.Now()).Add(time.Hour)}
 }
@@ -298,6 +299,8 @@ func TestNodeBelievesNoHub(t *testing.T) {
 	lie("subject", newRelay(t, "posing.example"), good)
 	for _, c := range []struct{ reason, from, to string }{
 		{"invalid", `"storageMsatPerGBDay":2000`, `"storageMsatPerGBDay":-2000`},
+		{"invalid", `"topic":"weather"`, `"topic":"the weather"`},
+		{"invalid", `"storedBytes":1000000`, `"storedBytes":-1000000`},
 		{"network", `"network":"regtest"`, `"network":"mainnet"`},
 		{"address", `"addresses":["https://liar.example"]`, `"addresses":[]`},
 		{"future", `"hubs":`, `"hubs":`},

@@ -57,9 +57,11 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		}
 		return all
 	}
+	writeSeeds(files, "FuzzReadPlain", "[]byte", whole("plain.json"))
 	for target, file := range map[string]string{
 		"FuzzParseEnvelope": "envelopes.json", "FuzzCheckCanonical": "canonical.json", "FuzzParseCard": "cards.json",
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
+		"FuzzParseFileManifest": "files.json",
 	} {
 		writeSeeds(files, target, "[]byte", whole(file))
 	}

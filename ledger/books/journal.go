@@ -18,7 +18,7 @@ import (
 //	payment   paid +, owed −                 a higher state is held
 //	refusal   written_off +, owed −          lines were dropped; what they had reserved counts as earned, and is lost in the same row
 //	renewal   carried ±, owed ∓              what is owed moves to the contract that renews this one: two rows, one sum of 0
-//	close     reserved +, earned −           nothing comes back any more
+//	close     reserved +, earned −           nothing comes back any more; or earned +, owed −: after a renewal, something did
 //	loss      written_off +, owed −          nothing is paid any more
 //
 // So of any contract, at any time: owed = earned + reserved − paid − written off − carried on. Rows are by day (UTC), because
@@ -141,6 +141,16 @@ func (s *Store) closeAccount(ctx context.Context, tx pgx.Tx, a *account, used pr
 	return err
 }
 
+// Returned notes what came back under a contract that is closed, as its account was taken over by another: it had
+// counted as used.
+func (s *Store) Returned(ctx context.Context, tx pgx.Tx, contract protocol.ContractID, amount protocol.Msat) error {
+	a, err := readAccount(ctx, tx, contract)
+	if err == nil && a != nil && a.closed { // else its own lines say so
+		err = s.write(ctx, tx, a.bill, CauseClose, entry{owed: -amount, earned: amount})
+	}
+	return wrap(err, "note what came back under contract %s", contract.Short())
+}
+
 // HandOver is how one contract takes the place of another.
 type HandOver struct {
 	From, To protocol.ContractID
@@ -181,28 +191,20 @@ func (s *Store) handOver(ctx context.Context, tx pgx.Tx, from *account, h HandOv
 	return s.received(ctx, tx, to, h.PaidTo)
 }
 
-// Returned notes that the bill of a contract that was renewed fell by an amount, which is taken off what its renewal carries: reserved
-// and not used after all, or refused, which is written already.
-func (s *Store) Returned(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error {
+// Carry moves a part of what is owed under one contract to the one that renewed it; below 0: back.
+func (s *Store) Carry(ctx context.Context, tx pgx.Tx, from, to protocol.ContractID, amount protocol.Msat) error {
 	a, err := readAccount(ctx, tx, from)
 	if err != nil || a == nil {
-		return wrap(err, "note what came back of contract %s", from.Short())
+		return wrap(err, "move what contract %s owes to %s", from.Short(), to.Short())
 	}
 	b, err := readAccount(ctx, tx, to)
 	if err == nil && b == nil {
 		err = fmt.Errorf("contract %s has no bill", to.Short())
 	}
-	if err != nil {
-		return wrap(err, "note what came back of contract %s", from.Short())
+	if err == nil {
+		err = s.carry(ctx, tx, a.bill, b.bill, amount)
 	}
-	back := amount + a.owed // of it, what was not refused: after a renewal nothing else is owed
-	if !a.closed {
-		back = 0 // its own lines say so
-	}
-	if err = s.write(ctx, tx, a.bill, CauseUsage, entry{owed: -back, earned: back}); err == nil {
-		err = s.carry(ctx, tx, a.bill, b.bill, -amount)
-	}
-	return wrap(err, "note what came back of contract %s", from.Short())
+	return wrap(err, "move what contract %s owes to %s", from.Short(), to.Short())
 }
 
 // carry moves an amount that is owed from one bill to another.
