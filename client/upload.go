@@ -27,9 +27,6 @@ const (
 	DefaultFilePatience = 2 * time.Minute
 )
 
-// fileLease is how long a program that died is taken to be at work on a file.
-const fileLease = 5 * time.Second
-
 // FileOptions say how a file is sent; the zero value is the defaults.
 type FileOptions struct {
 	TTL      time.Duration // how long relays keep it, 14 days, or as long as they do

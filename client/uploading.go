@@ -9,8 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
-
 	"relaymarket/client/state"
 	"relaymarket/protocol"
 )
@@ -61,57 +59,6 @@ func (c *Client) upload(ctx context.Context, u *state.Upload, o FileOptions) (*S
 		return nil, errors.Join(err, readErr)
 	}
 	return sent, err
-}
-
-// lease makes a holder the one program that is at work on a file, and tells until when the one that is has it.
-type lease func(ctx context.Context, holder string, until protocol.Timestamp) (ours bool, held protocol.Timestamp, err error)
-
-// hold takes a lease and keeps it until end is called. The context it returns ends when the lease is lost. One that
-// nobody renews is waited for: its program died.
-func (c *Client) hold(ctx context.Context, take lease, release func(context.Context, string) error) (_ context.Context, end func(), _ error) {
-	holder := uuid.NewString()
-	started := time.Now()
-	for first := protocol.Timestamp(0); ; {
-		ours, held, err := take(ctx, holder, c.now().Add(fileLease))
-		if err != nil {
-			return nil, nil, err
-		}
-		if ours {
-			break
-		}
-		if first == 0 {
-			first = held
-		}
-		if held > first || time.Since(started) > 2*fileLease {
-			return nil, nil, ErrFileBusy
-		}
-		if !wait(ctx, 100*time.Millisecond, nil) {
-			return nil, nil, ctx.Err()
-		}
-	}
-	held, cancel := context.WithCancelCause(ctx)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		for wait(held, fileLease/5, nil) {
-			ours, _, err := take(ctx, holder, c.now().Add(fileLease))
-			if err == nil && !ours {
-				err = ErrFileBusy
-			}
-			if err != nil && held.Err() == nil {
-				cancel(err)
-			}
-		}
-	}()
-	return held, func() {
-		cancel(nil)
-		<-done
-		note, stop := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer stop()
-		if err := release(note, holder); err != nil {
-			c.log.Info("a lease is left to run out", "error", err)
-		}
-	}, nil
 }
 
 func (up *uploader) run(ctx context.Context) error {
@@ -306,19 +253,6 @@ func (up *uploader) one(ctx context.Context, p *peer, q state.QueuedPiece, buffe
 	return nil
 }
 
-// linger is ctx, but lasts a little longer, so that what is on its way when it ends still arrives, and its outcome is known.
-func linger(ctx context.Context, longer time.Duration) (context.Context, context.CancelFunc) {
-	lasting, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() {
-		wait(lasting, longer, nil)
-		cancel()
-	})
-	return lasting, func() {
-		stop()
-		cancel()
-	}
-}
-
 // weight is what a piece counts in progress.
 func (up *uploader) weight(i int64) int64 {
 	if m := manifestOf(up.u); i < m.Chunks() {
@@ -444,71 +378,4 @@ func (c *Client) tellOf(ctx context.Context, u *state.Upload) (*Outgoing, error)
 		return nil, err
 	}
 	return c.deliverNow(ctx, message.N, relays, min(u.Copies, len(relays)))
-}
-
-// pace is how fast a relay can be fed, or asked: fewer at once and pauses after what fails, more again after what does not.
-type pace struct {
-	mu     sync.Mutex
-	most   int
-	limit  int       // how many may be at it
-	active int       // how many are
-	good   int       // in a row
-	until  time.Time // pause
-	pauses backoff
-	last   error
-}
-
-// enter waits until one more may be at it, who has to leave. It is false when ctx ended.
-func (p *pace) enter(ctx context.Context) bool {
-	for ctx.Err() == nil {
-		p.mu.Lock()
-		pause := time.Until(p.until)
-		if pause <= 0 && p.active < p.limit {
-			p.active++
-			p.mu.Unlock()
-			return true
-		}
-		p.mu.Unlock()
-		wait(ctx, max(pause, 20*time.Millisecond), nil)
-	}
-	return false
-}
-
-func (p *pace) leave() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.active--
-}
-
-func (p *pace) success() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.last, p.pauses.tries = nil, 0
-	if p.good++; p.good >= 8 && p.limit < p.most {
-		p.good, p.limit = 0, p.limit+1
-	}
-}
-
-func (p *pace) failure(err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if time.Now().Before(p.until) { // another worker met the same
-		return
-	}
-	p.pauses.first, p.pauses.most = 250*time.Millisecond, 15*time.Second
-	p.last, p.good, p.limit = err, 0, max(1, p.limit/2)
-	p.until = time.Now().Add(p.pauses.next(err))
-}
-
-// tired tells whether one failed several times without a success.
-func (p *pace) tired() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.pauses.tries >= 5
-}
-
-func (p *pace) lastError() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.last
 }

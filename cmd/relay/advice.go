@@ -78,6 +78,9 @@ func adviceTable() []struct {
 }
 
 func advice(err error) string {
+	if errors.Is(err, userside.ErrNotKept) {
+		return "Try again when one of your relays takes it; or add --backup-file-only, and copy the backup file to another disk yourself."
+	}
 	if next := offered(err); next != "" {
 		return next
 	}

@@ -85,6 +85,9 @@ func (k BranchKeys) ContractKey(network protocol.Network, id protocol.ContractID
 // ErrNoOther is a [Keeper]'s word that there is nowhere else to keep a document.
 var ErrNoOther = errors.New("there is no other relay to keep it on")
 
+// ErrNotKept: the other relays take no sealed backup of a contract, and nothing is signed before one has it.
+var ErrNotKept = errors.New("no other relay of yours takes the sealed backup of the contract")
+
 // Keeper keeps a contract's backup document where the loss of this disk does not reach: sealed to the user on a relay
 // other than the contract's own. ErrNoOther if there is none.
 type Keeper interface {

@@ -261,11 +261,8 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 	switch err := m.leave(ctx, r, b); {
 	case err == nil:
 		kept = "It is in " + m.BackupFile + ", and sealed on another relay of yours."
-	case ctx.Err() != nil:
-		return r, ctx.Err()
 	case !errors.Is(err, ErrNoOther):
-		// A relay that is down, or whose contract has ended, must not keep her from renting another.
-		kept = fmt.Sprintf("It is in %s alone: copy that file to another disk. No other relay took it: %v", m.BackupFile, err)
+		return r, err
 	}
 	return m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {
 		if r.Step != StepAnswered {
@@ -287,7 +284,10 @@ func (m *Manager) leave(ctx context.Context, r *Record, b *escrow.Backup) error 
 	}
 	until := m.Clock().Add(keepFor(b.Contract.Expiry, tip.Height))
 	if err := m.Keeper.KeepContract(ctx, r.Document, until, b.Contract.Relay); err != nil {
-		return fmt.Errorf("leave the descriptor on another relay: %w", err)
+		if errors.Is(err, ErrNoOther) || ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrNotKept, err)
 	}
 	return nil
 }

@@ -94,8 +94,8 @@ func (o *other) KeepContract(_ context.Context, document []byte, _ time.Time, ex
 	return o.err
 }
 
-// What a refund needs is left on another relay before anything is signed. When none takes it, or there is none, the user is told that
-// the file is all there is.
+// What a refund needs is left on another relay before anything is signed. Where there is none, the user is told that the file is all
+// there is; when none takes it nothing is signed, and the coins are free.
 func TestKeptBeforeSigned(t *testing.T) {
 	u := somebody(t)
 	for _, test := range []struct {
@@ -104,7 +104,6 @@ func TestKeptBeforeSigned(t *testing.T) {
 	}{
 		{nil, "sealed on another relay"},
 		{userside.ErrNoOther, "alone: copy that file to another disk"},
-		{errors.New("the other relay is full"), "No other relay took it: the other relay is full"},
 	} {
 		keeper := &other{u: u, err: test.err}
 		u.Manager.Keeper = keeper
@@ -117,5 +116,14 @@ func TestKeptBeforeSigned(t *testing.T) {
 		}
 		u.node.Mine(1) // the change can be spent again
 		u.sync()
+	}
+	full := errors.New("the other relay is full")
+	u.Manager.Keeper = &other{u: u, err: full}
+	id := u.starts()
+	if _, err := u.advances(id); !errors.Is(err, userside.ErrNotKept) || !errors.Is(err, full) {
+		t.Errorf("no other relay takes it: %v", err)
+	}
+	if r := u.record(id); len(r.Payments) > 0 || u.relay.contracts[id].tx != nil {
+		t.Errorf("%d states and a funding are signed for a contract that is kept nowhere else", len(r.Payments))
 	}
 }

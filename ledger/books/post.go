@@ -172,39 +172,6 @@ func lineOf(sender, receiver []byte, id string, hash []byte, size int32) ledger.
 		Hash: protocol.Hash(hash), Bytes: int64(size)}
 }
 
-func (r *round) readPages(rows pgx.Rows) error {
-	var reader, senders, hashes, got []byte
-	var bills []int64
-	var ids []string
-	var sizes []int32
-	pages, pulls := 0, 0
-	_, err := pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &ids, &sizes, &hashes, &got}, func() error {
-		pages, pulls = pages+1, pulls+len(ids)
-		all := make([]protocol.Hash, len(ids))
-		for i := range all {
-			all[i] = protocol.Hash(hashes[32*i : 32*i+32])
-		}
-		byBill := make(map[int64]*acked)
-		for i, bill := range bills {
-			if bill == 0 {
-				continue
-			}
-			if byBill[bill] == nil {
-				byBill[bill] = &acked{got: slices.Clone(got), hashes: all}
-			}
-			page := byBill[bill]
-			page.mine++
-			l := lineOf(senders[32*i:32*i+32], reader, ids[i], all[i][:], sizes[i])
-			l.Kind = ledger.KindPull
-			r.add(bill, posting{line: l, page: page, at: i})
-		}
-		bills, ids, sizes = nil, nil, nil
-		return nil
-	})
-	r.full = r.full || pages == postPages || pulls >= postPulls
-	return err
-}
-
 // factColumns are what readFacts reads.
 const factColumns = `bill, kind, sender, receiver, id, hash, bytes, written, expires, ended, pulls`
 
