@@ -27,6 +27,7 @@ localnet: setup build ## a market on this machine to try things on: a Bitcoin ch
 
 .PHONY: test
 test: setup ## all tests, with the race detector, and the pure Go build
+	@scripts/setup.sh test || test -z "$$CI"
 	go test -race -timeout 20m ./...
 	CGO_ENABLED=0 go test ./protocol/...
 	CGO_ENABLED=0 go build ./...
@@ -73,6 +74,8 @@ soak: setup ## break relays on purpose for hours and check what they promise (SO
 	go build -o bin/ ./internal/crash
 	bin/crash -size soak $(SOAK)
 	go test ./escrow -run TestBounds -timeout 2h -rapid.checks 30000
+	go test ./ledger -run TestBillOfRandomHistories -timeout 1h -rapid.checks 100000
+	go test ./records -run 'TestBillIsItsCounters|TestRefusedLinesLeaveTheBill' -timeout 1h -rapid.checks 3000
 	SIGKILL=all go test ./cmd/relay -run TestKilledAtEachStep -timeout 1h
 
 .PHONY: bench-size

@@ -213,7 +213,7 @@ func (w *world) snapshot() string {
 	var text string
 	err := w.db.Pool().QueryRow(context.Background(), `SELECT json_build_object(
 		'records', (SELECT json_agg((n, id, state, length(envelope)) ORDER BY n) FROM records),
-		'pulls', (SELECT json_agg((n, remaining) ORDER BY n) FROM pulls),
+		'pulls', (SELECT json_agg((first, upto, remaining) ORDER BY first) FROM pulls),
 		'pages', (SELECT json_agg((page_id, served, got IS NULL) ORDER BY reader, page_id) FROM pages),
 		'accounts', (SELECT json_agg((stored, moved) ORDER BY key) FROM accounts),
 		'admissions', (SELECT count(*) FROM admissions),

@@ -51,7 +51,7 @@ type Config struct {
 type Rates struct {
 	Address Rate // by IPv4 address or IPv6 /64, before the signature is checked
 	Key     Rate // by signer, after it
-	Opening int  // accounts for nothing, to strangers, a day and address; 0: none
+	Opening int  // accounts for nothing, to strangers, a day and address
 	Tracked int  // addresses, and keys, that are remembered; the least recently seen is forgotten first
 }
 

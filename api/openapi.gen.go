@@ -215,7 +215,7 @@ type PageHeader struct {
 	// Cursor Pull again after this.
 	Cursor string `json:"cursor"`
 
-	// More More is waiting already.
+	// More More is or may be waiting. A page without records can say so too.
 	More   bool   `json:"more"`
 	PageId string `json:"pageId"`
 

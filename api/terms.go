@@ -42,7 +42,7 @@ func (s *Server) terms(ctx context.Context, x *exchange, e *protocol.Envelope, a
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Bounds.WorkTimeout)
 	defer cancel()
 	said, err := s.cfg.Willing.Agree(ctx, willing.Ask{Key: e.From, Wishes: ask.Wishes, Offered: s.announcer.words().Terms, Address: func() bool {
-		return s.cfg.Rates.Opening > 0 && s.openings.take(addressName(x.address), 1, s.cfg.Clock()) <= 0
+		return s.openings.take(addressName(x.address), 1, s.cfg.Clock()) <= 0
 	}})
 	if err != nil {
 		return nil, err

@@ -44,8 +44,10 @@ type Audit struct {
 	// [WaitForWriters], then they are refused.
 	Unsaid int64
 	// Dropped are refused lines that later lines of the ledger take off the bill; Named are those that the relay was told and
-	// that are still on it.
-	Dropped, Named int64
+	// that are still on it, and Promised those of them that it said it drops.
+	Dropped, Named, Promised int64
+	// Ended is set when the relay answered to refused lines that it ends the contract.
+	Ended bool
 	// Fault is set when the relay's report is not one that can be true: the rest is what was audited before. Proof, if
 	// any, are two reports that prove it to anybody.
 	Fault error

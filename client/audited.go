@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"relaymarket/client/state"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -16,6 +17,9 @@ func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
 	}
 	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
 	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
+	if s.pieces, err = c.state.PieceFriends(ctx); err != nil {
+		return nil, err
+	}
 	if err := c.state.AuditedUnordered(ctx, m.Contract, s.record); err != nil {
 		return nil, err
 	}
@@ -39,9 +43,14 @@ type summary struct {
 	accrued ledger.Quantity
 	friends map[protocol.PublicKey]*AuditedFriend
 	reasons map[ledger.Reason]*AuditedReason
+	pieces  map[protocol.PublicKey]protocol.PublicKey // the friends to whom files go, by the keys of their pieces
 }
 
+// friend is that of a reader; a piece of a file counts for the friend to whom the file goes.
 func (s *summary) friend(key protocol.PublicKey) *AuditedFriend {
+	if to, ok := s.pieces[key]; ok {
+		key = to
+	}
 	if s.friends[key] == nil {
 		s.friends[key] = &AuditedFriend{Key: key}
 	}
@@ -89,6 +98,12 @@ func (s *summary) refusal(r *RefusedLine) error {
 	case r.Answer != "":
 		s.audit.Named++
 	}
+	switch r.Answer {
+	case protocol.RefusalDropped:
+		s.audit.Promised++
+	case protocol.RefusalClosed:
+		s.audit.Ended = true
+	}
 	s.friend(r.Path.Receiver).Refused++
 	if s.reasons[r.Reason] == nil {
 		s.reasons[r.Reason] = &AuditedReason{Reason: r.Reason}
@@ -131,4 +146,24 @@ func (c *Client) AuditedRecords(ctx context.Context, contract protocol.ContractI
 // RefusedLines visits the lines of a contract of which something was refused. visit must not use the client.
 func (c *Client) RefusedLines(ctx context.Context, contract protocol.ContractID, visit func(*RefusedLine) error) error {
 	return c.state.Refusals(ctx, contract, visit)
+}
+
+// AuditPart chooses what of an audit is visited.
+type AuditPart = state.Part
+
+// AuditedPart visits accepted records of a contract in the order of their writes, in memory that does not grow with them.
+// visit must not use the client.
+func (c *Client) AuditedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*AuditedRecord) error) error {
+	return c.state.AuditedPart(ctx, contract, p, visit)
+}
+
+// RefusedPart visits lines of a contract of which something was refused, in their order. visit must not use the client.
+func (c *Client) RefusedPart(ctx context.Context, contract protocol.ContractID, p AuditPart, visit func(*RefusedLine) error) error {
+	return c.state.RefusedPart(ctx, contract, p, visit)
+}
+
+// RecordOfLine is the id of the record that a line of a contract's ledger is about; empty for a line that gives back
+// pulls, drops what was refused, or is not audited yet.
+func (c *Client) RecordOfLine(ctx context.Context, contract protocol.ContractID, line int64) (protocol.RecordID, error) {
+	return c.state.RecordOfLine(ctx, contract, line)
 }

@@ -78,7 +78,13 @@ func (c *Client) open(e *protocol.Envelope, w *protocol.Write, relay protocol.Pu
 		m.Fault = "the content is not base64"
 		return m
 	}
-	header, body, err := protocol.Open(c.sealing, protocol.SealContext{From: e.From, To: e.To, RecordID: w.RecordID, Tag: w.Tag}, sealed)
+	var header *protocol.SealedHeader
+	var body []byte
+	if m.Plain = len(sealed) > 0 && sealed[0] == protocol.SuitePlain; m.Plain {
+		header, body, err = protocol.ReadPlain(sealed)
+	} else {
+		header, body, err = protocol.Open(c.sealing, protocol.SealContext{From: e.From, To: e.To, RecordID: w.RecordID, Tag: w.Tag}, sealed)
+	}
 	if err != nil {
 		m.Fault = "it cannot be read"
 		var refusal *protocol.Error

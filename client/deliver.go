@@ -199,11 +199,20 @@ func (c *Client) Outbox(ctx context.Context, limit int) ([]Outgoing, error) {
 	return c.state.Outbox(ctx, limit)
 }
 
-// Remove deletes an own message from all relays. What a relay does not do now is tried again by
+// Remove deletes an own message from all relays, and, if it tells of a file, the pieces of that. What a relay does not do now is tried again by
 // Flush, Send and Sync. Whoever has pulled the message keeps it.
 func (c *Client) Remove(ctx context.Context, m *Outgoing) (*Outgoing, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
+	}
+	if m.ContentType == protocol.FileType {
+		u, err := c.state.UploadOf(ctx, m.N)
+		if err == nil {
+			err = c.state.RemoveUpload(ctx, u.N)
+		}
+		if err != nil && !errors.Is(err, state.ErrNoUpload) {
+			return nil, err
+		}
 	}
 	if err := c.state.Remove(ctx, m.N); err != nil {
 		return nil, err

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"relaymarket/client/files"
 	"relaymarket/client/state"
 	"relaymarket/protocol"
 )
@@ -23,6 +24,23 @@ var (
 	ErrRefused = errors.New("the message is refused")
 	// ErrTooLarge: fewer relays than asked for take a record of this size. Nothing was sent.
 	ErrTooLarge = errors.New("the message is too large")
+	// ErrNoSpace: too few relays can take a file. Nothing was sent.
+	ErrNoSpace = errors.New("there is no room for the file")
+	// ErrFileNotStored: fewer relays than asked for have all of a file. It waits, and nobody was told of it.
+	ErrFileNotStored = errors.New("the file is not on as many relays as asked for")
+	// ErrFileChanged: the file is not what it was when its sending began.
+	ErrFileChanged = errors.New("the file changed while it was being sent")
+	// ErrFileBusy: another program is sending, or fetching, this file.
+	ErrFileBusy = errors.New("another command is at work on this file")
+	// ErrFileIncomplete: pieces of a file are on no relay that answers. What came is kept.
+	ErrFileIncomplete = errors.New("the file is not complete")
+	// ErrBadFile: what the sender says of the file cannot be, or does not fit what he sent.
+	ErrBadFile = errors.New("the file is not what its sender says")
+	// ErrNoFile: the message tells of no file.
+	ErrNoFile = errors.New("this message is no file")
+	// ErrFileExists and ErrNoRoom: by their names, in the folder to which a file is fetched.
+	ErrFileExists = files.ErrExists
+	ErrNoRoom     = files.ErrNoRoom
 	// ErrTampered: what a relay served is not what was signed.
 	ErrTampered = errors.New("the relay altered what it serves")
 	// ErrNoCard: none of the relays has a valid card of this key.
@@ -60,7 +78,8 @@ type RelayError struct {
 	PageID     protocol.PageID
 	Root       *protocol.Hash
 	RetryAfter time.Duration
-	Offer      *protocol.Announcement // verified; with no_account
+	Offer      *protocol.Announcement // with 402: what the relay offers, signed by it and valid
+	OfferHash  protocol.Hash          // of the offer's envelope, which is kept: see [Client.KeptOffer]
 
 	Err error // when there is no code
 }

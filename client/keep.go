@@ -36,6 +36,12 @@ func (c *Client) Keep(ctx context.Context, contentType string, body []byte, ttl 
 	if len(relays) == 0 {
 		return nil, ErrNoOtherRelay
 	}
+	if relays, err = c.taking(ctx, relays, "", false); err != nil {
+		return nil, err
+	}
+	if len(relays) == 0 {
+		return nil, ErrNoOtherRelay
+	}
 	id, err := uuid.NewV7()
 	if err != nil {
 		return nil, fmt.Errorf("read entropy: %w", err)

@@ -78,7 +78,7 @@ func (p *peer) once(ctx context.Context, x exchange) error {
 	}
 	defer reply.Body.Close()
 	if reply.StatusCode < 200 || reply.StatusCode > 299 {
-		return p.refusal(reply)
+		return p.refusal(ctx, reply)
 	}
 	if x.read == nil {
 		return nil
@@ -107,7 +107,7 @@ func (p *peer) tampered(format string, args ...any) *RelayError {
 }
 
 // refusal reads a problem document. What answers with anything else is not a relay.
-func (p *peer) refusal(reply *http.Response) error {
+func (p *peer) refusal(ctx context.Context, reply *http.Response) error {
 	e := p.fail(nil)
 	e.Status = reply.StatusCode
 	if seconds, err := strconv.ParseInt(reply.Header.Get("Retry-After"), 10, 32); err == nil && seconds > 0 {
@@ -130,16 +130,20 @@ func (p *peer) refusal(reply *http.Response) error {
 	if problem.PageID.Validate() == nil {
 		e.PageID = problem.PageID
 	}
-	if _, offer, err := protocol.ParseAnnouncement(problem.Announcement, p.c.now()); err == nil {
-		e.Offer = offer
+	// Another relay's offer is none of this one.
+	if own, offer, err := protocol.ParseAnnouncement(problem.Announcement, p.c.now()); err == nil && own.From == p.key {
+		e.Offer, e.OfferHash = offer, own.Hash()
+		p.c.keepOffer(ctx, p, own)
 	}
 	return e
 }
 
 // readJSON reads a bounded JSON reply, of which members not known here are ignored.
-func (p *peer) readJSON(into any) func(*http.Response) error {
+func (p *peer) readJSON(into any) func(*http.Response) error { return p.readJSONUpTo(maxReply, into) }
+
+func (p *peer) readJSONUpTo(n int64, into any) func(*http.Response) error {
 	return func(reply *http.Response) error {
-		data, err := io.ReadAll(io.LimitReader(reply.Body, maxReply))
+		data, err := io.ReadAll(io.LimitReader(reply.Body, n))
 		if err != nil {
 			return p.fail(fmt.Errorf("the reply was cut: %w", err))
 		}

@@ -47,8 +47,7 @@ func (c *Client) NameRefused(ctx context.Context, m Metered) (*Refused, error) {
 			if err := relay.refuse(ctx, refusal, told); err != nil {
 				return told, err
 			}
-			first, last := lines[0].Line, lines[used-1].Line
-			if err := c.state.Named(ctx, m.Contract, first, last, told.Outcome); err != nil {
+			if err := c.state.Named(ctx, m.Contract, ranges, told.Outcome); err != nil {
 				return told, err
 			}
 			told.Lines += int64(used)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"relaymarket/client"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -36,6 +37,9 @@ func TestRefusedLinesAreNamed(t *testing.T) {
 	a := alice.audits(m)
 	if a.Bill.Disputed == 0 || a.Named != 0 {
 		t.Fatalf("%+v", a)
+	}
+	if n := alice.pages(m, turns+run); n != 12 {
+		t.Errorf("%d pages of 100 refused lines", n)
 	}
 	told, err := alice.NameRefused(t.Context(), m)
 	if err != nil || told.Lines != turns+run || told.Outcome != protocol.RefusalDropped || told.WrittenOff != 7 || len(l.refused) != 3 {
@@ -78,6 +82,38 @@ func TestRefusedLinesAreNamed(t *testing.T) {
 	if s := scores[m.Relay]; err != nil || s.Disputed == 0 || s.Open != 0 || !s.Bad() {
 		t.Errorf("it is remembered: %+v, %v", s, err)
 	}
+}
+
+// pages reads the refused lines a hundred at a time, each once and in order, and tells how many times it had to ask.
+func (p *person) pages(m client.Metered, want int) (pages int) {
+	p.t.Helper()
+	seen, part := 0, client.AuditPart{Limit: 100}
+	for more := true; more; pages++ {
+		before := seen
+		if err := p.RefusedPart(p.ctx(), m.Contract, part, func(r *client.RefusedLine) error {
+			if r.Line <= part.After {
+				p.t.Fatalf("line %d after %d", r.Line, part.After)
+			}
+			seen, part.After = seen+1, r.Line
+			return nil
+		}); err != nil {
+			p.t.Fatal(err)
+		}
+		more = seen-before == part.Limit
+	}
+	if seen != want {
+		p.t.Errorf("%d refused lines, want %d", seen, want)
+	}
+	one, stranger := 0, protocol.PublicKey{1}
+	for _, part := range []client.AuditPart{{Record: "lie1099"}, {Record: "_ie1099"}, {Friend: &stranger}} {
+		if err := p.RefusedPart(p.ctx(), m.Contract, part, func(*client.RefusedLine) error { one++; return nil }); err != nil {
+			p.t.Fatal(err)
+		}
+	}
+	if one != 1 {
+		p.t.Errorf("%d lines are about the one record", one)
+	}
+	return pages
 }
 
 // Bad faith: a relay answers a refusal with what is not about it. Nothing is noted, and it is told again.

@@ -35,6 +35,8 @@ type SendOptions struct {
 	Copies      int           // how many relays must confirm it, 1
 	ContentType string        // text/plain; charset=utf-8
 	Name        string        // a file's name
+	// Plain: the message is not sealed. Every relay that has it can read it; it is for those that take nothing else.
+	Plain bool
 }
 
 // Outgoing is a message of the user, with where each copy stands.
@@ -65,8 +67,15 @@ func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byt
 	if len(relays) == 0 {
 		return nil, ErrNoRelays
 	}
+	able, err := c.taking(ctx, relays, o.Tag, o.Plain)
+	if err != nil {
+		return nil, err
+	}
+	if len(able) > 0 {
+		relays = able // else they may have been given something else since, and if not, say so
+	}
 	if o.Copies > len(relays) {
-		return nil, fmt.Errorf("%d copies are asked for and you have %d relays: add relays or ask for fewer copies", o.Copies, len(relays))
+		return nil, fmt.Errorf("%d copies are asked for and you have %d relays that take this: add relays or ask for fewer copies", o.Copies, len(relays))
 	}
 	f, err := c.Friend(ctx, friend)
 	if err != nil {
@@ -80,20 +89,33 @@ func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byt
 	if err != nil {
 		return nil, fmt.Errorf("read entropy: %w", err)
 	}
-	message, err := c.state.Enqueue(ctx, friend, relays, func(device string, seq int64) (*Outgoing, error) {
-		m := &Outgoing{ID: protocol.RecordID(id.String()), Tag: o.Tag, ContentType: o.ContentType, Name: o.Name, Body: body,
-			Expires: c.now().Add(o.TTL), MaxPulls: o.MaxPulls}
-		sealContext := protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: optionalTag(o.Tag)}
-		header := protocol.SealedHeader{ContentType: o.ContentType, Device: device, Seq: seq, Name: o.Name}
-		if m.Sealed, err = protocol.Seal(to, sealContext, header, body); err != nil {
-			return nil, err
-		}
-		return m, c.checkSize(m, friend, relays, o.Copies)
-	})
+	m := Outgoing{ID: protocol.RecordID(id.String()), Tag: o.Tag, ContentType: o.ContentType, Name: o.Name, Body: body,
+		Expires: c.now().Add(o.TTL), MaxPulls: o.MaxPulls}
+	if o.Plain {
+		to = nil
+	}
+	message, err := c.state.Enqueue(ctx, friend, relays, c.sealer(m, friend, to, relays, o.Copies))
 	if err != nil {
 		return nil, err
 	}
 	return c.deliverNow(ctx, message.N, relays, o.Copies)
+}
+
+// sealer seals a message, or packs it open if to is nil, once its number is known, and finds it too large before it is stored.
+func (c *Client) sealer(m Outgoing, friend protocol.PublicKey, to *protocol.SealingPublicKey, relays []Relay, copies int) func(string, int64) (*Outgoing, error) {
+	return func(device string, seq int64) (_ *Outgoing, err error) {
+		sealContext := protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: optionalTag(m.Tag)}
+		header := protocol.SealedHeader{ContentType: m.ContentType, Device: device, Seq: seq, Name: m.Name}
+		if to == nil {
+			m.Sealed, err = protocol.Plain(header, m.Body)
+		} else {
+			m.Sealed, err = protocol.Seal(to, sealContext, header, m.Body)
+		}
+		if err != nil {
+			return nil, err
+		}
+		return &m, c.checkSize(&m, friend, relays, copies)
+	}
 }
 
 // complete fills in defaults and checks what a person may get wrong.

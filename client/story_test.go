@@ -19,8 +19,8 @@ func TestTwoPeople(t *testing.T) {
 	bob.befriends(alice)
 
 	sent := alice.says(bob, "hello")
-	if len(sent.Copies) != 1 || sent.Copies[0].State != "stored" || sent.Sealed != nil {
-		t.Errorf("the copy is %+v, and %d sealed bytes are kept", sent.Copies, len(sent.Sealed))
+	if len(sent.Copies) != 1 || sent.Copies[0].State != "stored" || sent.Sealed == nil {
+		t.Errorf("the copy is %+v, and %d sealed bytes are kept to put it back", sent.Copies, len(sent.Sealed))
 	}
 	m := bob.finds("hello").Messages[0]
 	if m.From != alice.Key() || m.ID != sent.ID || m.Fault != "" || m.Seq != 1 {

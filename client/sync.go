@@ -35,6 +35,7 @@ type SyncResult struct {
 	Changes  []CardChange  // of friends' cards
 	Pulled   []RelayReport // the relays of friends
 	Sent     []RelayReport // own relays that had something queued, or lacked the card
+	Expiring []Outgoing    // own messages that expire soon and were not fetched; each is told once
 }
 
 // Failed are the reports of relays that failed.
@@ -82,7 +83,10 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	if result.Messages, err = c.state.Messages(ctx, state.Filter{After: before}); err != nil {
 		return nil, err
 	}
-	result.Gaps, err = c.state.Gaps(ctx, started)
+	if result.Gaps, err = c.state.Gaps(ctx, started); err != nil {
+		return nil, err
+	}
+	result.Expiring, err = c.warn(ctx)
 	return result, err
 }
 

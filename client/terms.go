@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"relaymarket/client/state"
 	"relaymarket/protocol"
@@ -75,7 +76,7 @@ type TermsAnswer struct {
 
 // AskTerms asks a relay to serve the user on the first of his wishes that it takes. What he would put up with is not brought up
 // unless the relay is known to ask for it, from what it said last: nobody need know it for nothing. When the answer shows that the relay
-// asks for that now, it is asked again, with everything. An answer that accepts nothing is no error.
+// asks for more of it now, it is asked again. An answer that accepts nothing is no error.
 func (c *Client) AskTerms(ctx context.Context, typed string) (*TermsAnswer, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
@@ -113,7 +114,7 @@ func (c *Client) AskTerms(ctx context.Context, typed string) (*TermsAnswer, erro
 		return nil, err
 	}
 	if better(wishes, asked, answer) {
-		if answer, err = p.terms(ctx, wishes); err != nil {
+		if answer, err = p.terms(ctx, promising(wishes, answer.Offer)); err != nil {
 			return nil, err
 		}
 	}
@@ -239,8 +240,39 @@ func (c *Client) keepAnswer(ctx context.Context, a *TermsAnswer) error {
 		at := int64(slices.Index(a.Asked, *a.Accepted))
 		kept.Accepted = &at
 	}
-	kept.Ads = a.Account != nil && a.Account.Ads
+	if a.Account != nil {
+		kept.Ads, kept.Topic, kept.Plaintext = a.Account.Ads, a.Account.Topic, a.Account.Plaintext
+	}
 	return c.state.PutAnswer(ctx, kept)
+}
+
+// keepOffer keeps what a relay offers instead of what it refuses. Nothing depends on it.
+func (c *Client) keepOffer(ctx context.Context, p *peer, e *protocol.Envelope) {
+	if err := c.state.PutOffer(ctx, state.Offer{Relay: p.key, Address: p.address, Announcement: e.Bytes()}); err != nil {
+		c.log.Warn("an offer is not kept", "relay", p.address, "error", err)
+	}
+}
+
+// ErrNoOffer: the offer is not kept, or not valid any more.
+var ErrNoOffer = errors.New("this offer is not known, or not valid any more")
+
+// KeptOffer is what the relay at an address offered when it refused, or was asked for terms: what [Client.Offer] is without asking it. hash are the first
+// digits of the envelope's hash. The error is [ErrNoOffer].
+func (c *Client) KeptOffer(ctx context.Context, typed, hash string) (address string, e *protocol.Envelope, offer *protocol.Announcement, err error) {
+	if address, err = NormalizeAddress(typed); err != nil {
+		return "", nil, nil, err
+	}
+	kept, err := c.state.OfferAt(ctx, address)
+	if err != nil {
+		return "", nil, nil, err
+	}
+	if kept != nil {
+		e, offer, err = protocol.ParseAnnouncement(kept.Announcement, c.now())
+	}
+	if kept == nil || err != nil || !strings.HasPrefix(e.Hash().String(), hash) {
+		return "", nil, nil, fmt.Errorf("%s: %w", address, ErrNoOffer)
+	}
+	return address, e, offer, nil
 }
 
 // TermsAnswers are the last answers of the relays that were asked, the newest first. Accounts are not kept: [Client.Account] tells.
@@ -266,6 +298,19 @@ func (c *Client) TermsAnswers(ctx context.Context) ([]TermsAnswer, error) {
 		answers = append(answers, a)
 	}
 	return answers, nil
+}
+
+// taking are those of the user's relays whose accounts take a message, as far as it is known on what terms they were given. There may be none.
+func (c *Client) taking(ctx context.Context, relays []Relay, tag protocol.Tag, plain bool) ([]Relay, error) {
+	kept, err := c.state.Answers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(slices.Clone(relays), func(r Relay) bool {
+		return slices.ContainsFunc(kept, func(a state.Answer) bool {
+			return a.Relay == r.Key && (a.Topic != "" && a.Topic != tag || a.Plaintext && !plain)
+		})
+	}), nil
 }
 
 // Notice is what a relay shows those who took its terms with ads.

@@ -75,6 +75,34 @@ func TestAuditOfWriters(t *testing.T) {
 	}
 }
 
+// Devices that share a key, each its own friend, tell each other what they wrote once they have heard of each other: either can
+// audit the contract of their key.
+func TestAuditOfAnotherDevice(t *testing.T) {
+	node, his := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
+	laptop, bob := somebody(t), somebody(t).joins(his)
+	tablet := laptop.other()
+	m := laptop.rents(node)
+	tablet.adds(node.URL)
+	for _, device := range []*person{laptop, tablet} {
+		device.befriends(laptop, bob)
+	}
+	bob.befriends(laptop)
+	tablet.says(bob, "before they knew of each other")
+	tablet.says(laptop, "from the tablet")
+	laptop.syncs()
+	laptop.says(laptop, "from the laptop")
+	bob.syncs()
+	tablet.syncs()
+	tablet.says(bob, "after")
+	tablet.syncs() // tells
+	laptop.syncs()
+	posted := node.Posted(t, m.Contract)
+	a := laptop.audits(m)
+	if a.Bill.Disputed != 0 || a.Unsaid != 0 || a.Accepted != posted.Totals {
+		t.Errorf("%+v\nposted %+v", a, posted)
+	}
+}
+
 // Bad faith: a relay bills records in the name of a writer who never wrote them. They wait for his word for three days and are
 // refused then. What it bills in the name of somebody who does not write on the account is refused at once.
 func TestBadFaithWriterWhoNeverWrote(t *testing.T) {

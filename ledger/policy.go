@@ -22,6 +22,7 @@ const (
 type Policy struct {
 	Mode    Mode
 	Limit   btcutil.Amount // for the whole contract, beyond the opening price: so much is paid without asking
+	Daily   btcutil.Amount // and so much within 24 hours; 0: there is no such limit
 	Cushion btcutil.Amount // how far payments run ahead of what was accepted: his stated risk
 }
 
@@ -32,8 +33,8 @@ func (p Policy) Validate() error {
 	default:
 		return fmt.Errorf("a policy is %s, %s or %s, not %q", PayAuto, PayAsk, PayNever, p.Mode)
 	}
-	if p.Limit < 0 || p.Limit > btcutil.MaxSatoshi || p.Cushion < 0 || p.Cushion > btcutil.MaxSatoshi {
-		return fmt.Errorf("a limit and a cushion are 0 to %d satoshi", int64(btcutil.MaxSatoshi))
+	if p.Limit < 0 || p.Limit > btcutil.MaxSatoshi || p.Daily < 0 || p.Daily > btcutil.MaxSatoshi || p.Cushion < 0 || p.Cushion > btcutil.MaxSatoshi {
+		return fmt.Errorf("limits and a cushion are 0 to %d satoshi", int64(btcutil.MaxSatoshi))
 	}
 	return nil
 }
@@ -42,6 +43,7 @@ func (p Policy) Validate() error {
 type Paying struct {
 	Opening  btcutil.Amount // c₀
 	Paid     btcutil.Amount // A, the highest state that was signed
+	Today    btcutil.Amount // what of it was signed in the last 24 hours
 	Most     btcutil.Amount // the highest A that the contract allows
 	Accepted protocol.Msat  // usage that audits accepted
 	Due      btcutil.Amount // the A that the relay asks for; 0: it does not
@@ -56,8 +58,20 @@ type Decision struct {
 	Short btcutil.Amount
 }
 
+// Unasked is the highest A that is paid without asking, whatever was accepted.
+func (p Policy) Unasked(s Paying) btcutil.Amount {
+	if p.Mode != PayAuto {
+		return 0
+	}
+	most := s.Opening + p.Limit
+	if p.Daily > 0 {
+		most = min(most, s.Paid+max(p.Daily-s.Today, 0))
+	}
+	return most
+}
+
 // Decide says what to pay. It never goes above what was accepted and the cushion, nor above what the contract allows,
-// and without asking not above the limit. So that not every audit makes a payment, A is raised when less than half of the cushion is
+// and without asking not above the limits. So that not every audit makes a payment, A is raised when less than half of the cushion is
 // left of it, or the relay asks for more than it has; then it is raised by all that there is.
 func (p Policy) Decide(s Paying) Decision {
 	if p.Mode == PayNever {
@@ -73,7 +87,7 @@ func (p Policy) Decide(s Paying) Decision {
 		d.Ask = target
 		return d
 	}
-	if pay := min(target, s.Opening+p.Limit); pay > s.Paid {
+	if pay := min(target, p.Unasked(s)); pay > s.Paid {
 		d.Pay = pay
 	}
 	if target > max(d.Pay, s.Paid) {

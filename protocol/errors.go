@@ -30,6 +30,7 @@ const (
 	CodeMismatch    Code = "mismatch"     // 403: path and body disagree
 	CodeWrongParty  Code = "wrong_party"  // 403: the other of the two parties may do this
 
+	CodeDenied     Code = "denied"     // 403: the relay's operator does not serve this key
 	CodeOffTopic   Code = "off_topic"  // 403: the account takes records of another tag only
 	CodeUnreadable Code = "unreadable" // 403: the account takes no sealed content
 
@@ -127,6 +128,7 @@ var codeTable = map[Code]struct {
 	CodeWrongType:         {http.StatusForbidden, "The request type does not belong to this route"},
 	CodeMismatch:          {http.StatusForbidden, "Path and body disagree"},
 	CodeWrongParty:        {http.StatusForbidden, "The other party may do this, not you"},
+	CodeDenied:            {http.StatusForbidden, "This relay does not serve this key"},
 	CodeOffTopic:          {http.StatusForbidden, "The account is for another topic"},
 	CodeUnreadable:        {http.StatusForbidden, "The account takes readable content only"},
 	CodeNotFound:          {http.StatusNotFound, "There is none of yours"},

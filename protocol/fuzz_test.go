@@ -249,6 +249,34 @@ func FuzzOpen(f *testing.F) {
 	})
 }
 
+func FuzzReadPlain(f *testing.F) {
+	for _, raw := range readVectors(f, "plain.json").Cases {
+		var c struct {
+			vectorHead
+			Content, Header, Body string
+		}
+		decodeCase(f, raw, &c)
+		content, err := base64.StdEncoding.DecodeString(c.Content)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(content)
+	}
+	f.Fuzz(func(t *testing.T, content []byte) {
+		header, body, err := ReadPlain(content)
+		if err != nil {
+			checkCoded(t, err)
+			return
+		}
+		if err := header.validate(); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.HasSuffix(content, append([]byte{0}, body...)) || content[0] != SuitePlain {
+			t.Fatalf("%x has the body %x", content, body)
+		}
+	})
+}
+
 func FuzzSplitPlain(f *testing.F) {
 	for _, raw := range readVectors(f, "sealed.json").Cases {
 		var c sealedVector

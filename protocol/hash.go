@@ -17,6 +17,11 @@ const (
 
 	TagAnnouncement = "relaymarket/v1/announcement" // proof of work of an announcement
 	TagTLS          = "relaymarket/v1/tls"          // what a relay signs of its own certificate
+
+	TagPiece       = "relaymarket/v1/piece"        // the hash of a piece of a file
+	TagPieceID     = "relaymarket/v1/piece-id"     // its record id
+	TagPieceReader = "relaymarket/v1/piece-reader" // the secret key of its reader
+	TagPieceKey    = "relaymarket/v1/piece-key"    // the key it is encrypted with
 )
 
 // Hash is a 32-byte SHA-256 value, 64 lower-case hex digits on the wire.
@@ -55,6 +60,7 @@ var tagPrefixes = map[string][2 * sha256.Size]byte{
 	TagLine:         tagPrefix(TagLine),
 	TagRequest:      tagPrefix(TagRequest),
 	TagAnnouncement: tagPrefix(TagAnnouncement),
+	TagPiece:        tagPrefix(TagPiece),
 }
 
 // tagPrefix is what a tagged hash starts with: SHA-256(tag) ‖ SHA-256(tag).

@@ -180,6 +180,32 @@ func Seal(to *SealingPublicKey, c SealContext, header SealedHeader, body []byte)
 	return append(sealed, ciphertext...), nil
 }
 
+// Plain makes content that is not sealed, for relays that want to read what they carry. Whoever has it reads it; the envelope around it is
+// signed like any. The result is the content of a [Write], before base64:
+//
+//	suite(1) = 0x00 ‖ canonical JSON header ‖ 0x00 ‖ body
+func Plain(header SealedHeader, body []byte) ([]byte, error) {
+	if err := header.validate(); err != nil {
+		return nil, err
+	}
+	head, err := Canonicalize(header)
+	if err != nil {
+		return nil, err
+	}
+	if len(head)+len(body) > MaxEnvelopeSize || len(head) > maxSealHeader {
+		return nil, Errorf(CodeTooLarge, "a message has at most %d bytes, its header %d", MaxEnvelopeSize, maxSealHeader)
+	}
+	return slices.Concat([]byte{SuitePlain}, head, []byte{0}, body), nil
+}
+
+// ReadPlain reads what [Plain] makes. Errors are those of [Open], but for [CodeBadSignature].
+func ReadPlain(content []byte) (*SealedHeader, []byte, error) {
+	if len(content) == 0 || content[0] != SuitePlain {
+		return nil, nil, Errorf(CodeMalformed, "the content is not of the suite %d", SuitePlain)
+	}
+	return splitHeader(content[1:])
+}
+
 // Open decrypts sealed content. Any failure to authenticate has code [CodeBadSignature]: altered,
 // sealed to another key, or moved from another context. What opens and is not what Seal makes has
 // code [CodeMalformed], [CodeNotCanonical] or [CodeInvalidValue].
@@ -219,7 +245,11 @@ func splitPlain(plain []byte) (*SealedHeader, []byte, error) {
 			return nil, nil, Errorf(CodeMalformed, "the padding is not zero")
 		}
 	}
-	content := plain[4 : 4+n]
+	return splitHeader(plain[4 : 4+n])
+}
+
+// splitHeader takes header and body apart.
+func splitHeader(content []byte) (*SealedHeader, []byte, error) {
 	if len(content) == 0 || content[0] != '{' {
 		return nil, nil, Errorf(CodeMalformed, "the sealed header is not an object")
 	}

@@ -91,3 +91,22 @@ func FuzzParseUsageHeader(f *testing.F) {
 		}
 	})
 }
+
+func FuzzParseWritings(f *testing.F) {
+	h, k := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
+	f.Add([]byte(`{"writings":[{"bytes":7,"expires":2,"hash":"` + h + `","maxPulls":3,"recordId":"a","relay":"` + k + `","signed":1,"to":"` + k + `"}]}`))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		w, err := ParseWritings(body)
+		if err != nil {
+			checkCoded(t, err)
+			return
+		}
+		again, err := Canonicalize(w)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ParseWritings(again); err != nil {
+			t.Fatalf("what was read is refused when written again: %v", err)
+		}
+	})
+}

@@ -77,7 +77,9 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"authorization.json": judgeAuthorization,
 	"pages.json":         judgePage,
 	"padding.json":       judgePadding,
+	"files.json":         judgeFile,
 	"sealed.json":        judgeSealed,
+	"plain.json":         judgePlain,
 }
 
 const sessionFile = "session.json" // has a test of its own

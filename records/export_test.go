@@ -44,7 +44,7 @@ func (r Recent) Add(n int64, in Incoming) {
 }
 
 // Envelope is what is held of the record at a place.
-func (r Recent) Envelope(n int64, hash protocol.Hash) []byte { return r.c.envelope(n, hash) }
+func (r Recent) Envelope(n int64, hash protocol.Hash) []byte { return r.c.envelope(n, hash, new(room)) }
 
 // Held is how many records and bytes are held.
 func (r Recent) Held() (records, bytes int) {

@@ -15,7 +15,7 @@ import (
 
 // findUnsigned are the pages with records on bills that are due from $1 to $2, oldest first, $3 at most.
 const findUnsigned = `SELECT made, reader, page_id, bills FROM pages
-	WHERE got IS NULL AND made >= $1 AND made <= $2 AND bills IS NOT NULL AND NOT lapsed ORDER BY made LIMIT $3`
+	WHERE got IS NULL AND made > 0 AND made >= $1 AND made <= $2 AND bills IS NOT NULL AND NOT lapsed ORDER BY made LIMIT $3`
 
 // lapse gives back what pages held that were not acknowledged in time.
 func (w *sweeper) lapse(ctx context.Context, e *ending) (done swept, err error) {

@@ -29,7 +29,7 @@ func graveyard(t *testing.T, h *house, bob protocol.PublicKey, senders ...*proto
 				ended AS (INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope)
 				  SELECT c.n - $5 + i, $1, $2, 'ended-' || c.n || '-' || i, $1, 1, 0, $3, 0, 1, $1, $1, '' FROM c, generate_series(1, $5::bigint) i
 				  RETURNING n)
-				INSERT INTO pulls (n, remaining, last) SELECT n, 0, $4 FROM ended WHERE $3 > $4`,
+				INSERT INTO pulls (receiver, sender, first, upto, remaining, last) SELECT $2, $1, n, n, 0, $4 FROM ended WHERE $3 > $4`,
 				sender[:], bob[:], int64(expires), int64(h.now()), int64(endedBatch)); err != nil {
 				t.Fatal(err)
 			}

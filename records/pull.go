@@ -35,7 +35,9 @@ type picked struct {
 	hash      protocol.Hash
 	bytes     int32
 	remaining int32 // before this page
-	pulled    bool  // it was part of a page before
+	run       run   // it is in, if it was part of a page before
+	next      int64 // where the next run of its sender's begins, if it is in none
+	passed    int32 // records of its sender's that were looked at before it and have ended
 	bill      int64 // that it is on; 0: none
 	envelope  []byte
 }
@@ -107,14 +109,15 @@ func (s *Store) page(ctx context.Context, reader protocol.PublicKey, id protocol
 			page = again
 			return err
 		}
-		if err := refuseOpen(ctx, tx, reader); err != nil {
+		turn, err := refuseOpen(ctx, tx, reader)
+		if err != nil {
 			return err
 		}
 		sel, err := pick(tx)
 		if err != nil {
 			return err
 		}
-		page, err = s.makePage(ctx, tx, reader, id, sel)
+		page, err = s.makePage(ctx, tx, reader, id, turn, sel)
 		return err
 	})
 	if err == nil {
@@ -129,16 +132,21 @@ func lockReader(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) error
 	return err
 }
 
-func refuseOpen(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) error {
+// lastPage is the last page of a reader, the only one that may be open.
+const lastPage = `SELECT page_id, turn, got_at IS NULL AS open FROM pages WHERE reader = t.reader AND turn > 0 ORDER BY turn DESC LIMIT 1`
+
+// refuseOpen tells the turn of the reader's last page, 0 without one.
+func refuseOpen(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) (turn int64, err error) {
 	var id string
-	err := tx.QueryRow(ctx, `SELECT page_id FROM pages WHERE reader = $1 AND got IS NULL`, reader[:]).Scan(&id)
+	var open bool
+	err = tx.QueryRow(ctx, `SELECT p.* FROM (SELECT $1::bytea AS reader) t CROSS JOIN LATERAL (`+lastPage+`) p`, reader[:]).Scan(&id, &turn, &open)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
-		return nil
-	case err != nil:
-		return err
+		return 0, nil
+	case err == nil && open:
+		err = errOpen(id)
 	}
-	return errOpen(id)
+	return turn, err
 }
 
 func errOpen(id string) error {
@@ -146,21 +154,17 @@ func errOpen(id string) error {
 		Detail: fmt.Sprintf("page %s waits for its acknowledgement: send got for it, or pull it again", id)}
 }
 
-// joinPulls finds the count of pulls p of each record r, by itself: left to plan it as a join, with a table of counts
-// that was empty when it was analyzed, Postgres reads all of them for the few.
-const joinPulls = `LEFT JOIN LATERAL (SELECT n, remaining FROM pulls WHERE n = r.n OFFSET 0) p ON true`
-
 // found is the first $6 records in cursor order, after $3 and up to $4, of what the senders have for
 // the reader. It reads a few ($7) of each sender, and more only of those who had that many within
 // the first $6: reading $6 of each of a thousand senders takes half a second. Records that expired or were used
 // up lie among the others until they are swept, and are read and passed over; so that thousands of them cost no
 // more than others do, it reads not many more than $8 in all. Then it finds nothing beyond edge: up to there everything
-// was read.
+// was read. passed is how many of its sender's records before it were passed over.
 const found = `
 	WITH looked AS (
 	  SELECT s.key, f.* FROM unnest($2::bytea[]) AS s (key) CROSS JOIN LATERAL (
 	    SELECT r.n, r.bytes, r.expires > $5 AND coalesce(p.remaining, 1) > 0 AS live FROM (
-	      SELECT r.n, r.bytes, r.expires FROM records r
+	      SELECT r.receiver, r.sender, r.n, r.bytes, r.expires FROM records r
 	      WHERE r.receiver = $1 AND r.sender = s.key AND r.n > $3 AND r.n <= $4 AND r.state = 0
 	      ORDER BY r.n LIMIT $7) r ` + joinPulls + `) f),
 	cut AS (SELECT n FROM looked WHERE live ORDER BY n OFFSET $6 - 1 LIMIT 1),
@@ -169,12 +173,14 @@ const found = `
 	rest AS (
 	  SELECT s.key, s.most, f.* FROM full_of s CROSS JOIN LATERAL (
 	    SELECT r.n, r.bytes, r.expires > $5 AND coalesce(p.remaining, 1) > 0 AS live FROM (
-	      SELECT r.n, r.bytes, r.expires FROM records r
+	      SELECT r.receiver, r.sender, r.n, r.bytes, r.expires FROM records r
 	      WHERE r.receiver = $1 AND r.sender = s.key AND r.n > s.last AND r.n <= coalesce((SELECT n FROM cut), $4) AND r.state = 0
 	      ORDER BY r.n LIMIT s.most) r ` + joinPulls + `) f),
 	edge AS (SELECT min(n) AS n FROM (SELECT max(n) AS n FROM rest GROUP BY key, most HAVING count(*) = most) s),
 	found AS (
-	  SELECT n, bytes FROM (SELECT n, bytes, live FROM looked UNION ALL SELECT n, bytes, live FROM rest) f
+	  SELECT n, bytes, passed FROM (
+	    SELECT n, bytes, live, count(*) FILTER (WHERE NOT live) OVER (PARTITION BY key ORDER BY n) AS passed FROM (
+	      SELECT key, n, bytes, live FROM looked UNION ALL SELECT key, n, bytes, live FROM rest) f) f
 	  WHERE live AND n <= coalesce((SELECT n FROM edge), $4) ORDER BY n LIMIT $6)`
 
 // lookFor is how many records of each sender are read at first, to find so many of all.
@@ -192,11 +198,11 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after 
 	rows, err := tx.Query(ctx, `
 		`+found+`,
 		page AS (
-		  SELECT n, row_number() OVER w AS place, sum(bytes) OVER w AS upto, (SELECT count(*) FROM found) AS total
+		  SELECT n, passed, row_number() OVER w AS place, sum(bytes) OVER w AS upto, (SELECT count(*) FROM found) AS total
 		  FROM found WINDOW w AS (ORDER BY n))
-		SELECT c.n, coalesce((SELECT n FROM edge), 0), r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, r.bill, r.envelope, page.total
+		SELECT c.n, coalesce((SELECT n FROM edge), 0), r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, p.first, p.upto, p.remaining, p.last, page.passed::integer, r.bill, r.envelope, page.total
 		FROM relay_cursor c LEFT JOIN page ON page.place < $6 AND (page.place = 1 OR page.upto <= $9)
-		LEFT JOIN records r ON r.n = page.n `+joinPulls+`
+		LEFT JOIN records r ON r.n = page.n LEFT JOIN LATERAL `+nextRun+` p ON true
 		ORDER BY r.n`,
 		r.Reader[:], senders, after, int64(protocol.MaxInteger), int64(s.now()), r.Limit+1, lookFor(r.Limit+1, len(senders)), int64(maxLook), int64(protocol.MaxPageBytes))
 	if err != nil {
@@ -206,14 +212,17 @@ func (s *Store) selectPage(ctx context.Context, tx pgx.Tx, r PullRequest, after 
 	var n, bill, total *int64
 	var sender, hash, envelope []byte
 	var id *string
-	var size, remaining *int32
-	var pulled bool
-	_, err = pgx.ForEachRow(rows, []any{&sel.head, &sel.edge, &n, &sender, &id, &hash, &size, &remaining, &pulled, &bill, &envelope, &total}, func() error {
+	var size, most, passed *int32
+	var near nearest
+	columns := []any{&sel.head, &sel.edge, &n, &sender, &id, &hash, &size, &most, &near.first, &near.upto, &near.remaining, &near.last, &passed, &bill, &envelope, &total}
+	_, err = pgx.ForEachRow(rows, columns, func() error {
 		if n == nil {
 			return nil // nothing found: the row of the cursor alone
 		}
-		sel.records = append(sel.records, picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id),
-			hash: protocol.Hash(hash), bytes: *size, remaining: *remaining, pulled: pulled, bill: orNone(bill), envelope: envelope})
+		p := picked{n: *n, sender: protocol.PublicKey(sender), id: protocol.RecordID(*id),
+			hash: protocol.Hash(hash), bytes: *size, remaining: *most, passed: *passed, bill: orNone(bill), envelope: envelope}
+		p.follow(near.run())
+		sel.records = append(sel.records, p)
 		sel.full = *total > int64(len(sel.records))
 		envelope = nil
 		return nil
@@ -229,18 +238,19 @@ func (s *Store) selectRecord(ctx context.Context, tx pgx.Tx, path protocol.Path)
 	p := picked{sender: path.Sender, id: path.ID}
 	var hash []byte
 	var live bool
+	var near nearest
 	err := tx.QueryRow(ctx, `
-		SELECT r.n, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls), p.n IS NOT NULL, coalesce(r.bill, 0), r.envelope, r.state = 0 AND r.expires > $4
-		FROM records r `+joinPulls+` WHERE r.sender = $1 AND r.receiver = $2 AND r.id = $3`,
+		SELECT r.n, r.hash, r.bytes, r.max_pulls, p.first, p.upto, p.remaining, p.last, coalesce(r.bill, 0), r.envelope, r.state = 0 AND r.expires > $4
+		FROM records r LEFT JOIN LATERAL `+nextRun+` p ON true WHERE r.sender = $1 AND r.receiver = $2 AND r.id = $3`,
 		path.Sender[:], path.Receiver[:], string(path.ID), int64(s.now())).
-		Scan(&p.n, &hash, &p.bytes, &p.remaining, &p.pulled, &p.bill, &p.envelope, &live)
+		Scan(&p.n, &hash, &p.bytes, &p.remaining, &near.first, &near.upto, &near.remaining, &near.last, &p.bill, &p.envelope, &live)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return selection{}, protocol.Errorf(protocol.CodeNotFound, "there is no record %s", path)
 	}
 	if err != nil {
 		return selection{}, err
 	}
-	if !live || p.remaining == 0 {
+	if p.follow(near.run()); !live || p.remaining == 0 {
 		return selection{}, protocol.Errorf(protocol.CodeGone, "%s has ended", path)
 	}
 	p.hash = protocol.Hash(hash)
@@ -309,16 +319,13 @@ func (s *Store) newPage(id protocol.PageID, sel *selection) *Page {
 	return page
 }
 
-// makePage stores the page and counts one pull of each of its records.
-func (s *Store) makePage(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID, sel selection) (*Page, error) {
+// makePage stores the page after that of a turn, and counts one pull of each of its records.
+func (s *Store) makePage(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID, turn int64, sel selection) (*Page, error) {
 	page := s.newPage(id, &sel)
 	if len(sel.records) == 0 {
 		return page, nil
 	}
 	b := &pgx.Batch{}
-	made := []*pull{{request: PullRequest{Reader: reader, PageID: id}, attempt: attempt{page: page, sel: sel}}}
-	now := int64(s.now())
-	queuePages(b, made, now)
-	queuePulls(b, made, now)
+	queueMade(b, []*pull{{request: PullRequest{Reader: reader, PageID: id}, attempt: attempt{page: page, turn: turn, sel: sel}}}, int64(s.now()))
 	return page, tx.SendBatch(ctx, b).Close()
 }

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
@@ -84,17 +85,18 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 	if len(readers) == 0 {
 		return
 	}
-	// Not "got IS NULL": the planner would begin with the index of all open pages. And each page is found by itself: with
-	// a table that was empty when it was analyzed, it walks all pages for all that it is to update.
+	// Each page is found by itself: with a table that was empty when it was analyzed, the planner walks all pages for all that
+	// it is to update.
 	b.Queue(`WITH g AS (UPDATE pages p SET got = t.got, got_at = $5
 		FROM (SELECT t.got, f.place FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got) CROSS JOIN LATERAL (
 		  SELECT ctid AS place FROM pages WHERE reader = t.reader AND page_id = t.page_id AND root = t.root AND got_at IS NULL OFFSET 0) f) t
 		WHERE p.ctid = t.place AND p.got_at IS NULL
-		`+postAcks+` SELECT reader FROM g`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
+		`+postAcks+` SELECT reader, turn FROM g`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
 		var reader []byte
-		_, err := pgx.ForEachRow(rows, []any{&reader}, func() error {
+		var turn int64
+		_, err := pgx.ForEachRow(rows, []any{&reader, &turn}, func() error {
 			p := byReader[protocol.PublicKey(reader)]
-			p.alone, p.gotStored = false, true
+			p.alone, p.gotStored, p.turn = false, true, turn // it was open, and so the last
 			return nil
 		})
 		return err
@@ -103,27 +105,31 @@ func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
 
 // postAcks ends the common table expression g, which updates pages p, and has the ledger post what the
 // acknowledged pages' records cost their bills, in the same statement and at no cost to pages of grants. The time is $5.
-const postAcks = `RETURNING p.reader, p.page_id, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto, cardinality(p.ns) AS records),
+const postAcks = `RETURNING p.reader, p.page_id, p.turn, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto, cardinality(p.ns) AS records),
 	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, records, at) SELECT reader, page_id, upto, records, $5 FROM g WHERE upto IS NOT NULL)`
 
 // findPages queues the look for pages that exist under a pull's id, which are served again alone, and
-// for pages that wait for their acknowledgement, which refuse it.
+// for each reader's last page, which refuses the pull if it is open. Whoever acknowledged it just now has his turn.
 func (s *Store) findPages(b *pgx.Batch, group []*pull) {
-	readers, ids := make([][]byte, len(group)), make([]string, len(group))
+	readers, ids, acknowledged := make([][]byte, len(group)), make([]string, len(group)), make([]bool, len(group))
 	for i, p := range group {
-		readers[i], ids[i] = p.request.Reader[:], string(p.request.PageID)
+		readers[i], ids[i], acknowledged[i] = p.request.Reader[:], string(p.request.PageID), p.request.Got != nil
 	}
-	b.Queue(`SELECT t.i, p.page_id FROM unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS t (reader, page_id, i) CROSS JOIN LATERAL (
-		SELECT page_id FROM pages WHERE reader = t.reader AND page_id = t.page_id
-		UNION ALL SELECT page_id FROM pages WHERE reader = t.reader AND got IS NULL) p`, readers, ids).Query(func(rows pgx.Rows) error {
+	b.Queue(`SELECT t.i, p.* FROM unnest($1::bytea[], $2::text[], $3::boolean[]) WITH ORDINALITY AS t (reader, page_id, acknowledged, i) CROSS JOIN LATERAL (
+		SELECT page_id, turn, true AS open FROM pages WHERE reader = t.reader AND page_id = t.page_id
+		UNION ALL SELECT * FROM (`+lastPage+`) l WHERE NOT t.acknowledged) p`, readers, ids, acknowledged).Query(func(rows pgx.Rows) error {
 		var i int
 		var id string
-		_, err := pgx.ForEachRow(rows, []any{&i, &id}, func() error {
+		var turn int64
+		var open bool
+		_, err := pgx.ForEachRow(rows, []any{&i, &id, &turn, &open}, func() error {
 			p := group[i-1]
+			if p.turn = max(p.turn, turn); open {
+				p.err = errOpen(id)
+			}
 			if protocol.PageID(id) == p.request.PageID {
 				p.alone = true
 			}
-			p.err = errOpen(id)
 			return nil
 		})
 		for _, p := range group {
@@ -150,6 +156,8 @@ func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 	}
 	recent, now := s.recent.oldest(), int64(s.now())
 	if l := &ofOne; len(l.pulls) > 0 {
+		// First the runs: what ends in between is gone from records, and has not lost its count.
+		b.Queue(findRuns, l.readers, l.senders, l.afters, l.limits).Query(l.readRuns)
 		b.Queue(findOfOne, l.readers, l.senders, l.afters, l.limits, maxInline, recent, now).Query(l.read)
 	}
 	if l := &ofSeveral; len(l.pulls) > 0 {
@@ -157,17 +165,21 @@ func (s *Store) findRecords(b *pgx.Batch, group []*pull) {
 	}
 }
 
-// foundColumns are what lookups.read reads, of records r and pulls p.
-const foundColumns = `r.n, r.sender, r.id, r.hash, r.bytes, coalesce(p.remaining, r.max_pulls) AS remaining, p.n IS NOT NULL AS pulled,
-	r.expires > $7 AND coalesce(p.remaining, 1) > 0 AS live, r.bill`
+// foundColumns are what lookups.read reads, of records r.
+const foundColumns = `r.n, r.sender, r.id, r.hash, r.bytes, r.max_pulls, r.expires > $7 AS unexpired, r.bill`
 
-// What one sender has for a reader comes in order out of the index; what several have is sorted.
+// What one sender has for a reader comes in order out of the index, and so do its runs; what several have is sorted, and each record's run is
+// found by itself, because most of them have nothing.
 const (
+	findRuns = `SELECT t.i, p.* FROM unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[]) WITH ORDINALITY AS t (reader, sender, after, most, i)
+		CROSS JOIN LATERAL (
+		  SELECT first, upto, remaining, last FROM pulls WHERE receiver = t.reader AND sender = t.sender AND upto > t.after
+		  ORDER BY upto LIMIT t.most) p`
 	findOfOne = `SELECT t.i, c.n, f.*
 		FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::bytea[], $3::bigint[], $4::integer[]) WITH ORDINALITY AS t (reader, sender, after, most, i)
 		LEFT JOIN LATERAL (
 		  SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= $5 THEN r.envelope END AS envelope
-		  FROM records r ` + joinPulls + `
+		  FROM records r
 		  WHERE r.receiver = t.reader AND r.sender = t.sender AND r.n > t.after AND r.state = 0
 		  ORDER BY r.n LIMIT t.most) f ON true`
 	findOfSeveral = `SELECT t.i, c.n, f.*
@@ -175,8 +187,8 @@ const (
 		  WITH ORDINALITY AS t (reader, senders, after, most, inline, each, i)
 		LEFT JOIN LATERAL (
 		  SELECT r.* FROM generate_series(1, octet_length(t.senders) - 31, 32) AS k CROSS JOIN LATERAL (
-		    SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= t.inline THEN r.envelope END AS envelope
-		    FROM records r ` + joinPulls + `
+		    SELECT ` + foundColumns + `, CASE WHEN r.n < $6 AND r.bytes <= t.inline THEN r.envelope END AS envelope, p.*
+		    FROM records r LEFT JOIN LATERAL ` + nextRun + ` p ON true
 		    WHERE r.receiver = t.reader AND r.sender = substring(t.senders FROM k FOR 32) AND r.n > t.after AND r.state = 0
 		    ORDER BY r.n LIMIT t.each) r
 		  ORDER BY r.n LIMIT t.most) f ON true`
@@ -209,6 +221,27 @@ func (l *lookups) add(p *pull) {
 	l.each = append(l.each, int32(lookFor(r.Limit+1, len(r.Senders))))
 }
 
+// readRuns reads each pull's runs, in order.
+func (l *lookups) readRuns(rows pgx.Rows) error {
+	for rows.Next() {
+		row := rawRow{columns: rows.RawValues()}
+		p := l.pulls[row.bigint(0)-1]
+		p.runs = append(p.runs, row.run(1))
+	}
+	return rows.Err()
+}
+
+// nearest is the first of the pull's runs that ends at a place or after it. ok is false if it was not read. Places are asked for in order.
+func (p *pull) nearest(n int64) (near run, ok bool) {
+	for p.pastRuns < len(p.runs) {
+		if r := p.runs[p.pastRuns]; r.upto >= n {
+			return r, true
+		}
+		p.pastRuns++
+	}
+	return run{}, len(p.runs) <= int(p.request.Limit)
+}
+
 // read reads the rows as they came: there may be thousands, and converting each column by itself costs more than what
 // is done with it.
 func (l *lookups) read(rows pgx.Rows) error {
@@ -219,19 +252,29 @@ func (l *lookups) read(rows pgx.Rows) error {
 		if row.columns[2] == nil {
 			continue
 		}
-		sender := protocol.PublicKey(row.columns[3])
-		if !row.boolean(9) {
-			p.ended = append(p.ended, sender)
+		r := picked{n: row.bigint(2), sender: protocol.PublicKey(row.columns[3]), bytes: row.integer(6), remaining: row.integer(7)}
+		near, ok := run{}, true
+		switch {
+		case len(row.columns) == 11: // findOfOne
+			near, ok = p.nearest(r.n)
+		case row.columns[11] != nil:
+			near = row.run(11)
+		}
+		if !ok {
+			p.alone = true
 			continue
 		}
-		r := picked{n: row.bigint(2), sender: sender, id: protocol.RecordID(row.columns[4]), hash: protocol.Hash(row.columns[5]),
-			bytes: row.integer(6), remaining: row.integer(7), pulled: row.boolean(8)}
-		if row.columns[10] != nil {
-			r.bill = row.bigint(10)
+		if r.follow(near); !row.boolean(8) || r.remaining == 0 {
+			p.ended = append(p.ended, r.sender)
+			continue
+		}
+		r.id, r.hash, r.passed = protocol.RecordID(row.columns[4]), protocol.Hash(row.columns[5]), int32(len(p.ended))
+		if row.columns[9] != nil {
+			r.bill = row.bigint(9)
 		}
 		// One more than the limit only tells that there is more.
-		if envelope := row.columns[11]; envelope != nil && int64(len(p.sel.records)) < p.request.Limit {
-			r.envelope = append([]byte(nil), envelope...)
+		if envelope := row.columns[10]; envelope != nil && int64(len(p.sel.records)) < p.request.Limit {
+			r.envelope = p.room.copy(envelope)
 		}
 		if p.sel.records == nil {
 			p.sel.records = make([]picked, 0, min(p.request.Limit+1, keptRows))
@@ -239,6 +282,28 @@ func (l *lookups) read(rows pgx.Rows) error {
 		p.sel.records = append(p.sel.records, r)
 	}
 	return rows.Err()
+}
+
+// room is where the envelopes of one page are copied to, many to a piece of memory. It begins empty.
+type room struct{ free []byte }
+
+// roomPiece is that of a page of many records. The first envelope has a piece of its own: most pages of one record are asked for as such.
+const roomPiece = 32 << 10
+
+func (r *room) copy(data []byte) []byte {
+	if len(data) > len(r.free) {
+		if first := r.free == nil; first || len(data) > roomPiece {
+			if first {
+				r.free = []byte{}
+			}
+			return bytes.Clone(data)
+		}
+		r.free = make([]byte, roomPiece)
+	}
+	held := r.free[:len(data):len(data)]
+	r.free = r.free[len(data):]
+	copy(held, data)
+	return held
 }
 
 // keptRows is how many records of a pull there is room for at first.
@@ -250,6 +315,11 @@ type rawRow struct{ columns [][]byte }
 func (r *rawRow) bigint(i int) int64  { return int64(binary.BigEndian.Uint64(r.columns[i])) }
 func (r *rawRow) integer(i int) int32 { return int32(binary.BigEndian.Uint32(r.columns[i])) }
 func (r *rawRow) boolean(i int) bool  { return r.columns[i][0] != 0 }
+
+// run reads first, upto, remaining and last from a column on.
+func (r *rawRow) run(i int) run {
+	return run{first: r.bigint(i), upto: r.bigint(i + 1), remaining: r.integer(i + 2), last: r.bigint(i + 3)}
+}
 
 // complete tells whether the page may be made of what was found: nothing was left out because one sender has many, or
 // because records that have ended were found in its place.
@@ -323,9 +393,7 @@ func (s *Store) makePages(b *pgx.Batch, group []*pull) error {
 		made = append(made, p)
 	}
 	if len(made) > 0 {
-		now := int64(s.now())
-		queuePages(b, made, now)
-		queuePulls(b, made, now)
+		queueMade(b, made, int64(s.now()))
 	}
 	if len(absent) > 0 {
 		queueEnvelopes(b, absent)
@@ -340,7 +408,7 @@ func (s *Store) fill(p *pull) (absent map[int64]*Line, size int64) {
 	for i := range p.sel.records {
 		r, line := &p.sel.records[i], &p.page.Lines[i]
 		if line.Envelope == nil {
-			line.Envelope = s.recent.envelope(r.n, r.hash)
+			line.Envelope = s.recent.envelope(r.n, r.hash, &p.room)
 		}
 		if line.Envelope == nil {
 			absent[r.n] = line
@@ -350,28 +418,40 @@ func (s *Store) fill(p *pull) (absent map[int64]*Line, size int64) {
 	return absent, size
 }
 
-// queuePages stores the pages. Arrays within arrays are no type of PostgreSQL: they travel as text.
+// queueMade stores the pages and counts their records' pulls.
+func queueMade(b *pgx.Batch, made []*pull, now int64) {
+	queuePages(b, made, now)
+	c := counts{now: now}
+	for _, p := range made {
+		c.count(&p.request.Reader, &p.sel)
+	}
+	c.queue(b)
+}
+
+// queuePages stores the pages, each with the turn after that of its reader's page before: two that rest on the same one cannot both
+// be stored, whatever has become of the lock on the reader. Arrays within arrays are no type of PostgreSQL: they travel as text.
 func queuePages(b *pgx.Batch, made []*pull, now int64) {
 	k := len(made)
 	readers, senders, hashes, roots := make([][]byte, k), make([][]byte, k), make([][]byte, k), make([][]byte, k)
 	pageIDs, ns, ids, sizes := make([]string, k), make([]string, k), make([]string, k), make([]string, k)
-	ends, more, bills := make([]int64, k), make([]bool, k), make([]*string, k)
+	ends, turns, more, bills := make([]int64, k), make([]int64, k), make([]bool, k), make([]*string, k)
 	for i, p := range made {
 		c := p.sel.columns()
 		readers[i], pageIDs[i] = p.request.Reader[:], string(p.request.PageID)
 		senders[i], hashes[i], roots[i] = c.senders, c.hashes, p.page.Header.Root[:]
 		ns[i], ids[i], sizes[i] = arrayOf(c.ns), `{"`+strings.Join(c.ids, `","`)+`"}`, arrayOf(c.sizes) // an id has no quotes
 		ends[i], more[i] = p.sel.end()
+		turns[i] = p.turn + 1
 		if c.bills != nil {
 			text := arrayOf(c.bills)
 			bills[i] = &text
 		}
 	}
-	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills)
-		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[]
-		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[])
-		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills)`,
-		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills)
+	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills, turn)
+		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[], turn
+		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[])
+		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills, turn)`,
+		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills, turns)
 }
 
 func arrayOf[I int32 | int64](numbers []I) string {
@@ -383,28 +463,6 @@ func arrayOf[I int32 | int64](numbers []I) string {
 		text = strconv.AppendInt(text, int64(n), 10)
 	}
 	return string(append(text, '}'))
-}
-
-// queuePulls counts one pull of each record. Its reader is locked, so whether it was pulled before
-// is known.
-func queuePulls(b *pgx.Batch, made []*pull, now int64) {
-	var first, again []int64
-	var left []int32
-	for _, p := range made {
-		for i := range p.sel.records {
-			if r := &p.sel.records[i]; r.pulled {
-				again = append(again, r.n)
-			} else {
-				first, left = append(first, r.n), append(left, r.remaining-1)
-			}
-		}
-	}
-	if len(first) > 0 {
-		b.Queue(`INSERT INTO pulls (n, remaining, last) SELECT n, remaining, $3 FROM unnest($1::bigint[], $2::integer[]) AS t (n, remaining)`, first, left, now)
-	}
-	if len(again) > 0 {
-		b.Queue(`UPDATE pulls SET remaining = remaining - 1, last = $2 WHERE n = ANY($1)`, again, now)
-	}
 }
 
 // queueEnvelopes reads the envelopes that neither the first round trip nor the recent records gave.

@@ -158,7 +158,7 @@ func pullTogether(t *testing.T, h, store *house) {
 			t.Errorf("%s: the root is not that of the lines", who)
 		}
 	}
-	if n := h.count(`SELECT count(*) FROM pulls p JOIN records r USING (n) WHERE p.remaining < 0 OR p.remaining >= r.max_pulls`); n != 0 {
+	if n := h.count(`SELECT count(*) FROM pulls p JOIN records r ON r.receiver = p.receiver AND r.sender = p.sender AND r.n BETWEEN p.first AND p.upto WHERE p.remaining < 0 OR p.remaining >= r.max_pulls`); n != 0 {
 		t.Errorf("%d records have counts that cannot be", n)
 	}
 }

@@ -68,15 +68,15 @@ func (c *recent) forget(h held) {
 	}
 }
 
-// envelope is a copy of the envelope of the record with that hash at that place, nil if it is not held.
-func (c *recent) envelope(n int64, hash protocol.Hash) []byte {
+// envelope is a copy, in the room, of the envelope of the record with that hash at that place, nil if it is not held.
+func (c *recent) envelope(n int64, hash protocol.Hash, to *room) []byte {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	h, ok := c.at[n]
 	if !ok || h.hash != hash {
 		return nil
 	}
-	return append([]byte(nil), c.ring[h.start:h.start+h.size]...)
+	return to.copy(c.ring[h.start : h.start+h.size])
 }
 
 // oldest is the lowest place that may be held: what is below is not.

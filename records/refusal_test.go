@@ -23,12 +23,13 @@ type refusing struct {
 }
 
 type refused struct {
-	report protocol.Hash
-	line   protocol.RefusedLines
+	contract protocol.ContractID
+	report   protocol.Hash
+	line     protocol.RefusedLines
 }
 
 // refuse notes a line to be named to the relay.
-func (p *payer) refuse(report protocol.Hash, l *ledger.Line, v ledger.Verdict) error {
+func (p *payer) refuse(contract protocol.ContractID, report protocol.Hash, l *ledger.Line, v ledger.Verdict) error {
 	if p.refusing == nil {
 		return fmt.Errorf("line %d is refused: %s", l.Seq, v.Why)
 	}
@@ -36,7 +37,7 @@ func (p *payer) refuse(report protocol.Hash, l *ledger.Line, v ledger.Verdict) e
 	if v.Reason == ledger.EndedLate {
 		one.Until = p.standings[l.Hash].Ended
 	}
-	p.refusing.lines = append(p.refusing.lines, refused{report, one})
+	p.refusing.lines = append(p.refusing.lines, refused{contract, report, one})
 	return nil
 }
 
@@ -75,7 +76,7 @@ func (s *spending) tell() {
 	for k < len(r.lines) && k < most && r.lines[k].report == r.lines[0].report {
 		k++
 	}
-	refusal := books.Refusal{Payer: s.key.Public(), Contract: s.contract, Report: r.lines[0].report, Most: math.MaxInt64}
+	refusal := books.Refusal{Payer: s.key.Public(), Contract: r.lines[0].contract, Report: r.lines[0].report, Most: math.MaxInt64}
 	for _, one := range r.lines[:k] {
 		refusal.Lines = append(refusal.Lines, one.line)
 	}
@@ -137,7 +138,7 @@ func TestRefusedLinesLeaveTheBill(t *testing.T) {
 			s.readers = append(s.readers, &spendingReader{reader: reader{h: h, key: key(h.t)}})
 		}
 		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash,
-			s.disown, s.disown, s.backdate, s.tell, s.tell}
+			s.disown, s.disown, s.backdate, s.tell, s.tell, s.renew}
 		for range rapid.IntRange(10, 50).Draw(t, "steps") {
 			rapid.SampledFrom(steps).Draw(t, "step")()
 		}
@@ -145,7 +146,7 @@ func TestRefusedLinesLeaveTheBill(t *testing.T) {
 			s.tell()
 		}
 		s.compare()
-		if j := s.journal(t, s.contract); j.writtenOff < 0 || -(j.earned+j.reserved) != j.owed+j.writtenOff {
+		if j := s.journal(t, s.contract); j.writtenOff < 0 || -(j.earned+j.reserved) != j.owed+j.writtenOff+j.carried {
 			s.Fatalf("%+v", j)
 		}
 	})
@@ -216,6 +217,64 @@ func TestRefusedBeyondTheBound(t *testing.T) {
 			t.Errorf("%s is refused", name)
 		} else {
 			wantCode(t, err, c.code)
+		}
+	}
+}
+
+// renew puts another contract in the place of the payer's, as who runs contracts does; what is owed goes over.
+func (s *spending) renew() {
+	if len(s.renewed) > 1 {
+		return
+	}
+	ctx := s.h.t.Context()
+	contracts++
+	next := contractID(contracts)
+	old := s.billed
+	if err := s.h.inTx(func(tx pgx.Tx) error {
+		use, err := s.h.books.Owed(ctx, tx, s.key.Public(), old.contract)
+		if err != nil {
+			return err
+		}
+		old.counted = use.Cost
+		o := books.Opening{ID: next, Payer: s.key.Public(), Prices: dear, Renews: &old.contract}
+		if err := s.h.books.OpenContract(ctx, tx, o); err != nil {
+			return err
+		}
+		if err := s.h.books.HandOver(ctx, tx, books.HandOver{From: old.contract, To: next, Used: use.Cost + s.carried}); err != nil {
+			return err
+		}
+		return s.h.books.SetCredit(ctx, tx, s.key.Public(), next, 1<<60)
+	}); err != nil {
+		s.Fatal(err)
+	}
+	s.carried += old.counted
+	s.renewed = append(s.renewed, &old)
+	s.billed = billed{contract: next}
+}
+
+// comeBack takes off what is carried what came back under the contracts before: unused, or refused. Nothing is owed under those.
+func (p *payer) comeBack(t interface {
+	Fatal(...any)
+	Fatalf(string, ...any)
+}) {
+	ctx := p.h.t.Context()
+	for _, old := range p.renewed {
+		if err := p.h.inTx(func(tx pgx.Tx) error {
+			cost, known, err := p.h.books.Billed(ctx, tx, old.contract)
+			if err != nil || !known || cost >= old.counted {
+				return err
+			}
+			if err := p.h.books.Returned(ctx, tx, old.contract, p.contract, old.counted-cost); err != nil {
+				return err
+			}
+			p.carried -= old.counted - cost
+			old.counted = cost
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if j := p.journal(t, old.contract); j.owed != 0 {
+			t.Fatalf("a renewed contract owes %+v", j)
 		}
 	}
 }

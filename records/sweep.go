@@ -204,8 +204,9 @@ func sleep(ctx context.Context, d time.Duration) error {
 const (
 	findExpired = `SELECT r.expires, r.n, r.account, r.sender, r.receiver, r.admitted, r.bytes FROM records r
 		WHERE r.expires >= $1 AND r.expires <= $2 ORDER BY r.expires LIMIT $3`
-	findUsedUp = `SELECT p.last, r.n, r.account, r.sender, r.receiver, r.admitted, r.bytes FROM pulls p CROSS JOIN LATERAL (SELECT * FROM records WHERE n = p.n OFFSET 0) r
-		WHERE p.remaining = 0 AND p.last >= $1 AND p.last <= $2 ORDER BY p.last LIMIT $3`
+	findUsedUp = `SELECT p.spent, r.n, r.account, r.sender, r.receiver, r.admitted, r.bytes FROM pulls p CROSS JOIN LATERAL (
+		  SELECT * FROM records WHERE receiver = p.receiver AND sender = p.sender AND n >= p.first AND n <= p.upto AND state = 0 OFFSET 0) r
+		WHERE p.spent >= $1 AND p.spent <= $2 ORDER BY p.spent LIMIT $3`
 )
 
 // Each ends those of the records $1 that are still due at $2: between the look and this, another process may
@@ -215,19 +216,20 @@ const (
 	endExpired = `DELETE FROM records r WHERE n = ANY($1) AND expires <= $2 AND (bill IS NULL OR n <= (SELECT p.n FROM ledger_posted p))
 		RETURNING n, state = 0, bytes, max_pulls, written, expires, bill, receiver, id, hash`
 	endUsedUp = `UPDATE records r SET state = 2, envelope = NULL WHERE n = ANY($1) AND state = 0
-		  AND (SELECT p.remaining = 0 AND p.last <= $2 FROM pulls p WHERE p.n = r.n)
+		  AND (SELECT p.first <= r.n AND p.remaining = 0 AND p.last <= $2 FROM ` + nextRun + ` p)
 		RETURNING n, true, bytes, max_pulls, written, expires, bill, receiver, id, hash`
 )
 
 // victim is a record about to end.
 type victim struct {
-	n     int64
-	bytes int64
-	held  books.Held // who gets back what it holds
+	n        int64
+	bytes    int64
+	receiver protocol.PublicKey
+	held     books.Held // who gets back what it holds
 }
 
 func newVictim(n int64, account, sender, receiver []byte, admitted bool, bytes int64) victim {
-	v := victim{n: n, bytes: bytes, held: books.Held{Account: protocol.PublicKey(account), Writer: protocol.PublicKey(sender)}}
+	v := victim{n: n, bytes: bytes, receiver: protocol.PublicKey(receiver), held: books.Held{Account: protocol.PublicKey(account), Writer: protocol.PublicKey(sender)}}
 	if admitted {
 		admitter := protocol.PublicKey(receiver)
 		v.held.Admitted = &admitter
@@ -337,7 +339,7 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 	}); err != nil || len(ended) == 0 {
 		return 0, err
 	}
-	if err := forgetPulls(ctx, tx, ended, releases); err != nil {
+	if err := forgetPulls(ctx, tx, victims, releases); err != nil {
 		return 0, err
 	}
 	for _, r := range releases {
@@ -346,33 +348,12 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 	return len(ended), batch.Save(ctx, tx)
 }
 
-// forgetPulls removes the counts of pulls of records that ended. Of those that had one, what is left of it is
-// what comes back, and one without any left ended with its last pull.
-func forgetPulls(ctx context.Context, tx pgx.Tx, ended []int64, releases map[int64]books.Release) error {
-	rows, err := tx.Query(ctx, `DELETE FROM pulls WHERE n = ANY($1) RETURNING n, remaining, last`, ended)
-	if err != nil {
-		return err
-	}
-	var n, last int64
-	var left int32
-	_, err = pgx.ForEachRow(rows, []any{&n, &left, &last}, func() error {
-		if r, ok := releases[n]; ok {
-			r.Pulls = int64(left)
-			if left == 0 {
-				r.Ended = min(r.Ended, protocol.Timestamp(last))
-			}
-			releases[n] = r
-		}
-		return nil
-	})
-	return err
-}
-
-// Each removes pages that are due, but none that the ledger has yet to post, from $1 to $2, $3 at most, and tells their number and the time of the last.
+// Each removes pages that are due, but none that the ledger has yet to post, made from $1 to $2, $3 at most, and tells their number and when the last was
+// made. A page that was acknowledged long after it was made is passed by, until all are looked at anew.
 const (
 	endAcknowledged = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages WHERE got IS NOT NULL AND got_at >= $1 AND got_at <= $2
-		    AND got_at < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) ORDER BY got_at LIMIT $3)) RETURNING got_at AS at)
+		  SELECT ctid FROM pages WHERE made > 0 AND made >= $1 AND made <= $2 AND got_at <= $2
+		    AND got_at < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) ORDER BY made LIMIT $3)) RETURNING made AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
 		  SELECT ctid FROM pages WHERE got IS NULL AND made > 0 AND made >= $1 AND made <= $2 ORDER BY made LIMIT $3)) AND got IS NULL RETURNING made AS at)

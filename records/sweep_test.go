@@ -199,7 +199,7 @@ func TestSweepBesideWrites(t *testing.T) {
 	if n := removed() + removedToo(); n > 4600 {
 		t.Errorf("4600 records were due and %d are said to be removed", n)
 	}
-	if n := h.count(`SELECT count(*) FROM pulls p WHERE NOT EXISTS (SELECT 1 FROM records r WHERE r.n = p.n AND r.state = 0)`); n != 0 {
+	if n := h.count(`SELECT count(*) FROM pulls p WHERE NOT EXISTS (SELECT 1 FROM records r WHERE r.receiver = p.receiver AND r.sender = p.sender AND r.n BETWEEN p.first AND p.upto AND r.state = 0)`); n != 0 {
 		t.Errorf("%d counts of pulls are of no record", n)
 	}
 	h.balanced()

@@ -19,15 +19,23 @@ import (
 
 // payer is a contract's payer as his client sees it: what he wrote, and how far he has checked the relay's reports.
 type payer struct {
+	billed
 	h         *house
 	key       *protocol.PrivateKey
-	contract  protocol.ContractID
 	own       map[protocol.Hash]*ledger.Own
 	standings map[protocol.Hash]ledger.Standing
 	claims    map[string]bool
-	place     ledger.Place
-	accepted  ledger.Totals
 	refusing  *refusing // nil: nothing may be refused
+	renewed   []*billed // contracts that were renewed, whose lines go on
+	carried   protocol.Msat
+}
+
+// billed is a contract's bill, as far as it was checked.
+type billed struct {
+	contract protocol.ContractID
+	place    ledger.Place
+	accepted ledger.Totals
+	counted  protocol.Msat // of a renewed one, what its renewal carries of it
 }
 
 var _ ledger.Memory = (*payer)(nil)
@@ -37,7 +45,7 @@ var contracts int
 // payer opens a contract of a new key, with a credit that never ends.
 func (h *house) payer() *payer {
 	contracts++
-	p := &payer{h: h, key: key(h.t), contract: contractID(contracts), own: map[protocol.Hash]*ledger.Own{},
+	p := &payer{h: h, key: key(h.t), billed: billed{contract: contractID(contracts)}, own: map[protocol.Hash]*ledger.Own{},
 		standings: map[protocol.Hash]ledger.Standing{}, claims: map[string]bool{}}
 	h.contract(contracts, p.key, 1<<60)
 	return p
@@ -82,10 +90,35 @@ func (p *payer) check(t interface {
 	if err := p.h.books.Post(ctx); err != nil {
 		t.Fatal(err)
 	}
-	who := ledger.Parties{Relay: p.h.relay.Public(), Payer: p.key.Public(), Contract: p.contract}
-	audit := ledger.NewAudit(who.Relay, p, p.h.now(), p.accepted)
+	for _, old := range p.renewed {
+		p.read(t, old)
+	}
+	p.read(t, &p.billed)
+	p.comeBack(t)
+	use, err := p.h.books.Owed(ctx, p.h.db.Pool(), p.key.Public(), p.contract)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if reserved, err := p.place.Totals.Reserved(); err != nil || reserved != use.Used {
+		t.Fatalf("the account counts %v, the reports come to %v (%v)", use.Used, reserved, err)
+	}
+	if j := p.journal(t, p.contract); j.owed != use.Cost+p.carried || j.owed+j.earned+j.reserved+j.paid+j.writtenOff+j.carried != 0 {
+		t.Fatalf("the account costs %d and carries %d, the journal has %+v", use.Cost, p.carried, j)
+	}
+}
+
+// read takes the reports of one contract.
+func (p *payer) read(t interface {
+	Helper()
+	Fatal(...any)
+	Fatalf(string, ...any)
+}, b *billed) {
+	t.Helper()
+	ctx := p.h.t.Context()
+	who := ledger.Parties{Relay: p.h.relay.Public(), Payer: p.key.Public(), Contract: b.contract}
+	audit := ledger.NewAudit(who.Relay, p, p.h.now(), b.accepted)
 	for more := true; more; {
-		r, err := p.h.books.Report(ctx, who.Payer, p.contract, p.place.Last, p.sign)
+		r, err := p.h.books.Report(ctx, who.Payer, b.contract, b.place.Last, p.sign)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -96,7 +129,7 @@ func (p *payer) check(t interface {
 		if err != nil {
 			t.Fatal(err)
 		}
-		v, err := ledger.NewVerifier(e, who, p.place)
+		v, err := ledger.NewVerifier(e, who, b.place)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -107,46 +140,44 @@ func (p *payer) check(t interface {
 			}
 			verdict, err := audit.Judge(l)
 			if err == nil && verdict.Reason != "" {
-				err = p.refuse(e.Hash(), l, verdict)
+				err = p.refuse(b.contract, e.Hash(), l, verdict)
 			}
 			return err
 		}); err != nil {
 			t.Fatal(err)
 		}
-		if p.place, err = v.End(); err != nil {
+		if b.place, err = v.End(); err != nil {
 			t.Fatal(err)
 		}
 		more = r.More
 	}
-	p.accepted = audit.Accepted()
-	use, err := p.h.books.Owed(ctx, p.h.db.Pool(), who.Payer, p.contract)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if reserved, err := p.place.Totals.Reserved(); err != nil || reserved != use.Used {
-		t.Fatalf("the account counts %v, the reports come to %v (%v)", use.Used, reserved, err)
-	}
-	if j := p.journal(t, p.contract); j.owed != use.Cost || j.owed+j.earned+j.reserved+j.paid+j.writtenOff+j.carried != 0 {
-		t.Fatalf("the account costs %d, the journal has %+v", use.Cost, j)
-	}
+	b.accepted = audit.Accepted()
 }
 
-// bill is what the payer makes of what he has checked.
-func (p *payer) bill(t interface{ Fatal(...any) }) ledger.Bill {
+// bill is what the payer makes of what he has checked of one contract.
+func (p *payer) bill(t interface{ Fatal(...any) }, b *billed, mine func(protocol.Hash) bool) ledger.Bill {
 	var accrued ledger.Quantity
-	for _, s := range p.standings {
-		accrued, _ = accrued.Plus(s.Accrued(p.h.now()))
+	for h, s := range p.standings {
+		if mine(h) {
+			accrued, _ = accrued.Plus(s.Accrued(p.h.now()))
+		}
 	}
-	b, err := ledger.Settle(dear, p.place.Totals, p.accepted, accrued)
+	bill, err := ledger.Settle(dear, b.place.Totals, b.accepted, accrued)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return b
+	return bill
+}
+
+// wholeBill is the bill of a payer with one contract.
+func (p *payer) wholeBill(t interface{ Fatal(...any) }) ledger.Bill {
+	return p.bill(t, &p.billed, func(protocol.Hash) bool { return true })
 }
 
 // modelRecord is what truly became of a record.
 type truth struct {
 	hash                  protocol.Hash
+	contract              protocol.ContractID
 	own                   *ledger.Own
 	written, ended        protocol.Timestamp
 	served, acked, lapsed int64
@@ -179,7 +210,7 @@ func TestBillIsItsCounters(t *testing.T) {
 		for range 2 {
 			s.readers = append(s.readers, &spendingReader{reader: reader{h: h, key: key(h.t)}})
 		}
-		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash}
+		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash, s.renew}
 		for range rapid.IntRange(10, 50).Draw(t, "steps") {
 			rapid.SampledFrom(steps).Draw(t, "step")()
 		}
@@ -205,7 +236,7 @@ func (s *spending) write() {
 			s.Fatal(out.Err)
 		}
 	}
-	s.records = append(s.records, &truth{hash: in.Envelope.Hash(), own: s.wrote(in), written: s.h.now()})
+	s.records = append(s.records, &truth{hash: in.Envelope.Hash(), contract: s.contract, own: s.wrote(in), written: s.h.now()})
 }
 
 func (s *spending) reader() *spendingReader {
@@ -318,6 +349,14 @@ func (s *spending) look() { s.check(s.T) }
 
 // compare holds the bill against what truly happened.
 func (s *spending) compare() {
+	for _, old := range s.renewed {
+		s.compareOne(old)
+	}
+	s.compareOne(&s.billed)
+}
+
+func (s *spending) compareOne(b *billed) {
+	mine := make(map[protocol.Hash]bool)
 	var due, all ledger.Usage
 	add := func(to *ledger.Usage, bytes, times, until int64) {
 		to.Moved, _ = to.Moved.Plus(ledger.Times(bytes, times))
@@ -325,6 +364,10 @@ func (s *spending) compare() {
 	}
 	for _, r := range s.records {
 		own := r.own
+		if r.contract != b.contract {
+			continue
+		}
+		mine[r.hash] = true
 		if r.disowned {
 			continue
 		}
@@ -343,7 +386,7 @@ func (s *spending) compare() {
 		s.Fatal(err)
 	}
 	want := ledger.Bill{Accepted: accepted, Waiting: claimed - accepted, Claimed: claimed}
-	if got := s.bill(s.T); got != want {
+	if got := s.bill(s.T, b, func(h protocol.Hash) bool { return mine[h] }); got != want {
 		s.Fatalf("the bill is %+v, in truth it is %+v", got, want)
 	}
 }
@@ -467,8 +510,8 @@ func TestSweepWaitsForThePoster(t *testing.T) {
 		t.Errorf("%d records and %d pages are left that are posted", rows, pages)
 	}
 	p.check(t)
-	if p.place.Last != 3 || p.bill(t).Waiting != 0 {
-		t.Errorf("%+v, %+v", p.place, p.bill(t))
+	if p.place.Last != 3 || p.wholeBill(t).Waiting != 0 {
+		t.Errorf("%+v, %+v", p.place, p.wholeBill(t))
 	}
 }
 
@@ -481,7 +524,7 @@ func TestEvidenceIsKeptUntilPaid(t *testing.T) {
 	h.mustWrite(in)
 	p.wrote(in)
 	p.check(t)
-	cost := p.bill(t).Accepted
+	cost := p.wholeBill(t).Accepted
 	dropped := func() bool {
 		t.Helper()
 		h.advance(36 * 24 * time.Hour)

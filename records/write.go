@@ -324,8 +324,8 @@ func (s *Store) lookUp(ctx context.Context, q querier, items []*item) error {
 	rows, err := q.Query(ctx, `
 		SELECT r.* FROM unnest($1::bytea[], $2::bytea[], $3::text[]) AS t (sender, receiver, id) CROSS JOIN LATERAL (
 		  SELECT r.sender, r.receiver, r.id, r.n, r.request_hash, r.hash,
-		    r.state = 0 AND r.expires > $4 AND coalesce((SELECT p.remaining FROM pulls p WHERE p.n = r.n), 1) > 0
-		  FROM records r WHERE r.sender = t.sender AND r.receiver = t.receiver AND r.id = t.id OFFSET 0) r`,
+		    r.state = 0 AND r.expires > $4 AND coalesce(p.remaining, 1) > 0
+		  FROM records r `+joinPulls+` WHERE r.sender = t.sender AND r.receiver = t.receiver AND r.id = t.id OFFSET 0) r`,
 		senders, receivers, ids, int64(s.now()))
 	if err != nil {
 		return err

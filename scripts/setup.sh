@@ -1,12 +1,15 @@
 #!/bin/sh
-# setup: installs what building and running need and this machine lacks.
+# setup [test]: installs what building and running need and this machine lacks; with test, what only tests need, too.
 #
 # It looks at what is really there each time, is silent when nothing is missing, and asks nothing. It
 # exits 2 with the command to run when it may not install, 1 when installing failed.
 set -eu
 
 min_postgres=15
+min_node=18
 no_cluster=/etc/postgresql-common/createcluster.d/relaymarket.conf
+
+extra=${1:-}
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -35,6 +38,12 @@ has_postgres() {
 	return 1
 }
 
+# has_node: a client in another language is tested with it.
+has_node() {
+	version=$(node --version 2>/dev/null | sed -n 's/^v\([0-9]*\).*/\1/p')
+	test "${version:-0}" -ge "$min_node"
+}
+
 # missing prints a line for each package that is missing: its name, a bar, and what it is for.
 missing() {
 	have gcc || echo 'gcc|signatures are checked with a library in C'
@@ -42,6 +51,9 @@ missing() {
 	have pkg-config || echo 'pkg-config|finds the C library'
 	has_secp256k1 || echo 'libsecp256k1-dev|the signatures'
 	has_postgres || echo 'postgresql|relayd keeps its records in it (only the programs: no database is created or started)'
+	test "$extra" = test || return 0
+	has_node || echo 'nodejs|a client in another language is tested with it'
+	have npm || echo 'npm|gets the library of that client'
 }
 
 # install_command prints what root has to run. Debian would make a database and start it at boot; the file, written

@@ -49,6 +49,9 @@ type Want struct {
 	BondPercent int64          // of the deposit at least
 	Most        btcutil.Amount // a month may cost; 0: any
 	Deposit     btcutil.Amount // that it has to take, and leave something of beyond the opening price; 0: any
+	// Terms: one of these is met by what the relay offers; none: any. [Best] takes no contract that wants more than payment, content that is
+	// not sealed or its notice shown, unless one of them puts up with that.
+	Terms []protocol.Wish
 	// Rented are relays that are not wanted, nor, by [Best], what is of their operator or at their place. Not are relays that are
 	// just not wanted.
 	Rented, Not []protocol.PublicKey
@@ -63,7 +66,36 @@ func (w Want) takes(l Listing) bool {
 	case w.Deposit != 0 && (c.MinPrepay > w.Deposit || c.OpeningPrice >= w.Deposit):
 		return false
 	}
-	return !slices.Contains(w.Not, l.Relay) && !slices.Contains(w.Rented, l.Relay)
+	return !slices.Contains(w.Not, l.Relay) && !slices.Contains(w.Rented, l.Relay) && w.Offers(l)
+}
+
+// contract tells whether the user puts up with what the relay wants of a contract beside payment.
+func (w Want) contract(l Listing) bool {
+	plain := protocol.Wish{Type: protocol.TermsContract, Payment: true}
+	said := false
+	for i := range l.Terms {
+		if l.Terms[i].Type != protocol.TermsContract {
+			continue
+		}
+		said = true
+		if ok, _ := plain.Meets(&l.Terms[i]); ok {
+			return true
+		}
+		for _, wish := range w.Terms {
+			if ok, _ := wish.Meets(&l.Terms[i]); ok {
+				return true
+			}
+		}
+	}
+	return !said
+}
+
+// Offers tells whether a relay offers one of the wanted terms.
+func (w Want) Offers(l Listing) bool {
+	return len(w.Terms) == 0 || slices.ContainsFunc(w.Terms, func(wish protocol.Wish) bool {
+		met, _ := wish.Match(l.Terms)
+		return met != nil
+	})
 }
 
 // Priced is a relay that makes contracts, and what a month costs.
@@ -109,7 +141,7 @@ func Best(listings []Listing, n int, p Profile, want Want) []Priced {
 			break
 		}
 		marks := marksOf(candidate.Listing)
-		if slices.ContainsFunc(marks, func(m string) bool { return taken[m] }) {
+		if !want.contract(candidate.Listing) || slices.ContainsFunc(marks, func(m string) bool { return taken[m] }) {
 			continue
 		}
 		for _, m := range marks {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -356,6 +357,45 @@ func TestBest(t *testing.T) {
 	if got := market.Rank(all, market.DefaultProfile(), market.Want{LifetimeMs: 2 * ledger.Day}); len(got) != 0 {
 		t.Errorf("with longer lives: %v", got)
 	}
+}
+
+// Terms narrow the market, and who is chosen wants nothing but payment, unless the user puts up with more.
+func TestBestOnTerms(t *testing.T) {
+	reads, shows, kind, plain := offer("reads.test1", "", 1000, 1), offer("shows.test2", "", 2000, 1), offer("kind.test3", "", 3000, 1), offer("plain.test4", "", 4000, 1)
+	reads.Terms[0].Plaintext, shows.Terms[0].Ads = true, true
+	kind.Terms = append(kind.Terms, protocol.Terms{Type: protocol.TermsVolunteer, Topic: "weather"}, protocol.Terms{Type: "of the future"})
+	all := []market.Listing{reads, shows, kind, plain}
+	weather := protocol.Wish{Type: protocol.TermsVolunteer, Topic: "weather"}
+	for _, c := range []struct {
+		name       string
+		terms      []protocol.Wish
+		rank, best string
+	}{
+		{"any", nil, "reads shows kind plain", "kind plain"},
+		{"a contract", []protocol.Wish{{Type: protocol.TermsContract, Payment: true}}, "kind plain", "kind plain"},
+		{"a contract with ads", []protocol.Wish{{Type: protocol.TermsContract, Payment: true, Ads: true}}, "shows kind plain", "shows kind plain"},
+		{"a volunteer for weather", []protocol.Wish{weather}, "kind", "kind"},
+		{"a volunteer for sports", []protocol.Wish{{Type: protocol.TermsVolunteer, Topic: "sports"}}, "", ""},
+		{"for weather, or paid", []protocol.Wish{weather, {Type: protocol.TermsContract, Payment: true}}, "kind plain", "kind plain"},
+		{"a grant", []protocol.Wish{{Type: protocol.TermsGrant}}, "", ""},
+	} {
+		want := market.Want{Terms: c.terms}
+		if got := names(market.Rank(all, market.DefaultProfile(), want)); got != c.rank {
+			t.Errorf("%s: the market is %s", c.name, got)
+		}
+		if got := names(market.Best(all, 4, market.DefaultProfile(), want)); got != c.best {
+			t.Errorf("%s: the best are %s", c.name, got)
+		}
+	}
+}
+
+// names are the first labels of their hosts.
+func names(relays []market.Priced) string {
+	var all []string
+	for _, p := range relays {
+		all = append(all, strings.TrimPrefix(strings.Split(p.Address(), ".")[0], "https://"))
+	}
+	return strings.Join(all, " ")
 }
 
 // 1 GB for 30 days at 1000 msat are 30 sat, 2 GB moved at 50,000 msat are 100 sat.

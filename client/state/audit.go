@@ -75,6 +75,43 @@ func (s *Store) Audited(ctx context.Context, contract protocol.ContractID, visit
 	return s.audited(ctx, `ORDER BY receiver, line`, visit, contract[:])
 }
 
+// Part is a part of an audit: at most Limit records or lines after line After.
+type Part struct {
+	Friend *protocol.PublicKey // only what was written to him
+	Record string              // only records of this id, or whose ids end so
+	After  int64
+	Limit  int // 0: all
+}
+
+// where is the condition for parameters ?2 … ?5, which args are, and the end of the query.
+const partWhere = `AND (?2 IS NULL OR receiver = ?2) AND (?3 = '' OR record_id LIKE '%' || ?3 ESCAPE '\') AND line > ?4 ORDER BY line LIMIT ?5`
+
+func (p Part) args(contract protocol.ContractID) []any {
+	limit := p.Limit
+	if limit <= 0 {
+		limit = -1
+	}
+	return []any{contract[:], optionalKey(p.Friend), likeText(p.Record), p.After, limit}
+}
+
+// RecordOfLine is the record that a line of a contract's ledger is about: one that writes, pulls or ends it, or that was
+// refused. It is empty for others: lines that give back pulls, drop what was refused, or are not audited yet.
+func (s *Store) RecordOfLine(ctx context.Context, contract protocol.ContractID, line int64) (id protocol.RecordID, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT record_id FROM refused WHERE contract = ?1 AND line = ?2
+		UNION ALL SELECT record_id FROM standings WHERE contract = ?1 AND (line = ?2 OR end_line = ?2)
+		UNION ALL SELECT record_id FROM claims c JOIN standings s USING (contract, hash) WHERE c.contract = ?1 AND c.line = ?2 LIMIT 1`,
+		contract[:], line).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = nil
+	}
+	return id, err
+}
+
+// AuditedPart visits accepted records of a contract in the order of their writes.
+func (s *Store) AuditedPart(ctx context.Context, contract protocol.ContractID, p Part, visit func(*Audited) error) error {
+	return s.audited(ctx, partWhere, visit, p.args(contract)...)
+}
+
 // AuditedUnordered visits them as they lie on disk, which takes a third of the time and nothing to sort in.
 func (s *Store) AuditedUnordered(ctx context.Context, contract protocol.ContractID, visit func(*Audited) error) error {
 	return s.audited(ctx, ``, visit, contract[:])

@@ -64,22 +64,22 @@ func (s *Store) AuditReport(ctx context.Context, contract protocol.ContractID, r
 	})
 }
 
-// selectOwn is what is known of envelopes on a relay: those that we signed, those that were left for us there by somebody
-// whom we admit, and those that another writer says he wrote. When a message was removed, its copy is gone from when the
+// selectOwn is what is known of envelopes on a relay: those that we signed here, those that we pulled, of somebody whom we
+// admit or of another device of ours, and those that another writer says he wrote. When a message was removed, its copy is gone from when the
 // relay said so.
 const selectOwn = `SELECT w.column1, NULL, o.receiver, o.record_id, a.bytes, a.signed, o.expires, o.max_pulls,
 	CASE WHEN c.state = 'gone' AND o.removed IS NOT NULL THEN c.changed ELSE 0 END
 	FROM wanted w CROSS JOIN attempts a ON a.hash = w.column1 AND a.relay = ?1 AND a.bytes > 0
 	JOIN outbox o ON o.n = a.n JOIN copies c ON c.n = a.n AND c.relay = a.relay
 	UNION ALL SELECT w.column1, sender, NULL, record_id, bytes, signed, expires, max_pulls, 0
-	FROM wanted w CROSS JOIN received r ON r.relay = ?1 AND r.hash = w.column1 WHERE sender <> ?2
+	FROM wanted w CROSS JOIN received r ON r.relay = ?1 AND r.hash = w.column1
 	UNION ALL SELECT w.column1, sender, receiver, record_id, bytes, signed, expires, max_pulls, deleted
 	FROM wanted w CROSS JOIN writings r ON r.relay = ?1 AND r.hash = w.column1`
 
 const standingColumns = `line, written, expires, bytes, max_pulls, pulled, returned, end_line, ended`
 
 func (a *Audit) prepare() (err error) {
-	if a.own, err = newLookup(a.ctx, a.tx, 1, selectOwn, a.relay[:], a.owner[:]); err != nil {
+	if a.own, err = newLookup(a.ctx, a.tx, 1, selectOwn, a.relay[:]); err != nil {
 		return err
 	}
 	if a.standings, err = newLookup(a.ctx, a.tx, 1, `SELECT w.column1, `+standingColumns+`
@@ -249,7 +249,11 @@ func (a *Audit) write() error {
 	slices.SortFunc(hashes, func(x, y protocol.Hash) int { return slices.Compare(x[:], y[:]) })
 	standings := make([][]any, 0, len(hashes))
 	for _, h := range hashes {
-		s, path := a.changed[h], a.known[h].Path
+		s := a.changed[h]
+		var path protocol.Path // a record that is not remembered any more, of which something is dropped, has its row already
+		if own := a.known[h]; own != nil {
+			path = own.Path
+		}
 		standings = append(standings, []any{a.contract[:], h[:], path.Sender[:], path.Receiver[:], path.ID, s.Write, s.Written, s.Expires, s.Bytes,
 			s.MaxPulls, s.Pulled, s.Returned, s.End, s.Ended})
 	}

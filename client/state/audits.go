@@ -52,3 +52,9 @@ func (s *Store) AuditResults(ctx context.Context) ([]AuditResult, error) {
 		return r, err
 	}, `SELECT contract, relay, address, first, last, times, lines, claimed, accepted, waiting, disputed, fault FROM audits ORDER BY n`)
 }
+
+// LastAudit is when a contract was audited last; 0: never.
+func (s *Store) LastAudit(ctx context.Context, contract protocol.ContractID) (at protocol.Timestamp, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT coalesce(max(last), 0) FROM audits WHERE contract = ?`, contract[:]).Scan(&at)
+	return at, err
+}

@@ -28,6 +28,7 @@ type Message struct {
 	Seq         int64 // 0 when the message cannot be opened
 	Body        []byte
 	Fault       string // why it cannot be read, else empty
+	Plain       bool   // it was not sealed: relays could read it
 	Sent        protocol.Timestamp
 	Expires     protocol.Timestamp
 	Received    protocol.Timestamp
@@ -51,13 +52,13 @@ type Gap struct {
 }
 
 const messageColumns = `SELECT n, sender, record_id, content, envelope, relay, tag, content_type, name, device, seq,
-	body, fault, sent, expires, received, coalesce(read, 0), contradiction FROM messages `
+	body, fault, sent, expires, received, coalesce(read, 0), contradiction, plain FROM messages `
 
 func scanMessage(scan func(...any) error) (Message, error) {
 	var m Message
 	var sender, content, envelope, relay, other []byte
 	err := scan(&m.N, &sender, &m.ID, &content, &envelope, &relay, &m.Tag, &m.ContentType, &m.Name, &m.Device, &m.Seq,
-		&m.Body, &m.Fault, &m.Sent, &m.Expires, &m.Received, &m.Read, &other)
+		&m.Body, &m.Fault, &m.Sent, &m.Expires, &m.Received, &m.Read, &other, &m.Plain)
 	m.From, m.Relay = publicKey(sender), publicKey(relay)
 	m.Content, m.Envelope = hash(content), hash(envelope)
 	if other != nil {
@@ -85,9 +86,9 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			continue
 		}
 		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
-			name, device, seq, body, fault, sent, expires, received) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+			name, device, seq, body, fault, sent, expires, received, plain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,
-			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Fault, m.Sent, m.Expires, s.now())
+			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Fault, m.Sent, m.Expires, s.now(), m.Plain)
 		if err != nil {
 			return 0, err
 		}

@@ -26,7 +26,7 @@ type Outgoing struct {
 	N           int64
 	ID          protocol.RecordID
 	To          protocol.PublicKey
-	Sealed      []byte // nil when no copy waits any more
+	Sealed      []byte // nil when it is to be put on no relay any more
 	Tag         protocol.Tag
 	ContentType string
 	Name        string
@@ -49,27 +49,45 @@ type Copy struct {
 	Changed protocol.Timestamp
 	Hash    *protocol.Hash // of the stored envelope
 	Cursor  string
+	Pulled  protocol.Timestamp // when the reader got it from there, by his receipt; 0: he has not said so
+	Pulls   int64              // pages it was part of, by the relay's word when it was asked last
+	Seen    protocol.Timestamp // when the relay listed it last; 0: never asked
 }
 
 // Enqueue numbers a message for its receiver, has it sealed, and stores it with a queued copy for
 // each relay, all in one step: no number is ever used twice, none is lost when sealing fails.
 func (s *Store) Enqueue(ctx context.Context, to protocol.PublicKey, relays []Relay, seal func(device string, seq int64) (*Outgoing, error)) (*Outgoing, error) {
 	var message *Outgoing
-	err := s.tx(ctx, func(tx *sql.Tx) error {
-		var seq int64
-		err := tx.QueryRowContext(ctx, `INSERT INTO counters VALUES (?, 1) ON CONFLICT (receiver) DO UPDATE SET seq = seq + 1
-			RETURNING seq`, to[:]).Scan(&seq)
-		if err != nil {
-			return err
-		}
-		if message, err = seal(s.device, seq); err != nil {
-			return err
-		}
-		m := message
-		m.To, m.Device, m.Seq, m.Created = to, s.device, seq, s.now()
-		return s.insertOutgoing(ctx, tx, m, relays)
+	err := s.tx(ctx, func(tx *sql.Tx) (err error) {
+		message, err = s.enqueue(ctx, tx, to, relays, seal)
+		return err
 	})
 	return message, err
+}
+
+func (s *Store) enqueue(ctx context.Context, tx *sql.Tx, to protocol.PublicKey, relays []Relay,
+	seal func(device string, seq int64) (*Outgoing, error)) (*Outgoing, error) {
+	if err := s.dropExpired(ctx, tx); err != nil {
+		return nil, err
+	}
+	var seq int64
+	err := tx.QueryRowContext(ctx, `INSERT INTO counters VALUES (?, 1) ON CONFLICT (receiver) DO UPDATE SET seq = seq + 1
+		RETURNING seq`, to[:]).Scan(&seq)
+	if err != nil {
+		return nil, err
+	}
+	m, err := seal(s.device, seq)
+	if err != nil {
+		return nil, err
+	}
+	m.To, m.Device, m.Seq, m.Created = to, s.device, seq, s.now()
+	return m, s.insertOutgoing(ctx, tx, m, relays)
+}
+
+// dropExpired frees the sealed content of what no relay may have any more.
+func (s *Store) dropExpired(ctx context.Context, tx *sql.Tx) error {
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE sealed IS NOT NULL AND expires <= ?`, s.now())
+	return err
 }
 
 // insertOutgoing stores a message with a queued copy for each relay.
@@ -83,19 +101,15 @@ func (s *Store) insertOutgoing(ctx context.Context, tx *sql.Tx, m *Outgoing, rel
 	if m.N, err = result.LastInsertId(); err != nil {
 		return err
 	}
-	for _, r := range relays {
-		if _, err := tx.ExecContext(ctx, `INSERT INTO copies (n, relay, address, state, error, changed, cursor)
-			VALUES (?, ?, ?, 'queued', '', ?, '')`, m.N, r.Key[:], r.Address, m.Created); err != nil {
-			return err
-		}
-	}
-	return nil
+	return insertCopies(ctx, tx, m.N, relays, m.Created)
 }
 
-// Waiting lists the numbers of the messages that have something to do on a relay, oldest first.
+// Waiting lists the numbers of the messages that have something to do on a relay, oldest first. Pieces of files are not
+// among them while they are to be sent: a file must not hold up what was written after it.
 func (s *Store) Waiting(ctx context.Context, relay protocol.PublicKey) ([]int64, error) {
 	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (n int64, err error) { return n, scan(&n) },
-		`SELECT n FROM copies WHERE relay = ? AND state IN ('queued', 'removing') ORDER BY n`, relay[:])
+		`SELECT c.n FROM copies c JOIN outbox o ON o.n = c.n WHERE c.relay = ? AND c.state IN ('queued', 'removing')
+		AND (c.state = 'removing' OR o.upload IS NULL) ORDER BY c.n`, relay[:])
 }
 
 // Attempt notes an envelope before it is sent.
@@ -146,9 +160,10 @@ func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, 
 	})
 }
 
-// settle drops the sealed content once no copy waits for it.
+// settle drops the sealed content of what is not to be put back on any relay: receipts, and what was removed. The
+// rest is kept until it expires, because a relay may lose it.
 func settle(ctx context.Context, tx *sql.Tx, n int64) error {
-	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1 AND (tag = 'ack' OR removed IS NOT NULL)
 		AND NOT EXISTS (SELECT 1 FROM copies WHERE n = ?1 AND state = 'queued')`, n)
 	return err
 }
@@ -197,17 +212,17 @@ func (s *Store) Outbox(ctx context.Context, limit int) ([]Outgoing, error) {
 	if limit <= 0 {
 		limit = -1
 	}
-	return s.outgoing(ctx, `SELECT * FROM (`+outgoingColumns+`WHERE tag <> 'ack' ORDER BY n DESC LIMIT ?) ORDER BY n`, limit)
+	return s.outgoing(ctx, `SELECT * FROM (`+outgoingColumns+`WHERE tag <> 'ack' AND upload IS NULL ORDER BY n DESC LIMIT ?) ORDER BY n`, limit)
 }
 
 // OutgoingNamed lists the messages whose record id is id, or starts or ends with it.
 func (s *Store) OutgoingNamed(ctx context.Context, id string) ([]Outgoing, error) {
-	exact, err := s.outgoing(ctx, outgoingColumns+`WHERE record_id = ?`, id)
+	exact, err := s.outgoing(ctx, outgoingColumns+`WHERE record_id = ? AND upload IS NULL`, id)
 	if err != nil || len(exact) > 0 {
 		return exact, err
 	}
 	return s.outgoing(ctx, outgoingColumns+
-		`WHERE record_id LIKE ?1 || '%' ESCAPE '\' OR record_id LIKE '%' || ?1 ESCAPE '\' ORDER BY n LIMIT 100`, likeText(id))
+		`WHERE upload IS NULL AND (record_id LIKE ?1 || '%' ESCAPE '\' OR record_id LIKE '%' || ?1 ESCAPE '\') ORDER BY n LIMIT 100`, likeText(id))
 }
 
 func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outgoing, error) {
@@ -217,7 +232,7 @@ func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outg
 	}
 	for i := range found {
 		found[i].Copies, err = sqlite.Collect(ctx, s.sql, scanCopy,
-			`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? ORDER BY address, relay`, found[i].N)
+			copyColumns+`WHERE n = ? ORDER BY address, relay`, found[i].N)
 		if err != nil {
 			return nil, err
 		}
@@ -225,10 +240,14 @@ func (s *Store) outgoing(ctx context.Context, query string, args ...any) ([]Outg
 	return found, nil
 }
 
+// copyColumns has the receipt for whichever envelope the reader got: a copy that was put back is another one.
+const copyColumns = `SELECT relay, address, state, error, changed, hash, cursor, pulls, seen, coalesce((SELECT min(r.got) FROM receipts r
+	JOIN attempts a ON a.hash = r.hash AND a.relay = r.relay WHERE a.n = copies.n AND a.relay = copies.relay), 0) FROM copies `
+
 func scanCopy(scan func(...any) error) (Copy, error) {
 	var c Copy
 	var relay, stored []byte
-	err := scan(&relay, &c.Address, &c.State, &c.Error, &c.Changed, &stored, &c.Cursor)
+	err := scan(&relay, &c.Address, &c.State, &c.Error, &c.Changed, &stored, &c.Cursor, &c.Pulls, &c.Seen, &c.Pulled)
 	c.Relay = publicKey(relay)
 	if stored != nil {
 		h := hash(stored)
@@ -240,7 +259,7 @@ func scanCopy(scan func(...any) error) (Copy, error) {
 // Copy finds one copy. ErrNoMessage.
 func (s *Store) Copy(ctx context.Context, n int64, relay protocol.PublicKey) (Copy, error) {
 	row := s.sql.QueryRowContext(ctx,
-		`SELECT relay, address, state, error, changed, hash, cursor FROM copies WHERE n = ? AND relay = ?`, n, relay[:])
+		copyColumns+`WHERE n = ? AND relay = ?`, n, relay[:])
 	c, err := scanCopy(row.Scan)
 	if errors.Is(err, sql.ErrNoRows) {
 		return Copy{}, ErrNoMessage
@@ -262,7 +281,7 @@ func (s *Store) WaitingRelays(ctx context.Context) ([]WaitingRelay, error) {
 		r.Key = publicKey(key)
 		return r, err
 	}, `SELECT c.relay, coalesce(r.address, max(c.address)), min(o.tag = 'ack') FROM copies c JOIN outbox o ON o.n = c.n LEFT JOIN relays r ON r.key = c.relay
-		WHERE c.state IN ('queued', 'removing') GROUP BY c.relay ORDER BY c.relay`)
+		WHERE c.state IN ('queued', 'removing') AND (c.state = 'removing' OR o.upload IS NULL) GROUP BY c.relay ORDER BY c.relay`)
 }
 
 // Sent is what a message weighs.
@@ -276,5 +295,6 @@ type Sent struct {
 func (s *Store) SentSince(ctx context.Context, since protocol.Timestamp) ([]Sent, error) {
 	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (m Sent, err error) {
 		return m, scan(&m.Body, &m.Created, &m.Expires)
-	}, `SELECT length(body), created, expires FROM outbox WHERE created >= ? ORDER BY n`, since)
+	}, `SELECT CASE WHEN o.upload IS NULL THEN length(o.body) ELSE u.chunk_bytes END, o.created, o.expires
+		FROM outbox o LEFT JOIN uploads u ON u.n = o.upload WHERE o.created >= ? ORDER BY o.n`, since)
 }

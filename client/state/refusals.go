@@ -40,7 +40,12 @@ func scanRefusal(scan func(...any) error) (r Refusal, err error) {
 
 // Refusals visits the refused lines of a contract in their order. Nothing else can use the store meanwhile.
 func (s *Store) Refusals(ctx context.Context, contract protocol.ContractID, visit func(*Refusal) error) error {
-	rows, err := s.sql.QueryContext(ctx, refusalColumns+`WHERE contract = ? ORDER BY line`, contract[:])
+	return s.RefusedPart(ctx, contract, Part{}, visit)
+}
+
+// RefusedPart visits some of them.
+func (s *Store) RefusedPart(ctx context.Context, contract protocol.ContractID, p Part, visit func(*Refusal) error) error {
+	rows, err := s.sql.QueryContext(ctx, refusalColumns+`WHERE contract = ?1 `+partWhere, p.args(contract)...)
 	if err != nil {
 		return err
 	}
@@ -72,9 +77,17 @@ func (s *Store) Unnamed(ctx context.Context, contract protocol.ContractID) (line
 	return lines, report, err
 }
 
-// Named notes what the relay said to the refused lines from first to last.
-func (s *Store) Named(ctx context.Context, contract protocol.ContractID, first, last int64, answer protocol.RefusalOutcome) error {
-	return s.exec(ctx, `UPDATE refused SET answer = ? WHERE contract = ? AND answer = '' AND raw IS NULL AND line BETWEEN ? AND ?`, answer, contract[:], first, last)
+// Named notes what the relay said to refused lines.
+func (s *Store) Named(ctx context.Context, contract protocol.ContractID, lines []protocol.RefusedLines, answer protocol.RefusalOutcome) error {
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		for _, l := range lines {
+			if _, err := tx.ExecContext(ctx, `UPDATE refused SET answer = ? WHERE contract = ? AND answer = '' AND raw IS NULL AND line BETWEEN ? AND ?`,
+				answer, contract[:], l.First, l.Last); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // Refuse notes a line of which something was refused. With raw, its bytes, it waits for its writer's word.

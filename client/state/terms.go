@@ -80,11 +80,13 @@ func (s *Store) OfferAt(ctx context.Context, address string) (*Offer, error) {
 // Answer is what a relay said to the wishes that it was asked last.
 type Answer struct {
 	Offer
-	At       protocol.Timestamp
-	Asked    []protocol.Wish
-	Refused  []protocol.Refused
-	Accepted *int64 // index of what was asked
-	Ads      bool   // the owner is to be shown the relay's notice
+	At        protocol.Timestamp
+	Asked     []protocol.Wish
+	Refused   []protocol.Refused
+	Accepted  *int64       // index of what was asked
+	Ads       bool         // the owner is to be shown the relay's notice
+	Topic     protocol.Tag // the one tag that the account takes; empty: any
+	Plaintext bool         // it takes nothing sealed
 }
 
 // PutAnswer keeps a relay's answer, and what it announced with it.
@@ -100,9 +102,10 @@ func (s *Store) PutAnswer(ctx context.Context, a Answer) error {
 	if err := s.PutOffer(ctx, a.Offer); err != nil {
 		return err
 	}
-	return s.exec(ctx, `INSERT INTO answers (relay, at, asked, refused, accepted, ads) VALUES (?, ?, ?, ?, ?, ?)
-		ON CONFLICT (relay) DO UPDATE SET at = excluded.at, asked = excluded.asked, refused = excluded.refused, accepted = excluded.accepted, ads = excluded.ads`,
-		a.Relay[:], s.now(), string(asked), string(refused), a.Accepted, a.Ads)
+	return s.exec(ctx, `INSERT INTO answers (relay, at, asked, refused, accepted, ads, topic, plaintext) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+		ON CONFLICT (relay) DO UPDATE SET at = excluded.at, asked = excluded.asked, refused = excluded.refused, accepted = excluded.accepted, ads = excluded.ads,
+		topic = excluded.topic, plaintext = excluded.plaintext`,
+		a.Relay[:], s.now(), string(asked), string(refused), a.Accepted, a.Ads, string(a.Topic), a.Plaintext)
 }
 
 // Answers are the last of each relay that was asked, the newest first.
@@ -110,7 +113,7 @@ func (s *Store) Answers(ctx context.Context) ([]Answer, error) {
 	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (a Answer, err error) {
 		var relay []byte
 		var asked, refused string
-		if err := scan(&relay, &a.Address, &a.Offer.At, &a.Announcement, &a.At, &asked, &refused, &a.Accepted, &a.Ads); err != nil {
+		if err := scan(&relay, &a.Address, &a.Offer.At, &a.Announcement, &a.At, &asked, &refused, &a.Accepted, &a.Ads, &a.Topic, &a.Plaintext); err != nil {
 			return a, err
 		}
 		a.Relay = publicKey(relay)
@@ -118,6 +121,6 @@ func (s *Store) Answers(ctx context.Context) ([]Answer, error) {
 			return a, fmt.Errorf("the answer of %s: %w", a.Address, err)
 		}
 		return a, nil
-	}, `SELECT o.relay, o.address, o.at, o.announcement, a.at, a.asked, a.refused, a.accepted, a.ads
+	}, `SELECT o.relay, o.address, o.at, o.announcement, a.at, a.asked, a.refused, a.accepted, a.ads, a.topic, a.plaintext
 		FROM answers a JOIN offers o USING (relay) ORDER BY a.at DESC, o.relay`)
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
 
 	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
@@ -49,9 +52,20 @@ func adviceTable() []struct {
 		{relaybook.ErrNoRelay, "See: relay market"},
 		{errTooFew, "See them all: relay market"},
 		{errUnderWay, "Go on with it: relay contract resume   or give it up: relay contract close CONTRACT"},
+		{protocol.CodeContractEnded, "See: relay contract list   and renew it: relay contract renew CONTRACT"},
+		{client.ErrNoOffer, "Leave --offer out to take what the relay offers now."},
 		{protocol.CodeNoAccount, "When the operator has granted your key, run this again."},
 		{protocol.CodeFuture, "Check the clock of this machine."},
 		{protocol.CodeStale, "Check the clock of this machine."},
+		{client.ErrNoSpace, "Nothing was sent. Free space, ask for fewer --max-pulls or --copies, or add a relay: relay relays add ADDRESS"},
+		{client.ErrFileNotStored, "What is sent stays sent. Go on later with: relay send --resume"},
+		{client.ErrFileChanged, "Delete what was sent of it with relay rm, and send it again."},
+		{client.ErrFileBusy, "Wait until it is done, or end it."},
+		{client.ErrFileIncomplete, "What came is kept. Run the same command again later; or ask its sender to run: relay heal"},
+		{client.ErrBadFile, "Ask its sender to send it again."},
+		{client.ErrNoFile, "See: relay get   and for messages: relay read"},
+		{client.ErrFileExists, "Nothing was changed. Give another name or folder with --out."},
+		{client.ErrNoRoom, "Make room and run the same command again: it goes on where it was. Or choose another disk with --out."},
 		{client.ErrNotStored, "It is kept and goes out with the next send or inbox. Do not send it again. See: relay outbox"},
 		{client.ErrTooLarge, "Nothing was sent. Make it shorter, or send it in parts."},
 		{client.ErrRefused, "It is not tried again. See: relay outbox"},
@@ -64,6 +78,9 @@ func adviceTable() []struct {
 }
 
 func advice(err error) string {
+	if errors.Is(err, userside.ErrNotKept) {
+		return "Try again when one of your relays takes it; or add --backup-file-only, and copy the backup file to another disk yourself."
+	}
 	if next := offered(err); next != "" {
 		return next
 	}
@@ -75,22 +92,59 @@ func advice(err error) string {
 	return ""
 }
 
-// offered is how to open a contract with a relay that refused for want of one.
+// offered is how to be served by a relay that refused a stranger.
 func offered(err error) string {
-	var refusal *client.RelayError
-	if !errors.As(err, &refusal) || refusal.Code != protocol.CodeNoAccount || refusal.Offer == nil || refusal.Offer.Contracts == nil {
-		return ""
+	for _, refusal := range unpaid(err) {
+		if next := openCommand(refusal.Address, refusal.Offer, refusal.OfferHash); next != "" {
+			return next
+		}
+		if volunteers(refusal.Offer) {
+			return "It serves some for nothing. Run: relay terms ask " + refusal.Address
+		}
 	}
-	return openCommand(refusal.Address, refusal.Offer)
+	return ""
 }
 
-// openCommand is how to open a contract on an offer.
-func openCommand(address string, offer *protocol.Announcement) string {
+// unpaid are the refusals in an error by relays that the user has no account with, and that say what they offer.
+func unpaid(err error) (refusals []*client.RelayError) {
+	switch e := err.(type) {
+	case nil:
+	case *client.RelayError:
+		if e.Code == protocol.CodeNoAccount && e.Offer != nil {
+			refusals = append(refusals, e)
+		}
+	case interface{ Unwrap() []error }:
+		for _, each := range e.Unwrap() {
+			refusals = append(refusals, unpaid(each)...)
+		}
+	default:
+		return unpaid(errors.Unwrap(err))
+	}
+	return refusals
+}
+
+func volunteers(offer *protocol.Announcement) bool {
+	return slices.ContainsFunc(offer.Terms, func(t protocol.Terms) bool { return t.Type == protocol.TermsVolunteer })
+}
+
+// shownDigits of an offer's hash are enough to tell it from another of the same relay.
+const shownDigits = 8
+
+// openCommand is how to open a contract on an offer; empty for one without contracts.
+func openCommand(address string, offer *protocol.Announcement, hash protocol.Hash) string {
 	if offer.Contracts == nil {
 		return ""
 	}
-	least := max(offer.Contracts.MinPrepay, suggestedDeposit)
-	return fmt.Sprintf("Run: relay contract open %s --deposit %d   (it tells what that costs, and asks)", address, int64(least))
+	next := fmt.Sprintf("Run: relay contract open %s --deposit %d --offer %s   (it tells what that costs, and asks)", address,
+		int64(usualDeposit(offer)), hash.String()[:shownDigits])
+	if volunteers(offer) {
+		next += "\nOr ask to be served for nothing: relay terms ask " + address
+	}
+	return next
+}
+
+func usualDeposit(offer *protocol.Announcement) btcutil.Amount {
+	return max(offer.Contracts.MinPrepay, suggestedDeposit)
 }
 
 // suggestedDeposit is a deposit beside which the fees of a contract are small.

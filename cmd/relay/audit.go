@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -20,11 +19,20 @@ type auditOptions struct {
 	offline bool
 	csv     bool
 	friend  string
+	record  string
+	line    int64
 	refused bool
+	after   int64
+	most    int
 	pay     string
 	limit   string
+	dispute bool
+	closes  bool
 	yes     bool
 }
+
+// payStored is the word for the stored policy.
+const payStored = "policy"
 
 func (p *program) auditCommand() *cobra.Command {
 	var o auditOptions
@@ -34,36 +42,57 @@ func (p *program) auditCommand() *cobra.Command {
 signatures of those who read it, and against the lines before. What you then see is
 
   accepted   used and proven, storage until now included
-  waiting    reserved, or read and not signed for yet: it will be used, or comes back
+  waiting    reserved, or read and not signed for yet, or written by another writer of the contract who has not said so
+             yet: it will be used, or comes back
   disputed   refused, with the reasons: nothing of it is paid
 
-Records that another device or writer of yours wrote are not known here, and are disputed as unknown.
+The relay is told which lines are refused. It drops them from the bill, or ends the contract with what it was paid. With
+--close-on-dispute a contract whose relay does neither is ended from this side. What audits found is kept: relay relays.
 
 With --pay auto what was accepted is paid, up to --limit satoshi for the whole contract and with its cushion ahead
-(relay contract pay --cushion); with --pay ask you are asked first.`,
-		Example: "  relay audit\n  relay audit 1a2b --friend anna\n  relay audit 1a2b --refused\n  relay audit --pay auto --limit 5000",
+(relay contract pay --cushion); with --pay ask you are asked first; with --pay policy it is done as you stored it
+(relay contract policy).
+
+--friend, --record, --line and --refused show the parts, --limit-lines of them at a time from --after on; --csv shows all.`,
+		Example: "  relay audit\n  relay audit 1a2b --friend anna\n  relay audit 1a2b --refused --after 4711\n  relay audit --pay auto --limit 5000\n  relay audit --pay policy\n  relay audit 1a2b --csv > bill.csv",
 		RunE:    func(cmd *cobra.Command, args []string) error { return p.audit(cmd.Context(), args, o) },
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.offline, "offline", false, "show what was audited before; asks no relay and no passphrase")
 	f.BoolVar(&o.csv, "csv", false, "print every record and every refused line as CSV")
 	f.StringVar(&o.friend, "friend", "", "show the records for one friend")
+	f.StringVar(&o.record, "record", "", "show what the bill says of one record: its id, or the end of it")
+	f.Int64Var(&o.line, "line", 0, "show the record that this line of the bill is about")
 	f.BoolVar(&o.refused, "refused", false, "show the refused lines")
-	f.StringVar(&o.pay, "pay", string(ledger.PayNever), "pay what was accepted: auto, ask or never")
+	f.Int64Var(&o.after, "after", 0, "show only what comes after this line of the bill")
+	f.IntVar(&o.most, "limit-lines", 100, "how many records or lines to show; 0 is all")
+	f.StringVar(&o.pay, "pay", string(ledger.PayNever), "pay what was accepted: auto, ask, never, or policy for what you stored")
 	f.StringVar(&o.limit, "limit", "0", "satoshi that --pay auto may pay for a contract, beyond its opening price, without asking")
+	f.BoolVar(&o.dispute, "dispute", true, "tell the relay which lines are refused")
+	f.BoolVar(&o.closes, "close-on-dispute", false, "end a contract whose relay neither drops refused lines nor ends it")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	cmd.MarkFlagsMutuallyExclusive("csv", "friend", "refused", "pay")
+	cmd.MarkFlagsMutuallyExclusive("csv", "friend", "record", "line", "refused", "pay")
 	cmd.MarkFlagsMutuallyExclusive("offline", "pay")
+	cmd.MarkFlagsMutuallyExclusive("offline", "close-on-dispute")
+	completeWords(cmd, "pay", string(ledger.PayAuto), string(ledger.PayAsk), string(ledger.PayNever), payStored)
+	err := cmd.RegisterFlagCompletionFunc("friend", func(cmd *cobra.Command, _ []string, typed string) ([]string, cobra.ShellCompDirective) {
+		return p.completeFriend(cmd, nil, typed)
+	})
+	if err != nil {
+		panic(err) // the flag is not there
+	}
 	return cmd
 }
 
 func (p *program) audit(ctx context.Context, args []string, o auditOptions) error {
-	policy, err := o.policy()
-	if err != nil {
+	if _, err := o.policy(); err != nil {
 		return err
 	}
-	if policy.Mode != ledger.PayNever {
-		return p.withMoney(ctx, func(m *money) error { return p.auditAll(ctx, m.client, m.store, m, args, o, policy) })
+	if o.line != 0 && len(args) == 0 {
+		return usagef("--line is a line of one contract's bill: name the contract")
+	}
+	if o.pay != string(ledger.PayNever) || o.closes {
+		return p.withMoney(ctx, func(m *money) error { return p.auditAll(ctx, m.client, m.store, m, args, o) })
 	}
 	open := p.openKeys
 	if o.offline {
@@ -79,23 +108,11 @@ func (p *program) audit(ctx context.Context, args []string, o auditOptions) erro
 		return err
 	}
 	defer store.Close()
-	return p.auditAll(ctx, c, store, nil, args, o, policy)
-}
-
-func (o auditOptions) policy() (ledger.Policy, error) {
-	limit, err := parseSatoshi(o.limit)
-	if err != nil {
-		return ledger.Policy{}, exitError{exitUsage, fmt.Errorf("--limit: %w", err)}
-	}
-	policy := ledger.Policy{Mode: ledger.Mode(o.pay), Limit: limit}
-	if err := policy.Validate(); err != nil {
-		return policy, exitError{exitUsage, err}
-	}
-	return policy, nil
+	return p.auditAll(ctx, c, store, nil, args, o)
 }
 
 // auditAll audits the contracts in question, one after the other. A relay that cannot be asked holds up no other.
-func (p *program) auditAll(ctx context.Context, c *client.Client, store *userside.Store, m *money, args []string, o auditOptions, policy ledger.Policy) error {
+func (p *program) auditAll(ctx context.Context, c *client.Client, store *userside.Store, m *money, args []string, o auditOptions) error {
 	records, err := audited(ctx, store, args)
 	if err != nil {
 		return err
@@ -112,14 +129,13 @@ func (p *program) auditAll(ctx context.Context, c *client.Client, store *usersid
 			return err
 		}
 		if err != nil {
-			failed++
 			p.complain("relay: %s\n", escape(err.Error()))
-		} else if m != nil && a.audit.Fault == nil {
-			if err := p.payAudited(ctx, m, &records[i], a, policy, o.yes); err != nil {
+		} else if !o.offline {
+			if err := p.actOn(ctx, c, m, &records[i], a, o); err != nil {
 				return err
 			}
 		}
-		if a.audit.Fault != nil {
+		if err != nil || a.audit.Fault != nil {
 			failed++
 		}
 		shown = append(shown, a)
@@ -161,67 +177,38 @@ func audited(ctx context.Context, store *userside.Store, args []string) ([]users
 	return open, nil
 }
 
-// auditedContract is an audit and what was paid because of it.
+// auditedContract is an audit and what was done because of it.
 type auditedContract struct {
 	audit    *client.Audit
 	address  string
 	decision ledger.Decision
-	paid     btcutil.Amount // A raised by
+	before   btcutil.Amount  // A
+	paid     btcutil.Amount  // by which it was raised
+	told     *client.Refused // what the relay said to refused lines; nil: it was not told
+	untold   error           // why it could not be told
+	closing  bool            // the contract is ended from this side
+	unclosed error           // why it could not be
+}
+
+// metered is a contract as the audit wants it.
+func metered(r *userside.Record) client.Metered {
+	terms, _, _ := r.Terms()
+	return client.Metered{Contract: r.ID, Relay: r.Relay, Address: r.Address, Writers: terms.Writers, Prices: ledger.Prices{
+		Storage: protocol.Msat(terms.Prices.StorageMsatPerGBDay), Bandwidth: protocol.Msat(terms.Prices.BandwidthMsatPerGB)}}
 }
 
 // auditOne audits one contract. The error is a relay that could not be asked, and the audit then what was found before; without an audit,
 // this side failed.
 func (p *program) auditOne(ctx context.Context, c *client.Client, r *userside.Record, offline bool) (*auditedContract, error) {
-	terms, _, _ := r.Terms()
-	metered := client.Metered{Contract: r.ID, Relay: r.Relay, Address: r.Address, Prices: ledger.Prices{
-		Storage: protocol.Msat(terms.Prices.StorageMsatPerGBDay), Bandwidth: protocol.Msat(terms.Prices.BandwidthMsatPerGB)}}
 	ask := c.Audit
 	if offline {
 		ask = c.Audited
 	}
 	done := p.busy("checking the bill of contract " + r.ID.Short())
-	audit, err := ask(ctx, metered)
+	audit, err := ask(ctx, metered(r))
 	done()
 	if audit == nil {
 		return nil, err
 	}
 	return &auditedContract{audit: audit, address: relayName(r)}, err
-}
-
-// payAudited accepts what an audit found right, and pays as the policy says.
-func (p *program) payAudited(ctx context.Context, m *money, r *userside.Record, a *auditedContract, policy ledger.Policy, yes bool) error {
-	r, err := m.manager.Accept(ctx, r.ID, a.audit.Bill.Accepted)
-	if err != nil {
-		return err
-	}
-	terms, _, _ := r.Terms()
-	last, _ := r.Last()
-	policy.Cushion = r.Cushion
-	at := ledger.Paying{Opening: terms.OpeningPrice, Paid: last.Amount, Most: terms.Deposit - escrow.MinUserRest, Accepted: r.Accepted}
-	if s, err := r.Status(); err == nil && s != nil && s.Due != nil {
-		at.Due = s.Due.Amount
-	}
-	a.decision = policy.Decide(at)
-	pay := a.decision.Pay
-	if a.decision.Ask > 0 {
-		question := fmt.Sprintf("Pay %s more for contract %s, of whose usage %s are accepted?", sat(a.decision.Ask-last.Amount), r.ID.Short(), msat(int64(r.Accepted)))
-		err := p.confirm(yes && policy.Mode == ledger.PayAsk, question)
-		var said exitError
-		switch {
-		case err == nil:
-			pay = a.decision.Ask
-		case policy.Mode == ledger.PayAuto || errors.As(err, &said) && said.code == exitFailed:
-			// Not agreed, or nobody there to ask: what needs no question is paid.
-		default:
-			return err
-		}
-	}
-	if pay == 0 {
-		return nil
-	}
-	if _, err := m.manager.Pay(ctx, r.ID, pay); err != nil {
-		return err
-	}
-	a.paid = pay - last.Amount
-	return nil
 }

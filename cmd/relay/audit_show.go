@@ -12,79 +12,6 @@ import (
 	"relaymarket/protocol"
 )
 
-// auditItem is an audit in JSON. Amounts are msat in decimal, quantities of any size decimal too.
-type auditItem struct {
-	Contract     string           `json:"contract"`
-	Relay        string           `json:"relay"`
-	Address      string           `json:"address"`
-	At           *string          `json:"at"`
-	Lines        int64            `json:"lines"`
-	New          int64            `json:"new"`
-	AcceptedMsat string           `json:"acceptedMsat"`
-	WaitingMsat  string           `json:"waitingMsat"`
-	DisputedMsat string           `json:"disputedMsat"`
-	ClaimedMsat  string           `json:"claimedMsat"`
-	Reasons      []auditReason    `json:"reasons"`
-	Friends      []auditFriend    `json:"friends"`
-	Unread       int64            `json:"withoutReceipt"` // records with accepted pulls and no receipt
-	Unbilled     int64            `json:"notBilled"`      // records with receipts and no pull on the bill
-	Fault        *string          `json:"fault"`
-	Proof        []map[string]any `json:"proof,omitempty"`
-	PaidSat      int64            `json:"paidSat"`
-	AskSat       int64            `json:"askSat"`
-	ShortSat     int64            `json:"shortSat"`
-	Records      []auditRecord    `json:"records,omitempty"`
-	Refused      []auditLine      `json:"refused,omitempty"`
-}
-
-type auditReason struct {
-	Reason string `json:"reason"`
-	Lines  int64  `json:"lines"`
-	Msat   string `json:"msat"`
-}
-
-type auditFriend struct {
-	Key         string `json:"key"`
-	Name        string `json:"name"`
-	Records     int64  `json:"records"`
-	Pulls       int64  `json:"pulls"`
-	Receipts    int64  `json:"receipts"`
-	Moved       string `json:"bytesMoved"`
-	Stored      string `json:"byteMilliseconds"`
-	Msat        string `json:"msat"`
-	RefusedLine int64  `json:"refusedLines"`
-}
-
-type auditRecord struct {
-	Line     int64   `json:"line"`
-	From     string  `json:"from"`
-	To       string  `json:"to"`
-	Record   string  `json:"record"`
-	Hash     string  `json:"hash"`
-	Bytes    int64   `json:"bytes"`
-	Written  *string `json:"written"`
-	Ended    *string `json:"ended"`
-	Pulls    int64   `json:"pulls"`
-	Receipts int64   `json:"receipts"`
-	Moved    string  `json:"bytesMoved"`
-	Stored   string  `json:"byteMilliseconds"`
-	Msat     string  `json:"msat"`
-}
-
-type auditLine struct {
-	Line   int64  `json:"line"`
-	Kind   string `json:"kind"`
-	Reason string `json:"reason"`
-	Why    string `json:"why"`
-	From   string `json:"from"`
-	To     string `json:"to"`
-	Record string `json:"record"`
-	Bytes  int64  `json:"bytes"`
-	Moved  string `json:"bytesMoved"`
-	Stored string `json:"byteMilliseconds"`
-	Msat   string `json:"msat"`
-}
-
 func (p *program) showAudits(ctx context.Context, c *client.Client, shown []*auditedContract, names map[protocol.PublicKey]string, o auditOptions) error {
 	if o.csv {
 		return p.auditCSV(ctx, c, shown, names)
@@ -92,15 +19,8 @@ func (p *program) showAudits(ctx context.Context, c *client.Client, shown []*aud
 	items := make([]auditItem, 0, len(shown))
 	for _, a := range shown {
 		item := auditJSON(a, names)
-		if o.friend != "" {
-			if err := item.addRecords(ctx, c, a, o.friend, names); err != nil {
-				return err
-			}
-		}
-		if o.refused {
-			if err := item.addRefused(ctx, c, a); err != nil {
-				return err
-			}
+		if err := item.addParts(ctx, c, a, o); err != nil {
+			return err
 		}
 		items = append(items, item)
 	}
@@ -116,68 +36,6 @@ func (p *program) showAudits(ctx context.Context, c *client.Client, shown []*aud
 		}
 	}
 	return nil
-}
-
-func auditJSON(a *auditedContract, names map[protocol.PublicKey]string) auditItem {
-	b := a.audit.Bill
-	item := auditItem{Contract: a.audit.Contract.String(), Relay: a.audit.Relay.String(), Address: a.address, At: stamp(a.audit.At), Lines: a.audit.Lines,
-		New: a.audit.New, AcceptedMsat: b.Accepted.String(), WaitingMsat: b.Waiting.String(), DisputedMsat: b.Disputed.String(), ClaimedMsat: b.Claimed.String(),
-		Reasons: []auditReason{}, Friends: []auditFriend{}, Unread: a.audit.Unread, Unbilled: a.audit.Unbilled,
-		PaidSat: int64(a.paid), AskSat: int64(a.decision.Ask), ShortSat: int64(a.decision.Short)}
-	for _, r := range a.audit.Reasons {
-		item.Reasons = append(item.Reasons, auditReason{string(r.Reason), r.Lines, r.Cost.String()})
-	}
-	for _, f := range a.audit.Friends {
-		item.Friends = append(item.Friends, auditFriend{Key: f.Key.String(), Name: nameOf(f.Key, names), Records: f.Records, Pulls: f.Pulls,
-			Receipts: f.Receipts, Moved: f.Used.Moved.String(), Stored: f.Used.Stored.String(), Msat: f.Cost.String(), RefusedLine: f.Refused})
-	}
-	if a.audit.Fault != nil {
-		text := a.audit.Fault.Error()
-		item.Fault = &text
-	}
-	for _, e := range a.audit.Proof {
-		item.Proof = append(item.Proof, map[string]any{"envelope": string(e.Bytes())})
-	}
-	return item
-}
-
-func (item *auditItem) addRecords(ctx context.Context, c *client.Client, a *auditedContract, friend string, names map[protocol.PublicKey]string) error {
-	f, err := c.FindFriend(ctx, friend)
-	if err != nil {
-		return err
-	}
-	item.Records = []auditRecord{}
-	return c.AuditedRecords(ctx, a.audit.Contract, func(r *client.AuditedRecord) error {
-		if r.Path.Receiver != f.Key {
-			return nil
-		}
-		one, err := recordJSON(a, r)
-		item.Records = append(item.Records, one)
-		return err
-	})
-}
-
-func recordJSON(a *auditedContract, r *client.AuditedRecord) (auditRecord, error) {
-	used := client.RecordUsage(r, a.audit.At)
-	cost, err := a.audit.Prices.Cost(used)
-	return auditRecord{Line: r.Write, From: r.Path.Sender.String(), To: r.Path.Receiver.String(), Record: string(r.Path.ID), Hash: r.Hash.String(),
-		Bytes: r.Bytes, Written: stamp(r.Written), Ended: stamp(r.Ended), Pulls: r.Pulled, Receipts: r.Receipts,
-		Moved: used.Moved.String(), Stored: used.Stored.String(), Msat: cost.String()}, err
-}
-
-func (item *auditItem) addRefused(ctx context.Context, c *client.Client, a *auditedContract) error {
-	item.Refused = []auditLine{}
-	return c.RefusedLines(ctx, a.audit.Contract, func(r *client.RefusedLine) error {
-		one, err := refusedJSON(a, r)
-		item.Refused = append(item.Refused, one)
-		return err
-	})
-}
-
-func refusedJSON(a *auditedContract, r *client.RefusedLine) (auditLine, error) {
-	cost, err := a.audit.Prices.Cost(r.Refused)
-	return auditLine{Line: r.Line, Kind: string(r.Kind), Reason: string(r.Reason), Why: r.Why, From: r.Path.Sender.String(), To: r.Path.Receiver.String(),
-		Record: string(r.Path.ID), Bytes: r.Bytes, Moved: r.Refused.Moved.String(), Stored: r.Refused.Stored.String(), Msat: cost.String()}, err
 }
 
 // auditText is the one screen.
@@ -198,10 +56,8 @@ func (p *program) auditText(item *auditItem, a *auditedContract, names map[proto
 		return err
 	}
 	switch {
-	case o.friend != "":
-		return p.recordsText(item.Records)
-	case o.refused:
-		return p.refusedText(item.Refused, names)
+	case o.friend != "" || o.refused || o.record != "" || o.line != 0:
+		return p.partsText(item, names, o)
 	case len(a.audit.Friends) == 0:
 		return p.say("\n")
 	}
@@ -221,11 +77,14 @@ func (p *program) auditNotes(item *auditItem, a *auditedContract) error {
 		if len(item.Proof) > 0 {
 			notes = append(notes, "Two reports that it signed for one period prove it to anybody: relay audit --json has them.")
 		}
-		notes = append(notes, "Pay nothing more, and close the contract: relay contract close "+a.audit.Contract.Short())
+		if !a.closing {
+			notes = append(notes, "Pay nothing more, and close the contract: relay contract close "+a.audit.Contract.Short())
+		}
 	}
 	if a.audit.Unread > 0 {
 		notes = append(notes, fmt.Sprintf("%s signed for by readers who left no receipt: they use another program, or not yet.", count(int(a.audit.Unread), "record")))
 	}
+	notes = append(notes, a.disputeNotes()...)
 	if a.paid > 0 {
 		notes = append(notes, fmt.Sprintf("Paid %s.", sat(a.paid)))
 	}
@@ -243,12 +102,92 @@ func (p *program) auditNotes(item *auditItem, a *auditedContract) error {
 	return nil
 }
 
+// disputeNotes say what became of refused lines.
+func (a *auditedContract) disputeNotes() (notes []string) {
+	id := a.audit.Contract.Short()
+	if n := a.audit.Unsaid; n > 0 {
+		notes = append(notes, fmt.Sprintf("Waiting: %s about records of other writers or devices who have not told yet what they wrote. They are waited for, %d days from when they were billed.",
+			count(int(n), "line"), int(client.WaitForWriters.Hours())/24))
+	}
+	if n := a.audit.Dropped; n > 0 {
+		notes = append(notes, "Off the bill: "+count(int(n), "refused line")+", which the relay dropped.")
+	}
+	named := a.audit.Named > 0
+	switch told := a.told; {
+	case a.untold != nil:
+		notes = append(notes, "The relay could not be told which lines are refused: "+escape(a.untold.Error()))
+	case told != nil && told.Lines > 0:
+		notes = append(notes, fmt.Sprintf("The relay was told of %s: %s.", count(int(told.Lines), "refused line"), outcomeText(told)))
+		named = false
+	}
+	if named && a.audit.Bill.Disputed > 0 {
+		what := "and they are still on the bill"
+		switch {
+		case a.audit.Ended:
+			what = "and it ends the contract with what it was paid"
+		case a.audit.Promised == a.audit.Named:
+			what = "and it said that it drops them: the bill does not say so yet"
+		}
+		notes = append(notes, fmt.Sprintf("The relay was told before of %s, %s. relay audit %s --refused", count(int(a.audit.Named), "refused line"), what, id))
+	}
+	switch {
+	case a.closing:
+		notes = append(notes, "The contract is being ended at what was accepted: relay contract show "+id)
+	case a.unclosed != nil:
+		notes = append(notes, "It could not be ended with the relay: "+escape(a.unclosed.Error())+". Your deposit comes back to you alone in the end: relay contract refund "+id)
+	case a.stands() && a.audit.Fault == nil:
+		notes = append(notes, fmt.Sprintf("The relay neither dropped them nor ended the contract. End it: relay audit %s --close-on-dispute", id))
+	}
+	return notes
+}
+
+// outcomeText is a relay's answer to a refusal, for people.
+func outcomeText(told *client.Refused) string {
+	switch told.Outcome {
+	case protocol.RefusalDropped:
+		return "it drops them, and the next lines of the bill say so"
+	case protocol.RefusalClosed:
+		return "it stands by them, and ends the contract with what it was paid"
+	case client.AnswerGone:
+		return "it does not keep them any more"
+	}
+	return "it answers " + escape(string(told.Outcome))
+}
+
 func size(q ledger.Quantity) string {
 	n, ok := q.Int64()
 	if !ok {
 		return q.String() + " B"
 	}
 	return humanize.Bytes(uint64(n))
+}
+
+// partsText shows records and lines, and how to see those that follow.
+func (p *program) partsText(item *auditItem, names map[protocol.PublicKey]string, o auditOptions) error {
+	last := int64(0)
+	if item.Records != nil && (len(item.Records) > 0 || o.record == "" && o.line == 0) {
+		if err := p.recordsText(item.Records); err != nil {
+			return err
+		}
+		if n := len(item.Records); n > 0 {
+			last = item.Records[n-1].Line
+		}
+	}
+	if item.Refused != nil && (len(item.Refused) > 0 || o.record == "" && o.line == 0) {
+		if err := p.refusedText(item.Refused, names); err != nil {
+			return err
+		}
+		if n := len(item.Refused); n > 0 {
+			last = item.Refused[n-1].Line
+		}
+	}
+	switch {
+	case item.More:
+		return p.say("There is more: --after %d, or --limit-lines 0 for all, or --csv\n", last)
+	case o.record != "" && last == 0:
+		return p.say("The bill says nothing of a record whose id ends with %s.\n", escape(o.record))
+	}
+	return nil
 }
 
 func (p *program) recordsText(records []auditRecord) error {
@@ -267,22 +206,35 @@ func (p *program) recordsText(records []auditRecord) error {
 }
 
 func (p *program) refusedText(lines []auditLine, names map[protocol.PublicKey]string) error {
-	rows := [][]string{{"LINE", "KIND", "REASON", "TO", "RECORD", "BYTES", "MSAT", "WHY"}}
+	rows := [][]string{{"LINE", "KIND", "REASON", "TO", "RECORD", "BYTES", "MSAT", "RELAY SAYS", "WHY"}}
 	for _, l := range lines {
 		var to protocol.PublicKey
 		if err := to.UnmarshalText([]byte(l.To)); err != nil {
 			return err
 		}
-		rows = append(rows, []string{fmt.Sprint(l.Line), l.Kind, l.Reason, escape(nameOf(to, names)), escape(l.Record), fmt.Sprint(l.Bytes), l.Msat, escape(l.Why)})
+		rows = append(rows, []string{fmt.Sprint(l.Line), l.Kind, l.Reason, escape(nameOf(to, names)), escape(l.Record), fmt.Sprint(l.Bytes), l.Msat, l.state(), escape(l.Why)})
 	}
 	return p.headless(rows)
+}
+
+// state is what became of a refused line.
+func (l *auditLine) state() string {
+	switch {
+	case l.Waiting:
+		return "not asked: waits for its writer"
+	case l.Dropped != 0:
+		return fmt.Sprintf("dropped by line %d", l.Dropped)
+	case l.Answer == "":
+		return "not told"
+	}
+	return escape(l.Answer)
 }
 
 // auditCSV prints every accepted record and every refused line, one a row. Amounts are msat, each rounded by itself.
 func (p *program) auditCSV(ctx context.Context, c *client.Client, shown []*auditedContract, names map[protocol.PublicKey]string) error {
 	w := csv.NewWriter(p.out)
 	head := []string{"contract", "outcome", "line", "kind", "from", "to", "friend", "record", "bytes", "written", "ended", "pulls", "receipts",
-		"bytesMoved", "byteMilliseconds", "msat", "reason", "why"}
+		"bytesMoved", "byteMilliseconds", "msat", "reason", "why", "answer", "dropped"}
 	if err := w.Write(head); err != nil {
 		return err
 	}
@@ -300,7 +252,7 @@ func (p *program) auditCSV(ctx context.Context, c *client.Client, shown []*audit
 				return err
 			}
 			return w.Write([]string{id, "accepted", fmt.Sprint(j.Line), "record", j.From, j.To, cell(nameOf(r.Path.Receiver, names)), j.Record, fmt.Sprint(j.Bytes),
-				text(j.Written), text(j.Ended), fmt.Sprint(j.Pulls), fmt.Sprint(j.Receipts), j.Moved, j.Stored, j.Msat, "", ""})
+				text(j.Written), text(j.Ended), fmt.Sprint(j.Pulls), fmt.Sprint(j.Receipts), j.Moved, j.Stored, j.Msat, "", "", "", ""})
 		}); err != nil {
 			return err
 		}
@@ -309,8 +261,15 @@ func (p *program) auditCSV(ctx context.Context, c *client.Client, shown []*audit
 			if err != nil {
 				return err
 			}
-			return w.Write([]string{id, "disputed", fmt.Sprint(j.Line), j.Kind, j.From, j.To, cell(nameOf(r.Path.Receiver, names)), j.Record, fmt.Sprint(j.Bytes),
-				"", "", "", "", j.Moved, j.Stored, j.Msat, j.Reason, j.Why})
+			outcome := "disputed"
+			switch {
+			case j.Waiting:
+				outcome = "waiting"
+			case j.Dropped != 0:
+				outcome = "dropped"
+			}
+			return w.Write([]string{id, outcome, fmt.Sprint(j.Line), j.Kind, j.From, j.To, cell(nameOf(r.Path.Receiver, names)), j.Record, fmt.Sprint(j.Bytes),
+				"", "", "", "", j.Moved, j.Stored, j.Msat, j.Reason, j.Why, j.Answer, fmt.Sprint(j.Dropped)})
 		}); err != nil {
 			return err
 		}

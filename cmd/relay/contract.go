@@ -21,6 +21,7 @@ anything is signed you are told what it costs and what you can lose.
   relay contract open ADDRESS --deposit SATOSHI   lock a deposit, and use the relay
   relay contract list                             what you have, and what it is worth
   relay contract pay CONTRACT SATOSHI             pay for what you use
+  relay contract policy --pay auto --limit N      let it pay by itself what it audited
   relay contract close CONTRACT                   get the rest back, with the relay
   relay contract refund CONTRACT                  get it back alone, when the time has come
 
@@ -28,7 +29,7 @@ A CONTRACT is given by the first digits of its id.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
 	cmd.AddCommand(p.contractOpenCommand(), p.contractResumeCommand(), p.contractListCommand(), p.contractShowCommand(),
 		p.contractPayCommand(), p.contractCloseCommand(), p.contractBumpCommand(), p.contractRefundCommand(), p.contractRenewCommand(),
-		p.contractConsentCommand(), p.contractBackupCommand(), p.contractWatchCommand())
+		p.contractConsentCommand(), p.contractBackupCommand(), p.contractPolicyCommand(), p.contractWatchCommand())
 	return cmd
 }
 

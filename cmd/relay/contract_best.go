@@ -125,6 +125,9 @@ func (g *rentals) choose(ctx context.Context, best bestOptions) error {
 	if err != nil {
 		return err
 	}
+	if want.Terms, err = best.market.wanted(v.wishes); err != nil {
+		return err
+	}
 	g.months = monthText(v.profile, v.told)
 	listings, err := g.read(ctx)
 	if err != nil {
@@ -264,6 +267,10 @@ func (g *rentals) report(ctx context.Context) error {
 	if g.split != nil {
 		result.Split = g.split.txid
 	}
+	before, err := g.m.client.Relays(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
 	for _, r := range g.each {
 		if r.err != nil || r.record.Opening() {
 			failed++
@@ -288,6 +295,9 @@ func (g *rentals) report(ctx context.Context) error {
 			}
 		}
 	}
+	if len(before) == 0 && len(result.Contracts) > 1 && !g.o.fileOnly && g.o.wait > 0 {
+		g.keepElsewhere(ctx)
+	}
 	if g.p.json {
 		if err := g.p.printJSON(result); err != nil {
 			return err
@@ -305,6 +315,19 @@ func (g *rentals) report(ctx context.Context) error {
 			len(g.each)-failed, count(len(g.each), "contract"), failed)}
 	}
 	return nil
+}
+
+// keepElsewhere leaves the backups of the user's first contracts on each other's relays.
+func (g *rentals) keepElsewhere(ctx context.Context) {
+	for _, r := range g.each {
+		if r.err != nil || r.record.State != escrow.Active || ctx.Err() != nil {
+			continue
+		}
+		if err := g.m.manager.KeepElsewhere(ctx, r.record.ID); err != nil {
+			g.p.complain("relay: contract %s: %s. Copy %s to another disk.\n", r.record.ID.Short(), escapeText(err.Error()), backupFile)
+		}
+	}
+	g.p.tell(ctx, g.m.store)
 }
 
 // unopened tells whether a contract waits to be opened, or for its first block.

@@ -68,6 +68,12 @@ func TestRentTheBest(t *testing.T) {
 	if strings.Count(out, "is one of your relays") != 2 {
 		t.Errorf("open says\n%s", out)
 	}
+	// Each relay has what gets the other's deposit back.
+	for i, n := range nodes[:2] {
+		if out := alice.runs("restore", "--relay", n.URL); !strings.Contains(out, []string{"1 document", "2 documents"}[i]) {
+			t.Errorf("after %s there is: %s", n.URL, out)
+		}
+	}
 	alice.stdin = alice.runs("id", "--card", "-")
 	alice.runs("friend", "add", "-", "--name", "me")
 	alice.stdin = ""

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -10,7 +9,6 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/address/v2"
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/spf13/cobra"
 
@@ -28,12 +26,16 @@ type openOptions struct {
 	psbtIn, psbtOut           string
 	yes, fileOnly             bool
 	wait                      int64
+	offer                     string // digits of its hash; empty: what the relay announces now
 }
+
+// usualDays is how long a contract lasts if nobody says otherwise.
+const usualDays = 30
 
 func (o *openOptions) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.deposit, "deposit", "", "satoshi to lock")
-	f.IntVar(&o.days, "days", 30, "for how many days, 6 to 182")
+	f.IntVar(&o.days, "days", usualDays, "for how many days, 6 to 182")
 	f.StringVar(&o.feerate, "feerate", "", "satoshi per vB of the funding; else as your node estimates")
 	f.StringVar(&o.cushion, "cushion", "", "satoshi that payments may run ahead of usage you accepted; else the least of credit limit, opening price and 1 % of the deposit")
 	f.StringVar(&o.payout, "payout", "", "address that your money goes to in the end; else a new one of the wallet")
@@ -65,6 +67,8 @@ differ in operator and place from each other and from those you rent already, an
 --deposit is for each. Each contract needs a confirmed coin of its own: if your wallet has too few, it splits one first, by a
 payment to itself, and the contracts are opened a block later. relay contract resume, without a contract, goes on with all of them.
 
+With --offer the terms are those that the relay gave with its refusal, which it keeps to as long as they are valid.
+
 With --psbt-in the coins are those of your own wallet. Have it make a PSBT, unsigned, with native SegWit inputs and an output
 that goes back to it; what that output gets is set right here. The whole funding is written to --psbt-out: sign it there, and give it
 back with relay contract resume CONTRACT --psbt-in FILE.`,
@@ -83,16 +87,17 @@ back with relay contract resume CONTRACT --psbt-in FILE.`,
 	o.flags(cmd)
 	best.flags(cmd)
 	cmd.Flags().StringVar(&o.id, "id", "", "the contract's id, if writers have consented to it: 64 hex digits")
+	cmd.Flags().StringVar(&o.offer, "offer", "", "take what the relay offered when it refused you, instead of what it announces now: the digits that were shown")
 	cmd.Flags().StringArrayVar(&o.writers, "writer", nil, "file with another key's consent that the contract pays for it (relay contract consent)")
 	_ = cmd.MarkFlagRequired("deposit")
-	for _, alone := range []string{"id", "writer", "psbt-in", "psbt-out"} {
+	for _, alone := range []string{"id", "writer", "offer", "psbt-in", "psbt-out"} {
 		cmd.MarkFlagsMutuallyExclusive("best", alone)
 	}
 	return cmd
 }
 
 // openContract opens a contract, or one that renews another.
-func (p *program) openContract(ctx context.Context, typed string, renews *userside.Record, o openOptions) error {
+func (p *program) openContract(ctx context.Context, typed string, renews *userside.Record, o openOptions) (err error) {
 	w, err := o.wish()
 	if err != nil {
 		return exitError{exitUsage, err}
@@ -103,12 +108,22 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	}
 	defer func() { err = errors.Join(err, m.close()) }()
 	var e *protocol.Envelope
-	if w.Address, e, _, err = m.client.Offer(ctx, typed); err != nil {
+	if o.offer != "" {
+		w.Address, e, _, err = m.client.KeptOffer(ctx, typed, o.offer)
+	} else {
+		w.Address, e, _, err = m.client.Offer(ctx, typed)
+	}
+	if err != nil {
 		return err
 	}
 	w.Announcement = e
 	if renews != nil {
 		w.Renews = &renews.ID
+		if err := m.manager.Step(ctx); err != nil { // it may be in a block that nobody looked at
+			p.complain("relay: %s\n", escape(err.Error()))
+		}
+	} else if err = m.alone(ctx, e.From); err != nil {
+		return err
 	}
 	var given []byte
 	if given, err = o.foreign(&w, m.settings.Network); err != nil {
@@ -123,6 +138,20 @@ func (p *program) openContract(ctx context.Context, typed string, renews *usersi
 	return err
 }
 
+// alone refuses a second contract with a relay that one serves with: it would refuse it itself, after coins were reserved.
+func (m *money) alone(ctx context.Context, relay protocol.PublicKey) error {
+	records, err := m.store.Contracts(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Relay == relay && r.Network == m.settings.Network && escrow.TakesUsage(r.State) {
+			return fmt.Errorf("you have contract %s with this relay already: renew it (relay contract renew %s), or close it first", r.ID.Short(), r.ID.Short())
+		}
+	}
+	return nil
+}
+
 // wish reads what can be read without a relay.
 func (o *openOptions) wish() (w userside.Wish, err error) {
 	if w.Deposit, err = parseSatoshi(o.deposit); err != nil {
@@ -132,10 +161,13 @@ func (o *openOptions) wish() (w userside.Wish, err error) {
 		return w, err
 	}
 	const blocksPerDay = 144
-	if o.days < 1 || o.days > int(escrow.MaxLifetime/blocksPerDay) {
-		return w, fmt.Errorf("--days is 6 to %d", escrow.MaxLifetime/blocksPerDay)
+	const least, most = int(escrow.MinLifetime / blocksPerDay), int(escrow.MaxLifetime / blocksPerDay)
+	if o.days < least || o.days > most {
+		return w, fmt.Errorf("--days is %d to %d", least, most)
 	}
-	w.Lifetime = uint32(o.days) * blocksPerDay
+	// The blocks that come until the relay signs must not bring the shortest below what it takes.
+	const whileSigning = 12
+	w.Lifetime = max(uint32(o.days)*blocksPerDay, escrow.MinLifetime+whileSigning)
 	if o.cushion != "" {
 		cushion, err := parseSatoshi(o.cushion)
 		if err != nil {
@@ -150,6 +182,9 @@ func (o *openOptions) wish() (w userside.Wish, err error) {
 	}
 	if o.wait < 0 {
 		return w, errors.New("--wait is 0 or more")
+	}
+	if n := len(o.offer); n > 0 && (n < shownDigits || n > 64 || strings.Trim(o.offer, "0123456789abcdef") != "") {
+		return w, fmt.Errorf("--offer is %d to 64 hex digits", shownDigits)
 	}
 	for _, file := range o.writers {
 		writer, err := readConsent(file)
@@ -320,7 +355,7 @@ func (p *program) awaitFunding(ctx context.Context, m *money, r *userside.Record
 			}
 		}
 		if r.State != escrow.FundingSent && r.State != escrow.Active {
-			return r, fmt.Errorf("contract %s is %s: %s", r.ID.Short(), r.State, r.Fault)
+			return r, nil // there is nothing to wait for
 		}
 		select {
 		case <-ctx.Done():
@@ -364,6 +399,9 @@ func (p *program) opened(ctx context.Context, m *money, r *userside.Record) erro
 
 // welcome adds the relay of an open contract, and says what there is.
 func (p *program) welcome(ctx context.Context, m *money, r *userside.Record) string {
+	if r.State != escrow.Active && r.State != escrow.FundingSent {
+		return fmt.Sprintf("Contract %s: %s. See: relay contract show %s\n", r.ID.Short(), stateText(r), r.ID.Short())
+	}
 	if r.State != escrow.Active {
 		return fmt.Sprintf("Contract %s waits for its first block. Then use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 	}
@@ -372,83 +410,4 @@ func (p *program) welcome(ctx context.Context, m *money, r *userside.Record) str
 		return fmt.Sprintf("Contract %s is open. Use the relay: relay relays add %s\n", r.ID.Short(), r.Address)
 	}
 	return fmt.Sprintf("Contract %s is open, and %s is one of your relays: relay send goes there from now on.\n", r.ID.Short(), r.Address)
-}
-
-// forfeit says what the end of a contract does to reservations: what a write takes for storage and pulls to come.
-const forfeit = "what it was paid for storage and pulls still to come is not given back after that, used or not"
-
-// quoteText says what a contract means, before anything is signed.
-func quoteText(d *userside.Draft) string {
-	q := &d.Quote
-	var b strings.Builder
-	line := func(head, format string, args ...any) {
-		fmt.Fprintf(&b, "  %-16s %s\n", head, fmt.Sprintf(format, args...))
-	}
-	fmt.Fprintf(&b, "A contract with %s, %s, on %s:\n\n", d.Record.Address, d.Record.Relay.Short(), d.Record.Network)
-	line("You lock", "%s until block %d at the latest, %s", sat(q.Deposit), q.Expiry, inBlocks(q.Expiry, q.Tip))
-	line("You pay at once", "%s opening price, and %s fee for the funding (%s sat/vB)", sat(q.Offer.OpeningPrice), sat(q.FundingFee), perVByte(q.Feerate))
-	if q.Renewed != nil {
-		line("The old one", "is paid out with it: the relay gets the %s it has a claim on, the rest goes into the new one", sat(*q.Renewed))
-		line("", "%s", forfeit)
-	}
-	line("You pay for use", "%s for a GB stored for a day, %s for a GB moved", msat(q.Offer.StorageMsatPerGBDay), msat(q.Offer.BandwidthMsatPerGB))
-	line("To get it back", "about %s fee, agreed with the relay, or alone from block %d on", sat(max(q.Later.Closing, q.Later.Refund)), q.Expiry)
-	line("You can lose", "%s at most to a relay that cheats: opening price, cushion of %s, fees", sat(q.Bounds.User), sat(q.Cushion))
-	line("The relay risks", "%s of unpaid use, and a bond of %s", sat(q.Offer.CreditLimit), sat(q.Bond))
-	line("It takes writes", "from the first confirmation until block %d, %s", q.LastUsage, inBlocks(q.LastUsage, q.Tip))
-	b.WriteString("\n  If this disk is lost, your 24 words and the backup of the contract get the money back.\n  From block ")
-	fmt.Fprintf(&b, "%d on run relay once: what is locked does not come back by itself.\n\n", q.Expiry)
-	return b.String()
-}
-
-// msat shows a price in millisatoshi.
-func msat(n int64) string {
-	whole, rest := n/1000, n%1000
-	if rest == 0 {
-		return sat(btcutil.Amount(whole))
-	}
-	digits := strings.TrimRight(fmt.Sprintf("%03d", rest), "0")
-	return strings.Replace(sat(btcutil.Amount(whole)), " sat", "."+digits+" sat", 1)
-}
-
-func (p *program) contractConsentCommand() *cobra.Command {
-	var payer, contract string
-	cmd := &cobra.Command{
-		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
-		Long: `Signs your consent that the contract of another key, with this relay, pays for what you write there. Its owner gives the
-file to relay contract open --id CONTRACT --writer FILE. Without --contract a fresh id is drawn and shown, for both of you.`,
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return p.consent(cmd.Context(), args[0], payer, contract)
-		},
-	}
-	cmd.Flags().StringVar(&payer, "payer", "", "key that pays: relay1… or 64 hex digits")
-	cmd.Flags().StringVar(&contract, "contract", "", "the contract's id")
-	_ = cmd.MarkFlagRequired("payer")
-	return cmd
-}
-
-func (p *program) consent(ctx context.Context, typed, payer, contract string) error {
-	key, err := protocol.ParsePublicKey(payer)
-	if err != nil {
-		return exitError{exitUsage, fmt.Errorf("--payer: %w", err)}
-	}
-	id, err := contractID(contract)
-	if err != nil {
-		return exitError{exitUsage, err}
-	}
-	c, err := p.openKeys(ctx)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	_, e, _, err := c.Offer(ctx, typed)
-	if err != nil {
-		return err
-	}
-	consent, err := c.Consent(ctx, e.From, id, key)
-	if err != nil {
-		return err
-	}
-	p.complain("Contract id: %s\n", hex.EncodeToString(id[:]))
-	return p.say("%s\n", consent.Bytes())
 }

@@ -21,7 +21,7 @@ func (p *program) contractResumeCommand() *cobra.Command {
 asked for twice and nothing is locked twice. Without a contract, it goes on with all that wait.`,
 		Example:           "  relay contract resume\n  relay contract resume 95426a9d",
 		ValidArgsFunction: p.completeContract,
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) (err error) {
 			ctx := cmd.Context()
 			if len(args) == 0 {
 				if o.psbtIn != "" || o.psbtOut != "" {
@@ -31,7 +31,6 @@ asked for twice and nothing is locked twice. Without a contract, it goes on with
 			}
 			var signed protocol.PSBT
 			if o.psbtIn != "" {
-				var err error
 				if signed, _, err = readPSBT(o.psbtIn); err != nil {
 					return err
 				}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/escrow"
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
 )
@@ -45,7 +46,11 @@ func (p *program) listContracts(ctx context.Context, all bool) error {
 		if item.Owed != nil {
 			owed = fmt.Sprint(*item.Owed)
 		}
-		rows = append(rows, []string{r.ID.Short(), escape(relayName(r)), stateText(r), fmt.Sprint(item.Deposit), fmt.Sprint(item.Paid), owed, fmt.Sprint(item.Expiry)})
+		paid := fmt.Sprint(item.Paid)
+		if r.State == escrow.Abandoned {
+			paid, owed = "-", "-"
+		}
+		rows = append(rows, []string{r.ID.Short(), escape(relayName(r)), stateText(r), fmt.Sprint(item.Deposit), paid, owed, fmt.Sprint(item.Expiry)})
 	}
 	if p.json {
 		return p.printJSON(map[string]any{"contracts": items})

@@ -35,7 +35,7 @@ func (g *rentals) draft(ctx context.Context) error {
 			return err
 		}
 		if worth, balanceErr := g.worthWaiting(ctx); balanceErr != nil || !worth {
-			return errors.Join(err, balanceErr)
+			return errors.Join(g.tooPoor(ctx, err), balanceErr)
 		}
 		if g.o.wait == 0 {
 			return fmt.Errorf("%w\nSome of your coins are in no block yet: type the same again when the next one is there", err)
@@ -116,6 +116,16 @@ func (g *rentals) worthWaiting(ctx context.Context) (bool, error) {
 		return false, err
 	}
 	return (b.Confirmed-b.Leased+b.Unconfirmed)/btcutil.Amount(len(g.each)) > g.wish.Deposit, nil
+}
+
+// tooPoor says of all contracts what the wallet says of one.
+func (g *rentals) tooPoor(ctx context.Context, err error) error {
+	b, balanceErr := g.m.wallet.Balance(ctx)
+	if balanceErr != nil {
+		return err
+	}
+	return fmt.Errorf("%w for %s: %s are to be locked, and fees paid; %s are free", wallet.ErrFunds, count(len(g.each), "contract"),
+		sat(g.wish.Deposit*btcutil.Amount(len(g.each))), sat(b.Confirmed-b.Leased))
 }
 
 // awaitCoins waits until more coins are in a block.

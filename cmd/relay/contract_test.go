@@ -154,7 +154,7 @@ func TestLaptopGone(t *testing.T) {
 	if _, errs, code := again.types("contract", "refund", id, "--yes"); code != exitFailed || !strings.Contains(errs, "too early") {
 		t.Errorf("a refund before its time: exit %d\n%s", code, errs)
 	}
-	bitcoin.Mine(6 * 144)
+	bitcoin.Mine(6*144 + 12)
 	again.runs("contract", "refund", id, "--yes")
 	bitcoin.Mine(1)
 	item := again.reaches(id, "settling")
@@ -190,6 +190,17 @@ func TestRenewTyped(t *testing.T) {
 	}
 	if item := alice.contract(old); item.State != "renewing" || item.RenewedBy == nil || *item.RenewedBy != next.ID {
 		t.Errorf("the old contract: %+v", item)
+	}
+	for _, args := range [][]string{{"contract", "renew", old, "--yes"}, {"contract", "close", old, "--yes"}} {
+		if _, errs, code := alice.types(args...); code != exitFailed || !strings.Contains(errs, "being renewed") || !strings.Contains(errs, next.ID[:8]) {
+			t.Errorf("%v while it is renewed: exit %d\n%s", args, code, errs)
+		}
+	}
+	if _, errs, code := alice.types("contract", "open", node.URL, "--deposit", "50000", "--yes"); code != exitFailed || !strings.Contains(errs, "relay contract renew") {
+		t.Errorf("a second contract with the relay: exit %d\n%s", code, errs)
+	}
+	if out := alice.runs("contract", "resume", old); !strings.Contains(out, "being renewed") {
+		t.Errorf("resumed: %s", out)
 	}
 	alice.runs("account") // and nothing stops meanwhile
 	bitcoin.Mine(6)
@@ -383,6 +394,11 @@ func TestWronglyTypedMoney(t *testing.T) {
 		{"contract open " + node.URL + " --deposit ten", exitUsage, "satoshi"},
 		{"contract open " + node.URL + " --deposit 500 --yes", exitFailed, "10000"},
 		{"contract open " + node.URL + " --deposit 100000 --days 1000", exitUsage, "--days"},
+		{"contract open " + node.URL + " --deposit 100000 --days 5", exitUsage, "--days is 6 to 182"},
+		{"contract open " + node.URL + " --deposit 2100000000000000 --yes", exitFailed, "too large"},
+		{"contract open " + node.URL + " --deposit 90000000 --yes", exitFailed, "sat are wanted"},
+		{"contract bump 00", exitFailed, "relay contract list"},
+		{"contract bump 00 --feerate 0", exitUsage, "--feerate"},
 		{"contract open " + node.URL + " --deposit 100000 --feerate 0.5", exitUsage, "--feerate"},
 		{"contract open " + node.URL + " --deposit 100000 --cushion 99500 --yes", exitFailed, "deposit"},
 		{"contract open http://127.0.0.1:1 --deposit 100000 --yes", exitFailed, "no answer"},

@@ -33,13 +33,14 @@ type messageLine struct {
 	Base64        *string `json:"base64,omitempty"`
 	Fault         *string `json:"fault"`
 	Contradiction bool    `json:"contradiction"`
+	Sealed        bool    `json:"sealed"`
 	Relay         string  `json:"relay"`
 }
 
 func messageJSON(m *client.Message, names map[protocol.PublicKey]string) messageLine {
 	line := messageLine{ID: string(m.ID), From: m.From.String(), Name: names[m.From], Sent: stamp(m.Sent), Received: stamp(m.Received),
 		Read: stamp(m.Read), Expires: stamp(m.Expires), Tag: string(m.Tag), ContentType: m.ContentType, FileName: m.Name,
-		Device: m.Device, Seq: m.Seq, Contradiction: m.Contradiction != nil, Relay: m.Relay.String()}
+		Device: m.Device, Seq: m.Seq, Contradiction: m.Contradiction != nil, Sealed: !m.Plain, Relay: m.Relay.String()}
 	switch {
 	case m.Fault != "":
 		line.Fault = &m.Fault
@@ -104,6 +105,7 @@ func (p *program) inbox(ctx context.Context, offline, all bool, limit int) error
 	}
 	defer endWatching(c, contracts)
 	defer p.glance(ctx, contracts)
+	defer p.showNotices(ctx, c)
 	result := &client.SyncResult{}
 	if !offline {
 		limited, cancel := context.WithTimeout(ctx, 10*time.Minute)
@@ -142,13 +144,16 @@ func (p *program) inboxJSON(ctx context.Context, c *client.Client, messages []cl
 	}
 	return p.printJSON(map[string]any{
 		"messages": lines, "gaps": gapLines(gaps, names), "changes": changeLines(result.Changes),
-		"relays": relayLines(append(result.Pulled, result.Sent...)),
+		"relays": relayLines(append(result.Pulled, result.Sent...)), "expiring": outgoingLines(result.Expiring, names),
 	})
 }
 
 func (p *program) inboxText(messages []client.Message, names map[protocol.PublicKey]string, result *client.SyncResult, all bool) error {
 	for _, text := range append(changeTexts(result.Changes), gapTexts(result.Gaps, names)...) {
 		p.complain("%s\n", text)
+	}
+	for i := range result.Expiring {
+		p.complain("%s\n", expiringText(&result.Expiring[i], names))
 	}
 	if len(messages) == 0 && all {
 		return p.say("No messages.\n")
@@ -170,6 +175,8 @@ func glance(m *client.Message) string {
 	switch {
 	case m.Fault != "":
 		text = "(cannot be read: " + escape(m.Fault) + ")"
+	case m.ContentType == protocol.FileType:
+		text = fileGlance(m)
 	case !isText(m):
 		text = fmt.Sprintf("(%s, %s)", escape(m.ContentType), count(len(m.Body), "byte"))
 	default:
@@ -186,6 +193,15 @@ func glance(m *client.Message) string {
 		text = "[CONTRADICTED] " + text
 	}
 	return text
+}
+
+// fileGlance is what a message says that tells of a file.
+func fileGlance(m *client.Message) string {
+	manifest, err := protocol.ParseFileManifest(m.Body)
+	if err != nil {
+		return "(a file that cannot be fetched: " + escape(err.Error()) + ")"
+	}
+	return fmt.Sprintf("(file, %s) %s", bytesText(manifest.Size), escape(m.Name))
 }
 
 func (p *program) readCommand() *cobra.Command {
@@ -277,6 +293,9 @@ func (p *program) showMessage(m *client.Message, names map[protocol.PublicKey]st
 	if m.Name != "" {
 		head += "File:  " + escape(m.Name) + "\n"
 	}
+	if m.Plain {
+		head += "Note:  it was not sealed: whoever carried it could read it\n"
+	}
 	if m.Contradiction != nil {
 		head += "Note:  the sender signed other content under the same id as well; this came first\n"
 	}
@@ -284,6 +303,8 @@ func (p *program) showMessage(m *client.Message, names map[protocol.PublicKey]st
 	switch {
 	case m.Fault != "":
 		body = "(This message cannot be read: " + escape(m.Fault) + ".)"
+	case m.ContentType == protocol.FileType:
+		body = fmt.Sprintf("%s\nFetch it with: relay get %s", fileGlance(m), short(m.ID))
 	case !isText(m):
 		body = fmt.Sprintf("(%s of %s; save them with: relay read --raw %s > FILE)", count(len(m.Body), "byte"), escape(m.ContentType), short(m.ID))
 	}

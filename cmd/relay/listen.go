@@ -43,7 +43,7 @@ func (p *program) listen(ctx context.Context, c *client.Client, m *money) error 
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.Listen(work, func(e client.Event) error { return p.showEvent(work, c, e) }) })
 	if m != nil {
-		group.Go(func() error { return p.watch(work, m.manager) })
+		group.Go(func() error { return p.watch(work, m) })
 	}
 	return group.Wait()
 }

@@ -120,6 +120,8 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay send anna "hello"            send
   relay inbox                        get and list what friends sent
   relay read                         read the next message
+  relay send --file FILE anna        send a file of any size
+  relay get                          list the files that came, and fetch them
 
 Your keys and messages are in a folder: --dir, else $RELAY_DIR, else "relay" in your configuration folder.
 The passphrase is asked for when it is needed; or it is in the file --passphrase-file, or in
@@ -151,8 +153,8 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
 		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
-		p.sendCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
-		p.outboxCommand(), p.removeCommand(), p.versionCommand())
+		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
+		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
 	return root
 }
 

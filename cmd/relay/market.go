@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -32,6 +34,8 @@ type marketOptions struct {
 	record  string
 	keeps   time.Duration
 	caught  bool
+	terms   []string
+	topic   string
 }
 
 func (p *program) marketCommand() *cobra.Command {
@@ -68,11 +72,14 @@ func (o *marketOptions) filters(flags *pflag.FlagSet) {
 	flags.Int64Var(&o.most, "most", 0, "only relays that cost at most so many satoshi a month")
 	flags.StringVar(&o.record, "record", "", "only relays that take records of so many bytes")
 	flags.DurationVar(&o.keeps, "keeps", 0, "only relays that keep a record so long, for example 720h")
+	flags.StringSliceVar(&o.terms, "terms", nil, "only relays that offer such terms: grant, volunteer or contract; or mine, any of your list (relay terms)")
+	flags.StringVar(&o.topic, "topic", "", "with --terms volunteer: for messages with this tag")
 	flags.BoolVar(&o.caught, "caught", false, "the best may be relays whose bills your audits found wrong")
 }
 
 // view is what relays are compared by: how the user uses them, and what he knows of them.
 type view struct {
+	wishes  []protocol.Wish // his list of terms
 	profile relaybook.Profile
 	told    string                                   // the profile in words
 	scores  map[protocol.PublicKey]client.AuditScore // how they did in his audits
@@ -106,7 +113,36 @@ func (p *program) view(ctx context.Context, o *marketOptions) (*view, error) {
 	}
 	defer c.Close()
 	scores, err := c.AuditScores(ctx)
-	return &view{profile, told, scores}, err
+	if err != nil {
+		return nil, err
+	}
+	wishes, _, err := c.Wishes(ctx)
+	return &view{wishes, profile, told, scores}, err
+}
+
+// wanted are the terms that the flags name; mine is the user's list.
+func (o *marketOptions) wanted(mine []protocol.Wish) (wishes []protocol.Wish, err error) {
+	if o.topic != "" {
+		if !slices.Equal(o.terms, []string{protocol.TermsVolunteer}) {
+			return nil, usagef("--topic goes with --terms volunteer")
+		}
+		if err := protocol.Tag(o.topic).Validate(); err != nil {
+			return nil, usagef("--topic %q is no tag: letters, digits, - and _", o.topic)
+		}
+	}
+	for _, name := range o.terms {
+		switch name {
+		case "mine":
+			wishes = append(wishes, mine...)
+		case protocol.TermsGrant, protocol.TermsContract:
+			wishes = append(wishes, protocol.Wish{Type: name, Payment: name == protocol.TermsContract})
+		case protocol.TermsVolunteer:
+			wishes = append(wishes, protocol.Wish{Type: name, Topic: protocol.Tag(o.topic), Plaintext: true, Ads: true}) // the table tells
+		default:
+			return nil, usagef("--terms %q is none of grant, volunteer, contract and mine", name)
+		}
+	}
+	return wishes, nil
 }
 
 // profile is how the user uses relays; told says it in words.
@@ -176,6 +212,9 @@ func (p *program) market(ctx context.Context, o *marketOptions) error {
 	}
 	v, err := p.view(ctx, o)
 	if err != nil {
+		return err
+	}
+	if want.Terms, err = o.wanted(v.wishes); err != nil {
 		return err
 	}
 	b, err := p.marketPlace(ctx, o.network)
@@ -279,7 +318,7 @@ func choose(listings []relaybook.Listing, o *marketOptions, v *view, want relayb
 		rows = append(rows, v.row(r.Listing))
 	}
 	for _, l := range listings {
-		if l.Contracts == nil && !o.narrow() && l.Limits.RecordBytes >= want.RecordBytes && l.Limits.LifetimeMs >= want.LifetimeMs {
+		if l.Contracts == nil && !o.narrow() && l.Limits.RecordBytes >= want.RecordBytes && l.Limits.LifetimeMs >= want.LifetimeMs && want.Offers(l) {
 			rows = append(rows, v.row(l))
 		}
 	}
@@ -293,6 +332,9 @@ func (p *program) showMarket(n protocol.Network, v *view, known int, rows []mark
 	if known == 0 {
 		return p.say("The market of %s has no relay that your hubs know. More hubs: relay hubs add ADDRESS\n", n)
 	}
+	if len(rows) == 0 {
+		return p.say("None of the %s on %s is like that: ask for less, or see them all with relay market\n", count(known, "relay"), n)
+	}
 	head := []string{"RELAY", "KEY", "A MONTH", "OPENING", "DEPOSIT", "BOND", "KEEPS", "RECORD", "TERMS", "KNOWN SINCE", "MY AUDITS"}
 	if probed {
 		head = append(head, "DISTANCE")
@@ -302,7 +344,7 @@ func (p *program) showMarket(n protocol.Network, v *view, known int, rows []mark
 		cells := []string{escape(r.Address()), r.Relay.Short(), "-", "-", "-", "-", days(r.Limits.LifetimeMs), humanize.IBytes(uint64(r.Limits.RecordBytes)),
 			escape(termsText(r.Terms)), when(r.First), auditsText(r.score)}
 		if c := r.Contracts; c != nil {
-			cells[2], cells[3], cells[4], cells[5] = strconv.FormatInt(*r.cost, 10), satText(int64(c.OpeningPrice)), "from "+satText(int64(c.MinPrepay)), fmt.Sprint(c.BondPercent, " %")
+			cells[2], cells[3], cells[4], cells[5] = satText(*r.cost), satText(int64(c.OpeningPrice)), "from "+satText(int64(c.MinPrepay)), fmt.Sprint(c.BondPercent, " %")
 		}
 		if probed {
 			cells = append(cells, distance(probes[i]))
@@ -328,7 +370,8 @@ func auditsText(s client.AuditScore) string {
 	return fmt.Sprintf("%d, all right", s.Audits)
 }
 
-func satText(n int64) string { return strconv.FormatInt(n, 10) }
+// satText is an amount in a column that says what it is in.
+func satText(n int64) string { return strings.TrimSuffix(sat(btcutil.Amount(n)), " sat") }
 
 func days(ms int64) string {
 	if ms >= ledger.Day {
@@ -337,15 +380,25 @@ func days(ms int64) string {
 	return (time.Duration(min(ms, int64(ledger.Day))) * time.Millisecond).String()
 }
 
+// termsText is the relay's terms in one cell.
 func termsText(terms []protocol.Terms) string {
-	text := ""
+	var all []string
 	for _, t := range terms {
-		if text != "" {
-			text += ", "
+		text := t.Type
+		switch {
+		case t.Topic == protocol.AnyTopic:
+			text += " (a topic)"
+		case t.Topic != "":
+			text += " (" + t.Topic + ")"
 		}
-		text += t.Type
+		if extra := flags(t.Plaintext, t.Ads); extra != "" {
+			text += " with " + extra
+		}
+		if !slices.Contains(all, text) {
+			all = append(all, text)
+		}
 	}
-	return text
+	return strings.Join(all, ", ")
 }
 
 func distance(probe relaybook.Probe) string {
@@ -355,5 +408,14 @@ func distance(probe relaybook.Probe) string {
 	case probe.Err != nil:
 		return "no answer"
 	}
-	return fmt.Sprintf("%.1f ms", float64(probe.Distance.Microseconds())/1000)
+	return milliseconds(probe.Distance)
+}
+
+// milliseconds shows a distance: tenths are more than a measurement means.
+func milliseconds(d time.Duration) string {
+	const tenth = 100 * time.Microsecond
+	if d < tenth {
+		return "< 0.1 ms"
+	}
+	return fmt.Sprintf("%d.%d ms", d/time.Millisecond, d%time.Millisecond/tenth)
 }

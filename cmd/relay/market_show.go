@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 	"github.com/spf13/cobra"
@@ -129,22 +130,21 @@ func (p *program) showOffer(l marketRow, item offerItem, profile relaybook.Profi
 	rows := [][]string{{"address", escape(strings.Join(l.Addresses, ", "))}, {"key", l.Relay.Bech32()}, {"network", string(l.Network)}}
 	if c := l.Contracts; c != nil {
 		rows = append(rows,
-			[]string{"storage", fmt.Sprintf("%d msat a GB and day", c.StorageMsatPerGBDay)},
-			[]string{"traffic", fmt.Sprintf("%d msat a GB written, and again each time it is pulled", c.BandwidthMsatPerGB)},
-			[]string{"opening", fmt.Sprintf("%d sat a contract", int64(c.OpeningPrice))},
-			[]string{"deposit", fmt.Sprintf("from %d sat; it adds %d %% as a bond", int64(c.MinPrepay), c.BondPercent)},
-			[]string{"credit", fmt.Sprintf("%d sat", int64(c.CreditLimit))})
+			[]string{"storage", msat(c.StorageMsatPerGBDay) + " for a GB stored for a day"},
+			[]string{"traffic", msat(c.BandwidthMsatPerGB) + " for a GB written, and again each time it is pulled"},
+			[]string{"opening", sat(c.OpeningPrice) + " a contract"},
+			[]string{"deposit", fmt.Sprintf("from %s; it adds %d %% as a bond", sat(c.MinPrepay), c.BondPercent)},
+			[]string{"credit", sat(c.CreditLimit) + " of unpaid use"})
 	}
 	if item.SatPerMonth != nil {
-		rows = append(rows, []string{"a month", fmt.Sprintf("%d sat for %s kept and %s moved", *item.SatPerMonth,
+		rows = append(rows, []string{"a month", fmt.Sprintf("%s sat for %s kept and %s moved", satText(*item.SatPerMonth),
 			humanize.Bytes(uint64(profile.Kept)), humanize.Bytes(uint64(profile.Moved)))})
 	}
 	for _, t := range l.Terms {
-		text := t.Type
-		if t.Contact != "" {
-			text += ", ask " + t.Contact
-		}
-		rows = append(rows, []string{"terms", escape(text)})
+		rows = append(rows, []string{"terms", escape(oneTerms(t))})
+	}
+	if l.Notice != "" {
+		rows = append(rows, []string{"notice", escape(l.Notice)})
 	}
 	rows = append(rows,
 		[]string{"records", fmt.Sprintf("of %s at most, kept %s at most, pulled %d times at most", humanize.IBytes(uint64(l.Limits.RecordBytes)),
@@ -159,13 +159,38 @@ func (p *program) showOffer(l marketRow, item offerItem, profile relaybook.Profi
 		rows = append(rows, []string{"hubs", escape(strings.Join(l.Hubs, ", "))})
 	}
 	if item.Probe != nil {
-		text := fmt.Sprintf("%.1f ms away, and it is this relay", float64(item.Probe.Microseconds)/1000)
+		text := milliseconds(time.Duration(item.Probe.Microseconds)*time.Microsecond) + " away, and it is this relay"
 		if item.Probe.Error != nil {
 			text = escape(*item.Probe.Error)
 		}
 		rows = append(rows, []string{"probe", text})
 	}
 	return p.table(rows)
+}
+
+// oneTerms says one alternative in words.
+func oneTerms(t protocol.Terms) string {
+	text := termsText([]protocol.Terms{t})
+	var gives []string
+	if t.StoredBytes > 0 {
+		gives = append(gives, humanize.Bytes(uint64(t.StoredBytes))+" stored")
+	}
+	if t.MovedBytes > 0 {
+		gives = append(gives, humanize.Bytes(uint64(t.MovedBytes))+" moved a month")
+	}
+	if t.Days > 0 {
+		gives = append(gives, fmt.Sprintf("for %d days", t.Days))
+	}
+	if len(gives) > 0 {
+		text += ": " + strings.Join(gives, ", ")
+	}
+	if t.Type == protocol.TermsVolunteer && !t.Payment {
+		text += ", for nothing"
+	}
+	if t.Contact != "" {
+		text += ", ask " + t.Contact
+	}
+	return text
 }
 
 func (p *program) marketWatchCommand(o *marketOptions) *cobra.Command {
@@ -197,7 +222,7 @@ func (p *program) marketWatch(ctx context.Context, o *marketOptions) error {
 		}
 		price := "no contracts"
 		if row.cost != nil {
-			price = fmt.Sprintf("%d sat a month", *row.cost)
+			price = satText(*row.cost) + " sat a month"
 		}
 		return p.say("%s  %s  %s  %s\n", when(change.Offer.Envelope.Timestamp), escape(change.Offer.Addresses[0]), change.Offer.Relay.Short(), price)
 	})

@@ -108,7 +108,7 @@ func TestMarketStory(t *testing.T) {
 	if out := alice.runs("market", "--best", "1", "--offline"); !strings.Contains(out, cheap.URL) || strings.Contains(out, dear.URL) {
 		t.Errorf("the best is\n%s", out)
 	}
-	if out := alice.runs("market", "show", cheap.URL, "--probe"); !strings.Contains(out, cheap.Key.Bech32()) || !strings.Contains(out, "1000 msat a GB and day") ||
+	if out := alice.runs("market", "show", cheap.URL, "--probe"); !strings.Contains(out, cheap.Key.Bech32()) || !strings.Contains(out, "1 sat for a GB stored for a day") ||
 		!strings.Contains(out, "it is this relay") || strings.Contains(out, "\x1b") {
 		t.Errorf("show says\n%s", out)
 	}
@@ -253,5 +253,32 @@ func TestCaughtRelays(t *testing.T) {
 	}
 	if text := errs.String(); strings.Count(text, "2 relays left out") != 1 {
 		t.Errorf("it is said: %s", text)
+	}
+}
+
+// Terms are told in words, and flags name those that are wanted.
+func TestMarketTerms(t *testing.T) {
+	terms := []protocol.Terms{{Type: protocol.TermsContract, Payment: true, Contact: "ops"},
+		{Type: protocol.TermsVolunteer, Topic: "weather", Ads: true, StoredBytes: 2_000_000, MovedBytes: 5_000_000, Days: 30},
+		{Type: protocol.TermsVolunteer, Topic: protocol.AnyTopic, Plaintext: true}, {Type: protocol.TermsVolunteer}}
+	if got := termsText(terms); got != "contract, volunteer (weather) with ads, volunteer (a topic) with plaintext, volunteer" {
+		t.Errorf("in a cell: %s", got)
+	}
+	for i, want := range []string{"contract, ask ops", "volunteer (weather) with ads: 2.0 MB stored, 5.0 MB moved a month, for 30 days, for nothing",
+		"volunteer (a topic) with plaintext, for nothing", "volunteer, for nothing"} {
+		if got := oneTerms(terms[i]); got != want {
+			t.Errorf("in words: %s", got)
+		}
+	}
+	mine := []protocol.Wish{{Type: protocol.TermsVolunteer, Topic: "cats"}}
+	for _, c := range []struct {
+		o    marketOptions
+		want int // wishes; -1: refused
+	}{{marketOptions{}, 0}, {marketOptions{terms: []string{"mine", "contract"}}, 2}, {marketOptions{terms: []string{"volunteer"}, topic: "weather"}, 1},
+		{marketOptions{terms: []string{"gift"}}, -1}, {marketOptions{topic: "weather"}, -1}, {marketOptions{terms: []string{"volunteer"}, topic: "a b"}, -1}} {
+		wishes, err := c.o.wanted(mine)
+		if (err != nil) != (c.want < 0) || err == nil && len(wishes) != c.want {
+			t.Errorf("%+v: %v, %v", c.o, wishes, err)
+		}
 	}
 }

@@ -100,7 +100,7 @@ func (m *money) assemble(ctx context.Context, seed *keyfile.Seed, keep bool) (er
 		Relays: func(key protocol.PublicKey, address string) (userside.Relay, error) {
 			return m.client.ContractRelay(key, address)
 		},
-		BackupFile: filepath.Join(m.dir, backupFile), Entropy: rand.Reader, Logger: m.p.logger(),
+		BackupFile: filepath.Join(m.dir, backupFile), Entropy: rand.Reader, Logger: m.p.logger(), Unasked: m.unasked,
 	}
 	if m.settings.Network == protocol.Regtest {
 		cfg.Poll = 500 * time.Millisecond // blocks come when somebody wants them

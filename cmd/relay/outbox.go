@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/protocol"
 )
 
 // outgoingLine is a sent message in JSON.
@@ -28,7 +30,10 @@ type outgoingLine struct {
 	Seq         int64      `json:"seq"`
 	Text        *string    `json:"text,omitempty"`
 	Base64      *string    `json:"base64,omitempty"`
+	FileName    string     `json:"fileName"`
 	Copies      []copyLine `json:"copies"`
+	// Pieces is there for a file that was asked for by its id.
+	Pieces *sentFileLine `json:"pieces,omitempty"`
 }
 
 type copyLine struct {
@@ -37,12 +42,15 @@ type copyLine struct {
 	State   string  `json:"state"`
 	Changed *string `json:"changed"`
 	Error   *string `json:"error"`
+	Pulled  *string `json:"pulled"`
+	Pulls   int64   `json:"pulls"`
+	Checked *string `json:"checked"`
 }
 
 func outgoingJSON(m *client.Outgoing, name string) outgoingLine {
 	line := outgoingLine{ID: string(m.ID), To: m.To.String(), Name: name, Created: stamp(m.Created), Expires: stamp(m.Expires),
 		Removed: stamp(m.Removed), Tag: string(m.Tag), MaxPulls: m.MaxPulls, ContentType: m.ContentType, Device: m.Device, Seq: m.Seq,
-		Copies: []copyLine{}}
+		FileName: m.Name, Copies: []copyLine{}}
 	if text := string(m.Body); strings.HasPrefix(m.ContentType, "text/") && utf8.ValidString(text) {
 		line.Text = &text
 	} else {
@@ -50,7 +58,8 @@ func outgoingJSON(m *client.Outgoing, name string) outgoingLine {
 		line.Base64 = &text
 	}
 	for _, c := range m.Copies {
-		item := copyLine{Address: c.Address, Relay: c.Relay.String(), State: string(c.State), Changed: stamp(c.Changed)}
+		item := copyLine{Address: c.Address, Relay: c.Relay.String(), State: string(c.State), Changed: stamp(c.Changed),
+			Pulled: stamp(c.Pulled), Pulls: c.Pulls, Checked: stamp(c.Seen)}
 		if c.Error != "" {
 			item.Error = &c.Error
 		}
@@ -59,13 +68,25 @@ func outgoingJSON(m *client.Outgoing, name string) outgoingLine {
 	return line
 }
 
+func outgoingLines(all []client.Outgoing, names map[protocol.PublicKey]string) []outgoingLine {
+	lines := make([]outgoingLine, 0, len(all))
+	for i := range all {
+		lines = append(lines, outgoingJSON(&all[i], names[all[i].To]))
+	}
+	return lines
+}
+
 func (p *program) outboxCommand() *cobra.Command {
 	limit := 100
 	cmd := &cobra.Command{
-		Use: "outbox", Short: "List what you sent, and where each copy stands", Args: cobra.NoArgs,
-		Long: `Lists what you sent. A copy is queued (not on the relay yet), stored (the relay has it on disk), removing, gone
-(deleted, expired or used up) or failed (refused for good).`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Use: "outbox [ID]", Short: "List what you sent, and where each copy stands", Args: cobra.MaximumNArgs(1),
+		Long: `Lists what you sent, and until when it lies where; with an id, relay by relay. A copy is queued (not on the relay yet), stored (the
+relay has it on disk), pulled (your friend's program confirmed that he has it from there, or the relay says that he fetched it), removing, gone
+(deleted, expired, used up or lost) or failed (refused for good). It shows what is known here: receipts come with relay inbox, and
+relay heal asks the relays what they have.`,
+		Example:           "  relay outbox\n  relay outbox 71ed8815",
+		ValidArgsFunction: p.completeSent,
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if limit < 0 {
 				return usagef("--limit is 0 or more")
 			}
@@ -74,6 +95,9 @@ func (p *program) outboxCommand() *cobra.Command {
 				return err
 			}
 			defer c.Close()
+			if len(args) == 1 {
+				return p.outboxOne(cmd.Context(), c, args[0])
+			}
 			return p.outbox(cmd.Context(), c, limit)
 		},
 	}
@@ -86,41 +110,152 @@ func (p *program) outbox(ctx context.Context, c *client.Client, limit int) error
 	if err != nil {
 		return err
 	}
+	unsent, err := c.UnsentFiles(ctx)
+	if err != nil {
+		return err
+	}
 	names, err := friendNames(ctx, c)
 	if err != nil {
 		return err
 	}
 	if p.json {
-		lines := make([]outgoingLine, 0, len(messages))
-		for i := range messages {
-			lines = append(lines, outgoingJSON(&messages[i], names[messages[i].To]))
-		}
-		return p.printJSON(map[string]any{"messages": lines})
+		return p.outboxJSON(ctx, c, messages, unsent, names)
 	}
-	if len(messages) == 0 {
+	if len(messages)+len(unsent) == 0 {
 		return p.say("You sent nothing yet.\n")
 	}
-	rows := [][]string{{"ID", "TO", "WRITTEN", "COPIES", "TEXT"}}
+	rows := [][]string{{"ID", "TO", "WRITTEN", "UNTIL", "COPIES", "TEXT"}}
 	for i := range messages {
 		m := &messages[i]
-		rows = append(rows, []string{short(m.ID), nameOf(m.To, names), when(m.Created), copiesText(m),
-			glance(&client.Message{ContentType: m.ContentType, Body: m.Body})})
+		copies := copiesText(m)
+		file, err := c.FileOf(ctx, m)
+		if err != nil {
+			return err
+		}
+		if file != nil && m.Removed == 0 {
+			copies = fileCopiesText(file)
+		}
+		rows = append(rows, []string{short(m.ID), nameOf(m.To, names), when(m.Created), when(m.Expires), copies,
+			glance(&client.Message{ContentType: m.ContentType, Body: m.Body, Name: m.Name})})
 		for _, copied := range m.Copies {
 			if copied.Error != "" {
 				p.complain("%s: %s\n", short(m.ID), escape(copied.Error))
 			}
 		}
 	}
+	for _, f := range unsent {
+		if f.Told == nil {
+			rows = append(rows, []string{short(f.ID), nameOf(f.To, names), when(f.Created), when(f.Expires), "being sent, " + fileCopiesText(f),
+				fmt.Sprintf("(file, %s) %s", bytesText(f.Size), escape(f.Name))})
+		}
+	}
+	return errors.Join(p.table(rows), p.tellExpiring(ctx, c, names))
+}
+
+func (p *program) outboxJSON(ctx context.Context, c *client.Client, messages []client.Outgoing, unsent []*client.SentFile, names map[protocol.PublicKey]string) error {
+	files := []sentFileLine{}
+	for i := range messages {
+		f, err := c.FileOf(ctx, &messages[i])
+		if err != nil {
+			return err
+		}
+		if f != nil {
+			files = append(files, sentFileJSON(f, names[f.To]))
+		}
+	}
+	for _, f := range unsent {
+		if f.Told == nil {
+			files = append(files, sentFileJSON(f, names[f.To]))
+		}
+	}
+	expiring, err := c.Expiring(ctx)
+	if err != nil {
+		return err
+	}
+	ids := []string{}
+	for _, m := range expiring {
+		ids = append(ids, string(m.ID))
+	}
+	return p.printJSON(map[string]any{"messages": outgoingLines(messages, names), "files": files, "expiring": ids})
+}
+
+// tellExpiring warns of what expires and was not fetched.
+func (p *program) tellExpiring(ctx context.Context, c *client.Client, names map[protocol.PublicKey]string) error {
+	expiring, err := c.Expiring(ctx)
+	for i := range expiring {
+		p.complain("%s\n", expiringText(&expiring[i], names))
+	}
+	return err
+}
+
+func expiringText(m *client.Outgoing, names map[protocol.PublicKey]string) string {
+	return fmt.Sprintf("%s to %s expires %s, and was not fetched yet as far as is known: send it again if it matters.", short(m.ID), nameOf(m.To, names), when(m.Expires))
+}
+
+// outboxOne shows one message relay by relay.
+func (p *program) outboxOne(ctx context.Context, c *client.Client, id string) error {
+	found, err := c.FindOutgoing(ctx, id)
+	switch {
+	case err != nil:
+		return err
+	case len(found) == 0:
+		return exitError{exitNothing, fmt.Errorf("no message of yours has the id %q: see relay outbox", id)}
+	case len(found) > 1:
+		var ids []string
+		for _, m := range found {
+			ids = append(ids, "\n  "+string(m.ID))
+		}
+		return ambiguousError{typed: id, ids: ids}
+	}
+	m := &found[0]
+	names, err := friendNames(ctx, c)
+	if err != nil {
+		return err
+	}
+	file, err := c.FileOf(ctx, m)
+	if err != nil {
+		return err
+	}
+	if p.json {
+		line := outgoingJSON(m, names[m.To])
+		if file != nil {
+			told := sentFileJSON(file, line.Name)
+			line.Pieces = &told
+		}
+		return p.printJSON(line)
+	}
+	if err := p.say("To:       %s  %s\nWritten:  %s\nUntil:    %s\nId:       %s\n\n", nameOf(m.To, names), m.To.Short(), when(m.Created), when(m.Expires), m.ID); err != nil {
+		return err
+	}
+	rows := [][]string{{"RELAY", "COPY", "SINCE", "PIECES", "NOTE"}}
+	for _, copied := range m.Copies {
+		word, since := copyState(m, &copied)
+		rows = append(rows, []string{copied.Address, word, when(since), piecesOn(file, copied.Relay), escape(copied.Error)})
+	}
 	return p.table(rows)
+}
+
+// copyState is the word for where a copy stands, and since when.
+func copyState(m *client.Outgoing, c *client.Copy) (string, protocol.Timestamp) {
+	switch {
+	case c.State == "stored" && c.Pulled != 0:
+		return "pulled", c.Pulled
+	case c.State == "stored" && c.Pulls > 0:
+		return "pulled", c.Seen
+	case (c.State == "stored" || c.State == "queued") && m.Expires.Time().Before(time.Now()):
+		return "gone", m.Expires
+	}
+	return string(c.State), c.Changed
 }
 
 func copiesText(m *client.Outgoing) string {
 	counts := map[string]int{}
 	for _, c := range m.Copies {
-		counts[string(c.State)]++
+		word, _ := copyState(m, &c)
+		counts[word]++
 	}
 	var parts []string
-	for _, state := range []string{"stored", "queued", "removing", "gone", "failed"} {
+	for _, state := range []string{"pulled", "stored", "queued", "removing", "gone", "failed"} {
 		if n := counts[state]; n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, state))
 		}
@@ -131,7 +266,8 @@ func copiesText(m *client.Outgoing) string {
 func (p *program) removeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ID", Short: "Delete a message: an own one from the relays, a received one from here", Args: oneArg("the id of a message"),
-		Long: `Deletes an own message from all relays; whoever has pulled it keeps it. Deletes a received message from this
+		Long: `Deletes an own message from all relays; whoever has pulled it keeps it. Of a file, with all its pieces; what
+is still being sent is sent no further. Deletes a received message from this
 device only; its sender does not learn of it.`,
 		ValidArgsFunction: p.completeMessage,
 		RunE:              func(cmd *cobra.Command, args []string) error { return p.remove(cmd.Context(), args[0]) },
@@ -152,7 +288,13 @@ func (p *program) remove(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
+	unsent, err := unsentNamed(ctx, c, id)
+	if err != nil {
+		return err
+	}
 	switch {
+	case len(own)+len(received) == 0 && unsent != nil:
+		return p.removeFile(ctx, unsent.ID)
 	case len(own)+len(received) == 0:
 		return exitError{exitNothing, fmt.Errorf("no message has the id %q: see relay inbox --all and relay outbox", id)}
 	case len(own)+len(received) > 1:

@@ -72,6 +72,9 @@ func (p *program) restore(ctx context.Context, files, relays []string) error {
 			failures = append(failures, err)
 		}
 		p.tell(ctx, m.store)
+		if len(restored) == 0 && len(failures) > 0 && !p.json {
+			return errors.Join(failures...)
+		}
 		return errors.Join(append([]error{p.showRestored(restored)}, failures...)...)
 	})
 }

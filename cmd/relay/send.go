@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"relaymarket/client"
 	"relaymarket/protocol"
@@ -20,15 +21,30 @@ func (p *program) sendCommand() *cobra.Command {
 	var o client.SendOptions
 	ttl, tag := "30d", ""
 	patience := 30 * time.Second
+	var paths []string
+	resume := false
 	cmd := &cobra.Command{
-		Use: "send FRIEND TEXT|-", Short: "Send a message to a friend", Args: sendArgs, ValidArgsFunction: p.completeFriend,
+		Use: "send FRIEND TEXT|- or send --file PATH FRIEND", Short: "Send a message or files to a friend", ValidArgsFunction: p.completeFriend,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if resume || len(paths) > 0 {
+				return fileArgs(resume, args)
+			}
+			return sendArgs(cmd, args)
+		},
 		Long: `Seals the text to the friend and leaves it on all your relays. It is done when --copies of them have it on disk.
-What could not be delivered is kept, and goes out with the next send or inbox. With - the text is read from standard input.`,
-		Example: "  relay send anna \"see you at eight\"\n  git log -1 | relay send anna -",
+What could not be delivered is kept, and goes out with the next send or inbox. With - the text is read from standard input.
+
+With --file (more than once for several) files of any size are sent, in pieces, to all your relays that have room; the friend is
+told when --copies of them have all of it, and fetches it with relay get. If it is interrupted, the same command goes on where it was, or
+relay send --resume does for all that wait. Leave the file as it is until then.`,
+		Example: "  relay send anna \"see you at eight\"\n  git log -1 | relay send anna -\n  relay send --file holiday.mp4 anna\n  relay send --resume",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var err error
 			if o.TTL, err = parseTTL(ttl); err != nil {
 				return exitError{exitUsage, err}
+			}
+			if resume || len(paths) > 0 {
+				return p.sendFiles(cmd.Context(), paths, args, resume, fileOptions(cmd, o, patience))
 			}
 			if o.Tag = protocol.Tag(tag); tag != "" && o.Tag.Validate() != nil {
 				return usagef("--tag is 1 to %d letters, digits, - and _", protocol.MaxTag)
@@ -42,12 +58,41 @@ What could not be delivered is kept, and goes out with the next send or inbox. W
 			return p.send(cmd.Context(), args[0], args[1], o, patience)
 		},
 	}
-	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w")
+	cmd.Flags().StringArrayVar(&paths, "file", nil, "a file to send")
+	cmd.Flags().BoolVar(&resume, "resume", false, "go on with the files that wait, or those named by --file")
+	cmd.Flags().StringVar(&ttl, "ttl", ttl, "how long relays keep it: 90m, 12h, 30d, 2w; a file 14d if you do not say")
 	cmd.Flags().StringVar(&tag, "tag", "", "a word that the relays can see")
-	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most")
+	cmd.Flags().BoolVar(&o.Plain, "plain", false, "do not seal it: every relay that carries it can read it")
+	cmd.Flags().Int64Var(&o.MaxPulls, "max-pulls", client.DefaultMaxPulls, "how often each relay serves it at most; a file 3 times if you do not say")
 	cmd.Flags().IntVar(&o.Copies, "copies", client.DefaultCopies, "how many relays must have it")
-	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try")
+	cmd.Flags().DurationVar(&patience, "patience", patience, "how long to try; for files, how long nothing may move, 2m if you do not say")
+	cmd.MarkFlagsMutuallyExclusive("file", "tag")
 	return cmd
+}
+
+// fileOptions are those that were given; files have other defaults than messages.
+func fileOptions(cmd *cobra.Command, o client.SendOptions, patience time.Duration) client.FileOptions {
+	files := client.FileOptions{Copies: o.Copies}
+	if cmd.Flags().Changed("ttl") {
+		files.TTL = o.TTL
+	}
+	if cmd.Flags().Changed("max-pulls") {
+		files.MaxPulls = o.MaxPulls
+	}
+	if cmd.Flags().Changed("patience") {
+		files.Patience = patience
+	}
+	return files
+}
+
+func fileArgs(resume bool, args []string) error {
+	switch {
+	case resume && len(args) > 0:
+		return errors.New("--resume needs no friend: the files know where they go")
+	case len(args) > 1:
+		return fmt.Errorf("send --file takes one friend, and got %d words: give each file its own --file", len(args))
+	}
+	return nil
 }
 
 func sendArgs(cmd *cobra.Command, args []string) error {
@@ -95,24 +140,73 @@ func (p *program) send(ctx context.Context, friend, text string, o client.SendOp
 	if err != nil {
 		return err
 	}
+	m, err := p.trySend(ctx, key, body, o, patience)
+	if m != nil && err != nil {
+		if opened := p.offerContract(ctx, err); opened {
+			m, err = p.tryAgain(ctx, m, patience)
+		}
+	}
+	if m == nil {
+		return err
+	}
+	return errors.Join(p.showSent(m), p.sentCode(m, err))
+}
+
+// trySend sends, and looks after the contracts by the way. Without a message nothing was sealed.
+func (p *program) trySend(ctx context.Context, key protocol.PublicKey, body []byte, o client.SendOptions, patience time.Duration) (*client.Outgoing, error) {
 	c, contracts, err := p.openWatching(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer endWatching(c, contracts)
 	defer p.glance(ctx, contracts)
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	done := p.busy("sending")
+	defer p.showNotices(ctx, c)
+	defer done()
 	m, err := c.Send(ctx, key, body, o)
 	if m != nil && errors.Is(err, protocol.CodePaymentDue) && p.settleUp(ctx, contracts) {
 		m, err = sendAgain(ctx, c, m, err)
 	}
-	done()
-	if m == nil {
-		return err
+	return m, err
+}
+
+// offerContract offers on a terminal to open a contract with a relay that refused for want of one, on the very offer that it refused with,
+// and tells whether there is one now.
+func (p *program) offerContract(ctx context.Context, refused error) bool {
+	if p.json || !term.IsTerminal(int(p.in.Fd())) {
+		return false
 	}
-	return errors.Join(p.showSent(m), p.sentCode(m, err))
+	for _, r := range unpaid(refused) {
+		if r.Offer.Contracts == nil {
+			continue
+		}
+		deposit := usualDeposit(r.Offer)
+		p.complain("relay: %s\n", escape(r.Error()))
+		if p.confirm(false, fmt.Sprintf("Open one with a deposit of %s, and send then? You are told first what it costs.", sat(deposit))) != nil {
+			return false
+		}
+		open := openOptions{deposit: strconv.FormatInt(int64(deposit), 10), days: usualDays, wait: 1, offer: r.OfferHash.String()}
+		if err := p.openContract(ctx, r.Address, nil, open); err != nil {
+			p.complain("relay: %s\n", escapeText(err.Error()))
+			return false
+		}
+		return true
+	}
+	return false
+}
+
+// tryAgain has a message that waits go out.
+func (p *program) tryAgain(ctx context.Context, m *client.Outgoing, patience time.Duration) (*client.Outgoing, error) {
+	c, err := p.openKeys(ctx)
+	if err != nil {
+		return m, err
+	}
+	defer c.Close()
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return sendAgain(ctx, c, m, client.ErrNotStored)
 }
 
 func (p *program) findFriend(ctx context.Context, typed string) (protocol.PublicKey, error) {

@@ -95,3 +95,48 @@ func TestTermsList(t *testing.T) {
 		t.Errorf("an empty list is %+v", shown)
 	}
 }
+
+// What a volunteer asks for is what the user put on his list, and no more: he says it once the relay is known to ask for it. What is
+// bound is kept to by itself, and what is not sealed is shown as such.
+func TestConditionsOfAVolunteer(t *testing.T) {
+	node := volunteer(t, willing.Policy{Topics: &willing.Conditions{Plaintext: true, Ads: true}, Notice: "Umbrellas \x1b[31mat Ed's."})
+	node.List(t, willing.Entry{Kind: willing.Topic, Name: "weather", Allowed: true})
+	node.Restart() // so that it announces that
+	alice, bob := user(t), user(t)
+	bob.stdin = alice.runs("id", "--card", "-")
+	bob.runs("friend", "add", "-", "--name", "alice")
+	bob.stdin = ""
+
+	bob.runs("terms", "add", "volunteer", "--topic", "weather", "--place", "1")
+	out, _, code := bob.types("terms", "ask", node.URL)
+	if code != exitFailed || !strings.Contains(out, "wants to be able to read") || !strings.Contains(out, "take it: relay terms add volunteer --topic weather --plaintext --ads") {
+		t.Fatalf("exit %d\n%s", code, out)
+	}
+	bob.runs("terms", "add", "volunteer", "--topic", "weather", "--plaintext", "--ads")
+	if out := bob.runs("terms", "ask", node.URL); !strings.Contains(out, "--tag weather, and nothing else") || !strings.Contains(out, "send --plain") {
+		t.Errorf("ask says\n%s", out)
+	}
+	if _, errs, code := bob.types("send", "alice", "sealed", "--tag", "weather"); code != exitFailed || !strings.Contains(errs, "readable content only") {
+		t.Errorf("sealed: exit %d\n%s", code, errs)
+	}
+	if _, errs, code := bob.types("send", "alice", "hi", "--plain"); code != exitFailed || !strings.Contains(errs, "another topic") {
+		t.Errorf("off topic: exit %d\n%s", code, errs)
+	}
+	_, errs, code := bob.types("send", "alice", "rain", "--plain", "--tag", "weather")
+	if code != 0 || !strings.Contains(errs, `Umbrellas  [31mat Ed's.`) || strings.Contains(errs, "\x1b") {
+		t.Errorf("exit %d\n%s", code, errs)
+	}
+	alice.runs("friend", "add", strings.TrimSpace(bob.runs("id", "--link")), "--name", "bob")
+	alice.runs("inbox")
+	if out := alice.runs("read"); !strings.Contains(out, "was not sealed") || !strings.HasSuffix(out, "\n\nrain\n") {
+		t.Errorf("read says\n%s", out)
+	}
+
+	// Beside a relay that takes everything, each message goes where it is taken, and nothing is refused.
+	other := testnode.Start(t, testnode.Options{})
+	other.Grant(t, bob.key())
+	bob.runs("relays", "add", other.URL)
+	if out, errs, code := bob.types("send", "alice", "sealed"); code != 0 || strings.Contains(errs, "another topic") || !strings.Contains(out, "1 relay") {
+		t.Errorf("exit %d\n%s%s", code, out, errs)
+	}
+}

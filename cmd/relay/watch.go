@@ -23,17 +23,21 @@ func (p *program) contractWatchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "watch", Short: "Look after your contracts until you end it", Args: cobra.NoArgs,
 		Long: `Follows the chain, refunds what is due, sends again what is not confirmed, pays what is due and allowed, and says what it did.
-relay listen does the same on the side; inbox and send look once a minute at most. With --once it looks once and ends, for a
-timer of the system's.`,
+If you stored a policy of payment (relay contract policy) it audits the bills as well, every six hours and when a relay asks to
+be paid: what it accepts is paid as the policy says, and what it refuses is named to the relay.
+
+relay listen does the same on the side; inbox and send look once a minute at most, and audit nothing. With --once it looks once
+and ends, for a timer of the system's.`,
+		Example: "  relay contract policy --pay auto --limit 20000\n  relay contract watch\n  relay contract watch --once",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			return p.withMoney(ctx, func(m *money) error {
 				if once {
-					err := m.manager.Step(ctx)
+					err := errors.Join(m.manager.Step(ctx), p.watcher(m).audit(ctx))
 					p.tell(ctx, m.store)
 					return err
 				}
-				return p.watch(ctx, m.manager)
+				return p.watch(ctx, m)
 			})
 		},
 	}
@@ -42,14 +46,14 @@ timer of the system's.`,
 }
 
 // watch looks after contracts and tells what was done, until ctx ends.
-func (p *program) watch(ctx context.Context, m *userside.Manager) error {
-	fault := ""
+func (p *program) watch(ctx context.Context, m *money) error {
+	fault, watcher := "", p.watcher(m)
 	for {
-		err := m.Step(ctx)
+		err := errors.Join(m.manager.Step(ctx), watcher.audit(ctx))
 		if ctx.Err() != nil {
 			return nil // ended by the user
 		}
-		p.tell(ctx, m.Store)
+		p.tell(ctx, m.store)
 		switch {
 		case err == nil:
 			fault = ""
@@ -60,7 +64,7 @@ func (p *program) watch(ctx context.Context, m *userside.Manager) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(m.Poll):
+		case <-time.After(m.manager.Poll):
 		}
 	}
 }

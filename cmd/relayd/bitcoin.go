@@ -40,12 +40,13 @@ type bitcoinSettings struct {
 	minDeposit     int64
 	shortest       int64
 	longest        int64
+	writeOff       int64
 }
 
 func defaultBitcoin() bitcoinSettings {
 	return bitcoinSettings{
 		network: protocol.Mainnet, tls: true, wallet: true, feeFloor: protocol.MinContractFeerate, feeCeiling: 200_000,
-		contracts: true, storagePrice: 2_000, bandwidthPrice: 50_000, openingPrice: 5_000, creditLimit: 5_000, minDeposit: 50_000,
+		contracts: true, storagePrice: 2_000, bandwidthPrice: 50_000, openingPrice: 5_000, creditLimit: 5_000, minDeposit: 50_000, writeOff: 100,
 		shortest: int64(escrow.MinLifetime), longest: int64(escrow.MaxLifetime),
 	}
 }
@@ -90,6 +91,8 @@ func (s *settings) contractTerms() []*setting {
 			help: "blocks that a new contract lives at least, not announced\n864 at least: for half of that nothing is written any more. Users ask for 4320, a month, unless they say otherwise."},
 		{name: "longest-contract", section: section, value: lifetime(&b.longest),
 			help: "blocks that a new contract lives at most, not announced\n26280 at most, half a year. Your bond, and what was paid, are locked as long."},
+		{name: "write-off-percent", section: section, value: number(&b.writeOff, "percent", 100),
+			help: "share of opening-price that a user may refuse to pay, and the contract goes on\nNever more than it brought beyond credit-limit. 0 settles the contract at the first line that is refused."},
 	}
 }
 
@@ -152,7 +155,10 @@ func (s *settings) bitcoinConfig() (relaynode.Bitcoin, error) {
 		return relaynode.Bitcoin{}, err
 	}
 	cfg := relaynode.Bitcoin{Node: node, Branch: seed.branch, Birthday: seed.made,
-		Limits: relayside.Limits{Shortest: uint32(b.shortest), Longest: uint32(b.longest)}}
+		Limits: relayside.Limits{Shortest: uint32(b.shortest), Longest: uint32(b.longest), WriteOff: btcutil.Amount(b.writeOff)}}
+	if b.writeOff == 0 {
+		cfg.Limits.WriteOff = -1 // nothing: 0 is the default there
+	}
 	if b.wallet {
 		cfg.Wallet = s.walletFolder()
 	}

@@ -200,17 +200,28 @@ func state(a books.Account) string {
 	return "active"
 }
 
+// given says how an account came about.
+func given(b books.Bound) string {
+	switch b.For {
+	case books.ForKey:
+		return "to an allowed key"
+	case books.ForTopic:
+		return "for topic " + string(b.Topic)
+	}
+	return "by hand"
+}
+
 func writeAccounts(out io.Writer, accounts []books.Account) error {
 	if len(accounts) == 0 {
 		_, err := fmt.Fprintln(out, "no grants yet: relayd grant KEY makes one")
 		return err
 	}
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(table, "KEY\tSTORED\tOF\tMOVED\tOF\tMONTH\tLAST DAY\tSTATE\tNOTE")
+	_, _ = fmt.Fprintln(table, "KEY\tSTORED\tOF\tMOVED\tOF\tMONTH\tLAST DAY\tSTATE\tGIVEN\tNOTE")
 	for _, a := range accounts {
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Key.Bech32(),
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", a.Key.Bech32(),
 			byteSize(a.Stored).human(), byteSize(a.QuotaStored).human(), byteSize(a.Moved).human(), byteSize(a.QuotaMoved).human(),
-			a.Month, a.LastDay, state(a), a.Note)
+			a.Month, a.LastDay, state(a), given(a.Bound), a.Note)
 	}
 	return table.Flush()
 }
@@ -228,8 +239,10 @@ func writeAccountsJSON(out io.Writer, accounts []books.Account) error {
 			Month       string             `json:"month"`
 			LastDay     books.Day          `json:"lastDay"`
 			State       string             `json:"state"`
+			Given       books.For          `json:"given"` // key or topic: by itself, to who asked; empty: by hand
+			Topic       protocol.Tag       `json:"topic,omitempty"`
 			Note        string             `json:"note"`
-		}{a.Key, a.Key.Bech32(), a.Stored, a.QuotaStored, a.Moved, a.QuotaMoved, a.Month, a.LastDay, state(a), a.Note}); err != nil {
+		}{a.Key, a.Key.Bech32(), a.Stored, a.QuotaStored, a.Moved, a.QuotaMoved, a.Month, a.LastDay, state(a), a.Bound.For, a.Bound.Topic, a.Note}); err != nil {
 			return err
 		}
 	}

@@ -19,6 +19,7 @@ type termsShown struct {
 	// What strangers can take at most, in all: bytes at once, bytes a month.
 	StoredAtMost int64         `json:"storedAtMost"`
 	MovedAtMost  int64         `json:"movedAtMost"`
+	Accounts     int64         `json:"accounts"` // for topics, that are taken
 	Allowed      []listedShown `json:"allowed"`
 	Denied       []listedShown `json:"denied"`
 }
@@ -86,6 +87,7 @@ func (s *settings) shownTerms(ctx context.Context, lists *willing.Store) (*terms
 	}
 	if policy := s.policy(); strangers && policy.Topics != nil {
 		shown.StoredAtMost, shown.MovedAtMost = policy.Accounts*policy.Stored, policy.Accounts*policy.Moved
+		shown.Accounts = lists.Taken()
 	}
 	return shown, nil
 }
@@ -135,8 +137,8 @@ func (p program) writeTerms(s *settings, shown *termsShown) error {
 	if shown.StoredAtMost == 0 {
 		return nil
 	}
-	_, err := fmt.Fprintf(p.out, "\nStrangers store %s at most, and move %s a month: %d accounts, %d a day from one address.\n",
-		byteSize(shown.StoredAtMost).human(), byteSize(shown.MovedAtMost).human(), s.volunteer.accounts, s.volunteer.address)
+	_, err := fmt.Fprintf(p.out, "\nStrangers store %s at most, and move %s a month: %d accounts, of which %d are taken.\n",
+		byteSize(shown.StoredAtMost).human(), byteSize(shown.MovedAtMost).human(), s.volunteer.accounts, shown.Accounts)
 	return err
 }
 

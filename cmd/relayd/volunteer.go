@@ -39,7 +39,7 @@ func (s *settings) volunteering() []*setting {
 		{name: "volunteer-days", section: section, value: number(&v.days, willing.MaxDays), help: "days that such an account lasts, unless it is asked for again"},
 		{name: "volunteer-accounts", section: section, value: number(&v.accounts, 1_000_000),
 			help: "accounts for topics at once, which any stranger may take\nThey store volunteer-accounts times volunteer-stored at most."},
-		{name: "volunteer-address", section: section, value: number(&v.address, 1000), help: "accounts for topics that one IPv4 address or IPv6 /64 may take a day"},
+		{name: "volunteer-address", section: section, value: number(&v.address, 1000), help: "accounts for topics that one IPv4 address or IPv6 /64 may take a day, 0: no limit"},
 		{name: "volunteer-notice", section: section, value: one[string]{&v.notice, "text", contactText, same},
 			help: "what is shown to those who took terms with ads, announced\nAt most 200 characters."},
 	}

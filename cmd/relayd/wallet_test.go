@@ -86,7 +86,7 @@ func TestWallet(t *testing.T) {
 	node.Fund(to, 1_000_000)
 	await := func(what string, want func(relaynode.WalletView) bool) relaynode.WalletView {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+		for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
 			v := walletView(t, operator...)
 			if want(v) {
 				return v
@@ -102,6 +102,16 @@ func TestWallet(t *testing.T) {
 	}
 	if got := command(t, append([]string{"wallet"}, operator...)...); got.code != 0 || !strings.Contains(got.out, "1000000 sat") || !strings.Contains(got.out, "█") {
 		t.Errorf("exit code %d: %s%s", got.code, got.out, got.err)
+	}
+
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(100 * time.Millisecond) {
+		_, metrics := status(t, p.OperatorURL+"/metrics")
+		if strings.Contains(metrics, "\nrelaymarket_chain_up 1\n") && strings.Contains(metrics, "\nrelaymarket_contracts_half_open 0\n") {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no contracts among the metrics:\n%s", metrics)
+		}
 	}
 
 	// Out again, to the node's miner, who is anybody.

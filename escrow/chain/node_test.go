@@ -170,7 +170,7 @@ func TestConfigIsChecked(t *testing.T) {
 func TestNodeDownAndBack(t *testing.T) {
 	n := regtest.Start(t)
 	cfg := config(t, n)
-	cfg.Timeout = 2 * time.Second
+	cfg.Timeout = 2 * time.Minute // nothing here may wait for that
 	c := open(t, cfg, time.Now)
 	before, err := c.Tip(t.Context())
 	if err != nil {
@@ -181,7 +181,7 @@ func TestNodeDownAndBack(t *testing.T) {
 	_, err = c.Tip(t.Context())
 	want(t, err, chain.ErrUnreachable)
 	want(t, c.Stale(t.Context()), chain.ErrUnreachable)
-	if took := time.Since(start); took > 1500*time.Millisecond {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("a node that is down was waited for %v", took)
 	}
 	n.Restart()
@@ -199,7 +199,7 @@ func TestNodeDownAndBack(t *testing.T) {
 	_, err = c.Tip(ctx)
 	want(t, err, chain.ErrUnreachable)
 	want(t, err, context.DeadlineExceeded)
-	if took := time.Since(start); took > time.Second {
+	if took := time.Since(start); took > time.Minute {
 		t.Errorf("the context was not kept: %v", took)
 	}
 	if err := resume(); err != nil {

@@ -53,6 +53,9 @@ func (m *Manager) due(ctx context.Context, height uint32, after []byte) ([]escro
 	return ids, wrap(err, "look for contracts that are due")
 }
 
+// returnsEvery is after how many blocks a renewal looks again what came back of the contracts before it, if nobody pays.
+const returnsEvery = 6
+
 // advance brings one contract to where the chain, the height and what was decided put it.
 func (m *Manager) advance(ctx context.Context, id escrow.ID, rates *rates) error {
 	var moved bool
@@ -262,6 +265,9 @@ func (a *advancing) lookAgain() error {
 	}
 	if r.state == escrow.FundingSent {
 		soonest(f.tip + cancelStep)
+	}
+	if r.terms.Renews != nil && (r.state == escrow.Active || r.state == escrow.Renewing) {
+		soonest(f.tip + returnsEvery)
 	}
 	switch r.state {
 	case escrow.FundingSent, escrow.Active, escrow.Renewing, escrow.RefundRequested:

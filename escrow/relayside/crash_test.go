@@ -117,8 +117,8 @@ func TestCrashInRenewal(t *testing.T) {
 	h.faults.mu.Lock()
 	passed := maps.Clone(h.faults.hits)
 	h.faults.mu.Unlock()
-	for step, times := range passed {
-		for skip := range times {
+	for _, step := range slices.Sorted(maps.Keys(passed)) {
+		for skip := range passed[step] {
 			if step == "block" && skip != 9 && skip != 10 {
 				continue // the blocks around the renewal's
 			}
@@ -172,6 +172,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 			h.node.Send(tx.MsgTx)
 		}},
 	}
+	done := make(map[string]bool) // the steps up to the end are the same in all of them
 	for _, s := range tales {
 		h.faults.mu.Lock()
 		h.faults.hits = make(map[string]int)
@@ -183,7 +184,12 @@ func TestCrashAtEveryStep(t *testing.T) {
 		if passed["signed"] != 1 || passed["funded"] != 1 || passed["paid"] != 1 || passed["sent"] < 1 || passed["advanced"] < 2 || passed["block"] < 10 {
 			t.Fatalf("the %s passed %v", s.name, passed)
 		}
-		for step, times := range passed {
+		for _, step := range slices.Sorted(maps.Keys(passed)) {
+			times := passed[step]
+			if times == 1 && done[step] {
+				continue
+			}
+			done[step] = true
 			for _, skip := range slices.Compact([]int{0, times / 2, times - 1}) {
 				t.Run(fmt.Sprintf("%s, %s %d", s.name, step, skip), func(t *testing.T) {
 					h.faults.arm(step, skip)

@@ -39,7 +39,17 @@ func (m *Manager) grantCredit(ctx context.Context, tx pgx.Tx, c *record) error {
 	if errors.Is(err, books.ErrNotInForce) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	before := c.carried
+	if err := m.returned(ctx, tx, c); err != nil || c.carried == before {
+		return err
+	}
+	if credit, err = c.credit(held, f.confirmations(f.fundingHeight), secured); err != nil {
+		return err
+	}
+	return m.books.SetCredit(ctx, tx, c.terms.User, c.terms.ID, credit)
 }
 
 // secured is what the old escrow's state is worth beyond what the renewal of it pays out; nil without an old escrow that is
@@ -116,8 +126,7 @@ func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
 	if c.finalOwed != nil {
 		return nil
 	}
-	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
-	if err != nil && !errors.Is(err, books.ErrNotInForce) {
+	if err := m.stopTaking(ctx, tx, c); err != nil {
 		return err
 	}
 	owed, err := m.usage(ctx, tx, c)
@@ -134,7 +143,22 @@ func (m *Manager) stop(ctx context.Context, tx pgx.Tx, c *record) error {
 	if errors.Is(err, books.ErrNotInForce) {
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return m.forgetCounts(ctx, tx, c)
+}
+
+// stopTaking ends new usage, so that what is owed stays as it is until the transaction ends.
+func (m *Manager) stopTaking(ctx context.Context, tx pgx.Tx, c *record) error {
+	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
+	if errors.Is(err, books.ErrNotInForce) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return m.returned(ctx, tx, c)
 }
 
 func (m *Manager) setFinal(ctx context.Context, tx pgx.Tx, c *record, owed *protocol.Msat) error {
@@ -146,11 +170,17 @@ func (m *Manager) setFinal(ctx context.Context, tx pgx.Tx, c *record, owed *prot
 // takeOver hands the account from one contract to the other, which owes from now on what was used before and not paid.
 // taken is what of from's payments the funding of the successor took with it; going back, what it would have taken.
 func (m *Manager) takeOver(ctx context.Context, tx pgx.Tx, from, to *record, taken protocol.Msat) error {
+	if err := m.stopTaking(ctx, tx, from); err != nil {
+		return err
+	}
 	owed, err := m.usage(ctx, tx, from)
 	if err != nil {
 		return err
 	}
 	if err := m.setFinal(ctx, tx, from, &owed); err != nil {
+		return err
+	}
+	if err := m.count(ctx, tx, from); err != nil {
 		return err
 	}
 	a := account(&to.terms)
@@ -162,7 +192,7 @@ func (m *Manager) takeOver(ctx context.Context, tx pgx.Tx, from, to *record, tak
 		return err
 	}
 	to.carried = owed - taken
-	if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2, final_owed = NULL WHERE id = $1`, to.terms.ID[:], int64(to.carried)); err != nil {
+	if _, err := tx.Exec(ctx, `UPDATE contracts SET carried = $2, final_owed = NULL, counted = NULL WHERE id = $1`, to.terms.ID[:], int64(to.carried)); err != nil {
 		return err
 	}
 	to.finalOwed = nil

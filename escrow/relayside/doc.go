@@ -10,14 +10,16 @@
 //
 // One process at a time does the work that nobody asks for ([Manager.Run]): it holds a lease, a row of the database that
 // each of its transactions locks, so that a second one cannot act beside it, whatever the clocks say. A process without a
-// wallet answers requests and leaves that work to the others.
+// wallet answers requests and leaves that work to the others. What needs the wallet has a loop of its own beside it, so that a
+// wallet that recovers or hangs keeps no block and no settlement waiting; a third one measures what the metrics show.
 //
 // # What is durable when
 //
 // Each step is one transaction, and what goes out was stored before:
 //
 //	Open        an opening: nothing is held, coins are only offered
-//	Signed      the user's witnesses and state 0, the coin, the account (without credit)
+//	Signed      the user's witnesses and state 0, the coin; the account (without credit), unless the payer has a grant,
+//	            which serves until a block has the funding
 //	work        the signed funding, before it is broadcast
 //	Pay         the higher state, together with the credit that it gives
 //	Refund      the account is stopped, and the closing stored with both signatures, before it is broadcast
@@ -25,7 +27,8 @@
 //
 // So whatever is on disk is enough to go on from; everything is done again until the chain shows it, and doing it twice
 // has one effect. Blocks are taken one by one in a transaction each, together with what they change; a block that leaves
-// the best chain takes it back.
+// the best chain takes it back, however deep; where none of the known blocks is left, the chain is read again from well
+// below.
 //
 // # Losses
 //

@@ -38,10 +38,15 @@ type purseful struct {
 
 // measure keeps the figures up to date while this process does the work.
 func (m *Manager) measure(ctx context.Context) error {
-	ticker := time.NewTicker(m.limits.Measure)
-	defer ticker.Stop()
+	timer := time.NewTimer(0)
+	defer timer.Stop()
 	var trouble trouble
 	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+		}
 		var f *figures
 		var err error
 		if m.working.Load() {
@@ -51,11 +56,11 @@ func (m *Manager) measure(ctx context.Context) error {
 			m.measured.Store(f)
 		}
 		trouble.tell(m, "the measuring of contracts", err)
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
+		wait := m.limits.Measure
+		if f == nil { // the work may begin any moment
+			wait = min(wait, m.limits.Poll)
 		}
+		timer.Reset(wait)
 	}
 }
 

@@ -20,6 +20,8 @@ const (
 	// block by block: as many as the longest contract lives, at some 80 bytes each, so that nothing a live contract stands on is
 	// ever out of reach.
 	keptBlocks = int(escrow.MaxLifetime) + 120
+	// beginDepth is how many blocks below the tip a new relay knows.
+	beginDepth = 6
 	// readBlocks is how many of them are read at a time.
 	readBlocks = 120
 	// rescanDepth is how far below all that is remembered the chain is read again when none of it is left: a relay that is
@@ -35,14 +37,8 @@ func (m *Manager) follow(ctx context.Context) error {
 		return err
 	}
 	if len(recent) == 0 {
-		// Contracts watch what is spent after they are opened, so a new relay begins at the tip.
-		tip, err := m.chain.Tip(ctx)
-		if err != nil {
+		if recent, err = m.begin(ctx); err != nil {
 			return err
-		}
-		recent = []chain.BlockID{tip.BlockID}
-		if err := m.workTx(ctx, func(tx pgx.Tx) error { return addBlock(ctx, tx, tip.BlockID) }); err != nil {
-			return wrap(err, "begin to follow the chain")
 		}
 	}
 	for gone := 0; ctx.Err() == nil; {
@@ -84,6 +80,33 @@ func (m *Manager) follow(ctx context.Context) error {
 		}
 	}
 	return ctx.Err()
+}
+
+// begin remembers where a new relay begins: at the tip, as contracts watch what is spent after they are opened. It knows some
+// blocks more, so that a first reorganization is none below all that it knows.
+func (m *Manager) begin(ctx context.Context) ([]chain.BlockID, error) {
+	tip, err := m.chain.Tip(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var known []chain.BlockID
+	for height := tip.Height - min(tip.Height, beginDepth); height < tip.Height; height++ {
+		block, err := m.chain.BlockAt(ctx, height)
+		if err != nil {
+			return nil, err
+		}
+		known = append(known, block)
+	}
+	known = append(known, tip.BlockID)
+	err = m.workTx(ctx, func(tx pgx.Tx) error {
+		for _, block := range known {
+			if err := addBlock(ctx, tx, block); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return known, wrap(err, "begin to follow the chain")
 }
 
 // withoutNewest is what is known without the newest block, which left the best chain as the gone-th in a row.

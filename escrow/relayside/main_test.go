@@ -34,6 +34,8 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 
 // house is a relay's contracts on a database, a wallet and a Bitcoin node of its own.
 type house struct {
+	denies func(context.Context, protocol.PublicKey) (bool, error) // nil: nobody is denied
+
 	t      testing.TB
 	node   *regtest.Test
 	chain  *chain.Client
@@ -123,7 +125,7 @@ var standardOffer = protocol.ContractOffer{BandwidthMsatPerGB: 1_000_000_000, Op
 func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	t.Helper()
 	h := &house{t: t, node: regtest.Start(t, regtest.Plain), url: testpg.New(t), key: identity(t), offer: offer,
-		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 400 * time.Millisecond, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, Measure: 50 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
+		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 100 * time.Millisecond, Patience: 3 * time.Minute, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, Measure: 50 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +134,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 		t.Fatal(err)
 	}
 	t.Cleanup(h.db.Close)
+	t.Cleanup(h.accounted)
 	h.chain, err = chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true,
 		FeeCeiling: 2_000}, h.clock) // what btcd makes of a few transactions is no estimate
 	if err != nil {
@@ -210,7 +213,7 @@ func (h *house) config() relayside.Config {
 	}
 	h.registry = prometheus.NewRegistry()
 	return relayside.Config{Registerer: h.registry, DB: h.db, Books: h.books, Chain: node, Relay: h.key.Public(), Network: protocol.Regtest, Key: h.contractKey,
-		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach}
+		Wallet: purse, Clock: h.clock, Logger: slog.New(handler), Limits: h.limits, Checkpoint: h.faults.reach, Denies: h.denies}
 }
 
 // start runs a manager that knows nothing but the database.
@@ -280,6 +283,16 @@ func (h *house) announce() {
 		h.t.Fatal(err)
 	}
 	h.said = e
+}
+
+// walletRead waits until the work has asked the wallet after this moment.
+func (h *house) walletRead() {
+	h.t.Helper()
+	asked := time.Now()
+	h.eventually("a look at the wallet", func() bool {
+		age := h.metric("contracts_wallet_read_seconds")
+		return age >= 0 && time.Since(asked).Seconds() > age
+	})
 }
 
 // eventually waits for something that the work does by itself.

@@ -52,6 +52,10 @@ type Books interface {
 	Refuse(ctx context.Context, tx pgx.Tx, r books.Refusal) (books.Refused, error)
 	// Paid notes that a payment covers usage up to an amount: the evidence for it need not be kept for good.
 	Paid(ctx context.Context, tx pgx.Tx, id protocol.ContractID, usage protocol.Msat) error
+	// Billed is what the bill of a contract comes to by now, whichever contract has the account; false: it cannot be told yet.
+	Billed(ctx context.Context, q books.Querier, id protocol.ContractID) (protocol.Msat, bool, error)
+	// Returned notes what came back under a contract whose account another one has.
+	Returned(ctx context.Context, tx pgx.Tx, id protocol.ContractID, amount protocol.Msat) error
 	// Costs is what has been used under each contract that is the account of its payer.
 	Costs(ctx context.Context, q books.Querier) (map[protocol.ContractID]protocol.Msat, error)
 }
@@ -105,6 +109,8 @@ type Config struct {
 	// Key derives the relay's key of a contract (S). It may answer from several goroutines at once.
 	Key    func(protocol.ContractID) (*btcec.PrivateKey, error)
 	Wallet Wallet // nil: this process answers requests only
+	// Denies tells whether the operator makes no contract with a payer; nil: with anybody. What is open goes on.
+	Denies func(ctx context.Context, payer protocol.PublicKey) (bool, error)
 	Clock  func() time.Time
 	Logger *slog.Logger
 	Limits Limits
@@ -127,6 +133,7 @@ type Limits struct {
 	Poll            time.Duration // how often the work looks around when nothing calls it: 1 s
 	Lease           time.Duration // how long a silent worker keeps the work from others: 15 s
 	Resend          time.Duration // how often a transaction that is in no block is sent again: 60 s
+	Patience        time.Duration // how long opening waits for the work to see a few new blocks: 3 s
 	BidBlocks       int           // target of the first bid of a settlement: 6 blocks
 	Wallet          time.Duration // how often the wallet's coins are read when there is no new block: 10 s
 	Measure         time.Duration // how often the figures of the metrics are measured: 15 s
@@ -146,6 +153,7 @@ func (l Limits) withDefaults() Limits {
 	fill(&l.Poll, time.Second)
 	fill(&l.Lease, 15*time.Second)
 	fill(&l.Resend, time.Minute)
+	fill(&l.Patience, 3*time.Second)
 	fill(&l.BidBlocks, 6)
 	fill(&l.Wallet, 10*time.Second)
 	fill(&l.Measure, 15*time.Second)

@@ -1,6 +1,7 @@
 package relayside
 
 import (
+	"context"
 	"errors"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -61,7 +62,7 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 
 // refuse counts a refusal, if there was one.
 func (c *metrics) refuse(step string, err error) {
-	if err == nil {
+	if err == nil || errors.Is(err, context.Canceled) { // whoever asked has gone
 		return
 	}
 	code := protocol.CodeInternal

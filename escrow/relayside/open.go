@@ -37,11 +37,15 @@ type opening struct {
 //   - contracts_full: too many half-opened contracts of the payer, or on this coin, or in all
 //   - feerate: it is below half of the node's estimate, and the funding needs a coin of the relay's
 //   - chain_stale: nothing is opened while the chain cannot be seen
+//   - denied: the operator makes no contract with the payer
 //   - no_coins: the relay cannot provide its bond, or has no wallet yet
 func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.ContractOpen) (_ *protocol.ContractServerInputs, err error) {
 	defer func() { m.metrics.refuse(stepOpen, err) }()
 	if answer, err := m.openedBefore(ctx, e, r); answer != nil || err != nil {
 		return answer, err
+	}
+	if err := m.serves(ctx, e.From); err != nil {
+		return nil, err
 	}
 	height, err := m.fresh(ctx)
 	if err != nil {
@@ -77,6 +81,18 @@ func (m *Manager) Open(ctx context.Context, e *protocol.Envelope, r *protocol.Co
 		return nil, err
 	}
 	return o.answer(), nil
+}
+
+// serves refuses a payer whom the operator denies.
+func (m *Manager) serves(ctx context.Context, payer protocol.PublicKey) error {
+	if m.cfg.Denies == nil {
+		return nil
+	}
+	denied, err := m.cfg.Denies(ctx, payer)
+	if err == nil && denied {
+		return protocol.Errorf(protocol.CodeDenied, "this relay makes no contract with %s: use another relay", payer.Bech32())
+	}
+	return err
 }
 
 // openedBefore answers a request that is known. Nil, nil is one that is not, or whose offer is over.
@@ -146,7 +162,7 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 		if known+workBehind >= newest.Height {
 			return max(known, newest.Height), nil
 		}
-		if waited >= workPatience {
+		if waited >= m.limits.Patience {
 			return 0, stale(fmt.Errorf("the work of contracts is at block %d, the node at %d", known, newest.Height))
 		}
 		m.nudge()
@@ -159,9 +175,8 @@ func (m *Manager) fresh(ctx context.Context) (uint32, error) {
 }
 
 const (
-	workBehind   = 2               // blocks that the work may be behind the node when a contract is opened
-	workPatience = 3 * time.Second // how long opening waits for the work to see a few new blocks
-	workLook     = 100 * time.Millisecond
+	workBehind = 2 // blocks that the work may be behind the node when a contract is opened
+	workLook   = 100 * time.Millisecond
 )
 
 // agree makes the contract of what was asked and what the relay announced.

@@ -10,7 +10,9 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
 	"relaymarket/escrow/relayside"
+	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
 
@@ -92,7 +94,7 @@ func TestCoinComesBack(t *testing.T) {
 	h.synced()
 	d.reaches(escrow.Abandoned)
 	h.mine(4)
-	time.Sleep(500 * time.Millisecond) // more than twice the time in which the wallet is looked at
+	h.walletRead()
 	free := func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 }
 	if free() {
 		t.Fatal("the coin is free at five confirmations")
@@ -478,6 +480,66 @@ func TestHalfOpenedAreBounded(t *testing.T) {
 	if err := open(last, lastCoin); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// A node that answers, and whose newest block is hours old, is not relied on: nothing is opened, signed by the user or by the
+// wallet; what is open is paid and served. With a fresh block all goes on.
+func TestStaleTip(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, bondOffer())
+	h.fundWallet(50_000)
+	h.fundWallet(60_000)
+	node, err := chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true,
+		StaleAfter: 2 * time.Hour, FeeCeiling: 2_000}, h.clock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.crash()
+	h.contractChain = node
+	h.limits.Reservation = 24 * time.Hour
+	h.start()
+	u, v, w := h.user(), h.user(), h.user()
+	d := u.active(100_000, 1500)
+	coin, _ := v.coin(150_000)
+	other, _ := w.coin(150_000)
+	offered, signed := v.plan(100_000, 1500, coin), w.plan(100_000, 1500, other)
+	for _, d := range []*deal{offered, signed} {
+		d.offer(nil)
+		if err := d.open(nil); err != nil {
+			t.Fatal(err)
+		}
+		d.witness(nil)
+	}
+	h.crash() // what is signed now, the wallet has not seen
+	if _, err := signed.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.advance(3 * time.Hour)
+	h.start()
+	h.walletRead()
+	another := h.user().plan(100_000, 1500, coin)
+	another.offer(nil)
+	wantCode(t, another.open(nil), protocol.CodeChainStale)
+	_, err = offered.send()
+	wantCode(t, err, protocol.CodeChainStale)
+	if s := signed.status(); s.Funding != nil {
+		t.Fatalf("the wallet signed: %+v", s)
+	}
+	if err := h.use(u.key.Public(), 2_000_000); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := d.pay(9_000, nil); err != nil || s.Amount != 9_000 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	h.eventually("the age of the tip", func() bool { return h.metric("chain_tip_age_seconds") > 2*3600 })
+
+	h.advance(-3 * time.Hour)
+	h.inMempool(signed.out.Hash)
+	if _, err := offered.send(); err != nil {
+		t.Fatal(err)
+	}
+	h.mine(1)
+	signed.reaches(escrow.Active)
 }
 
 // While the node is away nothing is opened or signed, the refusal says so, and what is open is paid and served; when it is

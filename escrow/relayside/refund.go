@@ -2,7 +2,6 @@ package relayside
 
 import (
 	"context"
-	"errors"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/jackc/pgx/v5"
@@ -110,8 +109,7 @@ func enoughFee(c *escrow.Contract, fee, last btcutil.Amount, feerate escrow.Feer
 // enough stops the account, so that what is owed is final, and refuses less. Refused, the transaction is undone and the
 // account goes on.
 func (m *Manager) enough(ctx context.Context, tx pgx.Tx, c *record, amount btcutil.Amount) error {
-	err := m.books.StopTaking(ctx, tx, c.terms.User, c.terms.ID)
-	if err != nil && !errors.Is(err, books.ErrNotInForce) {
+	if err := m.stopTaking(ctx, tx, c); err != nil {
 		return err
 	}
 	owed, err := m.amountOwed(ctx, tx, c)

@@ -119,19 +119,16 @@ func (m *Manager) writeOff(ctx context.Context, tx pgx.Tx, c *record, heirs []*r
 
 // oweLess takes what was dropped from what is owed. While the account is the contract's own it did so itself.
 func (m *Manager) oweLess(ctx context.Context, tx pgx.Tx, c *record, heirs []*record, given protocol.Msat) error {
-	for _, next := range heirs {
-		if err := m.reduce(ctx, tx, c, given, 0); err != nil {
-			return err
-		}
-		if err := m.books.Carry(ctx, tx, c.terms.ID, next.terms.ID, -given); err != nil {
-			return err
-		}
-		if err := m.reduce(ctx, tx, next, 0, given); err != nil {
-			return err
-		}
-		c = next
+	if len(heirs) == 0 {
+		return m.grantCredit(ctx, tx, c)
 	}
-	return m.grantCredit(ctx, tx, c)
+	if err := m.countLess(ctx, tx, c.terms.ID, given); err != nil {
+		return err
+	}
+	if err := m.passOn(ctx, tx, c, heirs, given); err != nil {
+		return err
+	}
+	return m.grantCredit(ctx, tx, heirs[len(heirs)-1])
 }
 
 // reduce takes from what a contract owes finally, and from what it was given to owe.

@@ -270,7 +270,12 @@ func TestLeaseIsLost(t *testing.T) {
 	v.coins = u.coins
 	late := v.plan(30_000, 1500, coin)
 	late.offer(nil)
+	working := h.manager
+	limits := h.limits
+	h.limits.Patience = 200 * time.Millisecond
+	h.manager, _ = h.run(false)
 	wantCode(t, late.open(nil), protocol.CodeChainStale)
+	h.manager, h.limits = working, limits
 	if _, err := h.db.Pool().Exec(t.Context(), `UPDATE contract_work SET until = 0`); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"relaymarket/escrow"
 	"relaymarket/internal/atomicfile"
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -58,7 +59,7 @@ func (f *backupFile) encode() []byte {
 func (s *Store) ExportBackup(ctx context.Context, path string) (n int, err error) {
 	// The lock on the contracts is held meanwhile, so that of two processes none writes what is old already.
 	err = s.do(ctx, func(u *unit) error {
-		records, err := load(ctx, u, ``)
+		records, err := documented(ctx, u)
 		if err != nil {
 			return err
 		}
@@ -79,6 +80,17 @@ func (s *Store) ExportBackup(ctx context.Context, path string) (n int, err error
 		return atomicfile.Replace(path, file.encode())
 	})
 	return n, err
+}
+
+// documented are the contracts that have a document, oldest first, with no more of them than merge needs.
+func documented(ctx context.Context, u *unit) ([]Record, error) {
+	return sqlite.Collect(ctx, u, func(scan func(...any) error) (Record, error) {
+		var r Record
+		var id []byte
+		err := scan(&id, &r.State, &r.Step, &r.Document)
+		copy(r.ID[:], id)
+		return r, err
+	}, `SELECT id, state, step, document FROM contracts WHERE document IS NOT NULL ORDER BY created, id`)
 }
 
 // merge is what a backup has to hold: the documents of these contracts, after those of contracts that are not among

@@ -29,6 +29,10 @@ func (m *Manager) Close(ctx context.Context, id protocol.ContractID, amount btcu
 	if err != nil {
 		return r, err
 	}
+	if r.State == escrow.Renewing && r.Renewed != nil {
+		return r, protocol.Errorf(protocol.CodeContractState, "contract %s is being renewed by %s: close that one, or, while it waits for its block, give it up with the same command: relay contract close %s",
+			r.ID.Short(), r.Renewed.Short(), r.Renewed.Short())
+	}
 	if s != nil && s.Closing != nil && s.Closing.Amount <= amount {
 		return m.accept(ctx, r, s.Closing)
 	}

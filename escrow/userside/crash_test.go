@@ -15,7 +15,6 @@ import (
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
 	"relaymarket/escrow/userside"
-	"relaymarket/escrow/wallet"
 	"relaymarket/protocol"
 )
 
@@ -485,33 +484,4 @@ func TestNodeAway(t *testing.T) {
 	u.node.Mine(1)
 	u.steps()
 	u.is(id, escrow.Settling)
-}
-
-// Who dies between reserving coins and writing the contract down leaves a lease that nothing names. The next one to open the
-// wallet gives it back, and no other.
-func TestReclaimsDrafts(t *testing.T) {
-	u := somebody(t)
-	kept := u.starts()
-	lost := u.draft(nil)
-	u.restarts()
-	// Longer than a draft's: a relay may have signatures of it, whatever became of this disk's word on that.
-	if _, err := u.wallet.Fund(t.Context(), wallet.FundRequest{Key: "contract/" + strings.Repeat("ab", 32), Amount: 1000, Feerate: 1000, For: 24 * time.Hour}); !errors.Is(err, wallet.ErrFunds) {
-		t.Fatalf("both coins are leased, and there is another: %v", err)
-	}
-	if n, err := u.Reclaim(t.Context(), u.wallet); n != 1 || err != nil {
-		t.Fatalf("%d leases of drafts, %v", n, err)
-	}
-	left, err := u.wallet.Leases(t.Context())
-	if err != nil || len(left) != 1 || left[0].Key != "contract/"+kept.String() {
-		t.Errorf("after the draft %s was lost: %+v, %v", lost.Record.ID, left, err)
-	}
-	if _, err := u.wallet.Fund(t.Context(), wallet.FundRequest{Key: "contract/" + strings.Repeat("ab", 32), Amount: 1000, Feerate: 1000, For: 24 * time.Hour}); err != nil {
-		t.Fatal(err)
-	}
-	if n, err := u.Reclaim(t.Context(), u.wallet); n != 0 || err != nil {
-		t.Errorf("%d more, %v", n, err)
-	}
-	if left, err = u.wallet.Leases(t.Context()); err != nil || len(left) != 2 {
-		t.Errorf("%+v, %v", left, err)
-	}
 }

@@ -81,7 +81,8 @@ func (m *Manager) Draft(ctx context.Context, w Wish, purse Wallet) (*Draft, erro
 	if w.Cushion != nil {
 		q.Cushion = *w.Cushion
 	}
-	if w.Deposit < offer.MinPrepay || w.Deposit > btcutil.MaxSatoshi {
+	const most = btcutil.MaxSatoshi / 2 // with bond and fees it is still an amount
+	if w.Deposit < offer.MinPrepay || w.Deposit > most {
 		return nil, protocol.Errorf(protocol.CodeWrongAmount, "a deposit of %d satoshi is too small or too large: the relay wants %d at least",
 			int64(w.Deposit), int64(offer.MinPrepay))
 	}
@@ -165,8 +166,9 @@ func (m *Manager) request(ctx context.Context, d *Draft, w Wish, purse Wallet) e
 	if err := m.bring(ctx, d, f, w, purse); err != nil {
 		return err
 	}
-	if err := f.Contract.CheckAmount(q.Offer.OpeningPrice + q.Cushion); err != nil {
-		return err
+	if first := q.Offer.OpeningPrice + q.Cushion; f.Contract.CheckAmount(first) != nil {
+		return protocol.Errorf(protocol.CodeWrongAmount, "opening price and cushion come to %d satoshi, which is more than the deposit of %d less %d: take a smaller cushion, or a larger deposit",
+			int64(first), int64(q.Deposit), int64(escrow.MinUserRest))
 	}
 	if d.Request.PSBT, err = escrow.OfferPSBT(d.part); err != nil {
 		return err
@@ -194,11 +196,17 @@ func (m *Manager) spendOld(ctx context.Context, d *Draft, f *escrow.Funding) err
 	if !ok || old.Relay != d.Record.Relay {
 		return fmt.Errorf("contract %s cannot be renewed: it is with another relay, or was never signed", old.ID.Short())
 	}
-	if _, err := escrow.Next(old.State, escrow.RenewalSigned); err != nil {
-		return err
+	if old.Renewed != nil && old.State == escrow.Renewing {
+		return protocol.Errorf(protocol.CodeContractState, "contract %s is being renewed already, by %s: relay contract show %s", old.ID.Short(), old.Renewed.Short(), old.Renewed.Short())
+	}
+	if _, err := escrow.Next(old.State, escrow.RenewalSigned); err != nil && old.State != escrow.FundingSent {
+		return protocol.Errorf(protocol.CodeContractState, "contract %s is %s and cannot be renewed: open a new one", old.ID.Short(), old.State)
 	}
 	if err := m.settled(ctx, old); err != nil {
 		return err
+	}
+	if _, err := escrow.Next(old.State, escrow.RenewalSigned); err != nil {
+		return protocol.Errorf(protocol.CodeContractState, "the funding of contract %s is in a block that was not looked at here yet: relay contract watch --once", old.ID.Short())
 	}
 	d.Quote.Renewed = &last.Amount
 	f.Renewal, err = m.renewal(ctx, d.Request, &last.Amount)

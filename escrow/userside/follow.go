@@ -145,16 +145,13 @@ func (m *Manager) startOver(ctx context.Context) error {
 type watchlist map[wire.OutPoint][]protocol.ContractID
 
 func (m *Manager) watchlist(ctx context.Context) (watchlist, error) {
-	records, err := m.Store.Contracts(ctx)
+	records, err := m.unfinished(ctx)
 	if err != nil {
 		return nil, err
 	}
 	w := watchlist{}
 	for i := range records {
 		r := &records[i]
-		if r.Network != m.Network || escrow.Final(r.State) || r.Step == StepOver {
-			continue
-		}
 		for _, at := range m.outpoints(r) {
 			w[at] = append(w[at], r.ID)
 		}

@@ -1,7 +1,9 @@
 package userside_test
 
 import (
+	"encoding/base64"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -100,6 +102,36 @@ func TestWrongInputs(t *testing.T) {
 			return []*wire.TxOut{wire.NewTxOut(in[0].Value+1, in[0].PkScript)}
 		}), protocol.CodeInputAmount},
 		"a coin that is none": {func(a *protocol.ContractServerInputs) { u.addCoin(t, a, chainhash.Hash{7}) }, protocol.CodeInputSpent},
+		"a coin in no block": {func(a *protocol.ContractServerInputs) {
+			coin, _ := u.node.PayScript(a.RelayScript, 50_000)
+			u.addCoin(t, a, coin.Hash)
+		}, protocol.CodeInputUnconfirmed},
+		"a coin of less": {func(a *protocol.ContractServerInputs) {
+			coin, _ := u.node.PayScript(a.RelayScript, 40_000)
+			u.node.Mine(1)
+			u.addCoin(t, a, coin.Hash)
+		}, protocol.CodeInputAmount},
+		"a nested coin": {repack(t, func(tx *wire.MsgTx, in []*wire.TxOut) []*wire.TxOut {
+			tx.AddTxIn(&wire.TxIn{PreviousOutPoint: wire.OutPoint{Hash: chainhash.Hash{7}}, Sequence: wire.MaxTxInSequenceNum - 2})
+			nested := append(append([]byte{0xa9, 0x14}, make([]byte, 20)...), 0x87) // P2SH
+			return append(in, wire.NewTxOut(50_000, nested))
+		}), protocol.CodeInputType},
+		"our input twice": {repack(t, func(tx *wire.MsgTx, in []*wire.TxOut) []*wire.TxOut {
+			tx.AddTxIn(tx.TxIn[0])
+			return append(in, in[0])
+		}), protocol.CodeWrongInput},
+		"a PSBT of 2 MB": {func(a *protocol.ContractServerInputs) {
+			a.PSBT += protocol.PSBT(strings.Repeat("A", 2<<20))
+		}, protocol.CodeTooLarge},
+		"a key twice": {func(a *protocol.ContractServerInputs) {
+			raw, err := base64.StdEncoding.DecodeString(string(a.PSBT))
+			if err != nil {
+				t.Fatal(err)
+			}
+			const magic = 5
+			twice := []byte{1, 0x77, 0, 1, 0x77, 0} // a key of one byte and no value
+			a.PSBT = protocol.PSBT(base64.StdEncoding.EncodeToString(slices.Insert(raw, magic, twice...)))
+		}, protocol.CodeBadPSBT},
 	} {
 		t.Run(name, func(t *testing.T) {
 			u.relay.inputs = test.alter

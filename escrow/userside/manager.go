@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/btcec/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/psbt/v2"
@@ -84,6 +85,9 @@ func (k BranchKeys) ContractKey(network protocol.Network, id protocol.ContractID
 // ErrNoOther is a [Keeper]'s word that there is nowhere else to keep a document.
 var ErrNoOther = errors.New("there is no other relay to keep it on")
 
+// ErrNotKept: the other relays take no sealed backup of a contract, and nothing is signed before one has it.
+var ErrNotKept = errors.New("no other relay of yours takes the sealed backup of the contract")
+
 // Keeper keeps a contract's backup document where the loss of this disk does not reach: sealed to the user on a relay
 // other than the contract's own. ErrNoOther if there is none.
 type Keeper interface {
@@ -107,12 +111,15 @@ type Config struct {
 	Relays func(key protocol.PublicKey, address string) (Relay, error)
 	// BackupFile is written whenever a contract is made; it has to be set.
 	BackupFile string
-	Keeper     Keeper           // nil: the backup file is all
-	Clock      func() time.Time // nil: time.Now
-	Entropy    io.Reader        // of contract ids
-	Logger     *slog.Logger     // nil: silent
-	Poll       time.Duration    // 0: DefaultPoll
-	Patience   time.Duration    // 0: DefaultPatience
+	// Unasked tells up to which A the relay is paid without asking when it says that so much is due, within accepted usage and
+	// cushion; an error says why not more. Nil: up to all of that.
+	Unasked  func(ctx context.Context, r *Record, due btcutil.Amount) (btcutil.Amount, error)
+	Keeper   Keeper           // nil: the backup file is all
+	Clock    func() time.Time // nil: time.Now
+	Entropy  io.Reader        // of contract ids
+	Logger   *slog.Logger     // nil: silent
+	Poll     time.Duration    // 0: DefaultPoll
+	Patience time.Duration    // 0: DefaultPatience
 }
 
 // Manager is the user's side of his contracts. It is safe for concurrent use, also by several processes on one

@@ -258,22 +258,11 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 		return r, err
 	}
 	kept := "It is in " + m.BackupFile + " alone: copy that file to another disk."
-	if m.Keeper != nil {
-		tip, err := m.Node.Tip(ctx)
-		if err != nil {
-			return r, err
-		}
-		until := m.Clock().Add(keepFor(b.Contract.Expiry, tip.Height))
-		err = m.Keeper.KeepContract(ctx, r.Document, until, b.Contract.Relay)
-		switch {
-		case err == nil:
-			kept = "It is in " + m.BackupFile + ", and sealed on another relay of yours."
-		case ctx.Err() != nil:
-			return r, ctx.Err()
-		case !errors.Is(err, ErrNoOther):
-			// A relay that is down or has no room must not keep her from renting another.
-			kept = fmt.Sprintf("It is in %s alone: copy that file to another disk. No other relay took it: %v", m.BackupFile, err)
-		}
+	switch err := m.leave(ctx, r, b); {
+	case err == nil:
+		kept = "It is in " + m.BackupFile + ", and sealed on another relay of yours."
+	case !errors.Is(err, ErrNoOther):
+		return r, err
 	}
 	return m.Store.update(ctx, r.ID, func(u *unit, r *Record) error {
 		if r.Step != StepAnswered {
@@ -282,4 +271,43 @@ func (m *Manager) keep(ctx context.Context, r *Record) (*Record, error) {
 		r.Step = StepKept
 		return u.note(ctx, r, "Backed up what a refund needs. %s", kept)
 	})
+}
+
+// leave puts the descriptor on another relay, sealed. ErrNoOther.
+func (m *Manager) leave(ctx context.Context, r *Record, b *escrow.Backup) error {
+	if m.Keeper == nil {
+		return ErrNoOther
+	}
+	tip, err := m.Node.Tip(ctx)
+	if err != nil {
+		return err
+	}
+	until := m.Clock().Add(keepFor(b.Contract.Expiry, tip.Height))
+	if err := m.Keeper.KeepContract(ctx, r.Document, until, b.Contract.Relay); err != nil {
+		if errors.Is(err, ErrNoOther) || ctx.Err() != nil {
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrNotKept, err)
+	}
+	return nil
+}
+
+// KeepElsewhere leaves the descriptor of a contract on another relay, where there was none when it was opened: of contracts that are
+// opened together no relay takes anything yet. ErrNoOther.
+func (m *Manager) KeepElsewhere(ctx context.Context, id protocol.ContractID) error {
+	r, err := m.Store.Contract(ctx, id)
+	if err != nil {
+		return err
+	}
+	b, err := deal(r)
+	if err != nil {
+		return err
+	}
+	if err := m.leave(ctx, r, b); err != nil {
+		return err
+	}
+	_, err = m.Store.update(ctx, id, func(u *unit, r *Record) error {
+		return u.note(ctx, r, "Left a sealed backup of it on another relay of yours.")
+	})
+	return err
 }

@@ -45,6 +45,21 @@ func (r *Record) Allowance() btcutil.Amount {
 	return min(c.OpeningPrice+accepted+r.Cushion, c.Deposit-escrow.MinUserRest)
 }
 
+// PaidSince is how much of what was paid was signed after a time.
+func (r *Record) PaidSince(at protocol.Timestamp) btcutil.Amount {
+	last, ok := r.Last()
+	if !ok {
+		return 0
+	}
+	before := r.Payments[0].Amount // c₀ is agreed to with the contract
+	for _, p := range r.Payments {
+		if p.Created <= at {
+			before = max(before, p.Amount)
+		}
+	}
+	return max(last.Amount-before, 0)
+}
+
 // Pay raises A to amount and tells the relay. The state is on disk, with a seq of its own, before it is sent; a repetition
 // sends the same bytes. An amount that is not above the highest signed one sends that one, if the relay does not say that it has it. ErrCushion if amount is
 // above the allowance: Accept usage or raise the cushion first.

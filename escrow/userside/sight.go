@@ -144,7 +144,7 @@ func (m *Manager) renewalEnded(ctx context.Context, u *unit, successor *escrow.C
 
 // age closes and archives what is deep enough.
 func (m *Manager) age(ctx context.Context, u *unit, tip uint32) error {
-	records, err := load(ctx, u, `WHERE network = ? AND state <> ?`, m.Network, protocol.StateArchived)
+	records, err := load(ctx, u, `WHERE network = ? AND state <> ? AND step <> ?`, m.Network, protocol.StateArchived, StepOver)
 	if err != nil {
 		return err
 	}

@@ -294,7 +294,7 @@ func (m *Manager) converse(ctx context.Context, r *Record) error {
 	return m.payDue(ctx, r)
 }
 
-// payDue pays what the relay says is due, as far as accepted usage and cushion go.
+// payDue pays what the relay says is due, as far as accepted usage and cushion go, and the user's policy.
 func (m *Manager) payDue(ctx context.Context, r *Record) error {
 	s, err := r.Status()
 	if err != nil || s == nil || s.Due == nil {
@@ -302,6 +302,13 @@ func (m *Manager) payDue(ctx context.Context, r *Record) error {
 	}
 	last, _ := r.Last()
 	amount := min(s.Due.Amount, r.Allowance())
+	if m.Unasked != nil && s.Due.Amount > last.Amount {
+		most, err := m.Unasked(ctx, r, s.Due.Amount)
+		if most <= last.Amount {
+			return err // it is the user's wish, or he is to be asked
+		}
+		amount = min(amount, most)
+	}
 	if amount <= last.Amount {
 		if s.Due.Amount > last.Amount {
 			return fmt.Errorf("%w: the relay asks for %d sat, and %d are allowed. Pay with: relay contract pay %s", ErrCushion,

@@ -140,7 +140,7 @@ func contains(lines []string, text string) bool {
 	return false
 }
 
-// killed runs the spender until it has begun, and for a while longer, and answers what it said.
+// killed runs the spender until it pays, and for a while longer, and answers what it said.
 func killed(t *testing.T, n *regtest.Test, dir, to string, round int) (said []string) {
 	t.Helper()
 	self, err := os.Executable()
@@ -158,7 +158,7 @@ func killed(t *testing.T, n *regtest.Test, dir, to string, round int) (said []st
 	}
 	var kill *time.Timer
 	for lines := bufio.NewScanner(out); lines.Scan(); {
-		if kill == nil {
+		if kill == nil && strings.HasPrefix(lines.Text(), "pays ") {
 			kill = time.AfterFunc(time.Duration(10+23*round)*time.Millisecond, func() { _ = cmd.Process.Kill() })
 		}
 		said = append(said, lines.Text())
@@ -166,6 +166,8 @@ func killed(t *testing.T, n *regtest.Test, dir, to string, round int) (said []st
 	if err := cmd.Wait(); err == nil || cmd.ProcessState.Exited() {
 		t.Fatalf("round %d: the spender ended by itself: %v", round, err)
 	}
-	kill.Stop()
+	if kill != nil {
+		kill.Stop()
+	}
 	return said
 }

@@ -148,8 +148,8 @@ func (w *Wallet) choose(tx walletdb.ReadTx, r FundRequest, all leases, now time.
 	for _, coin := range free {
 		sum += coin.Value
 	}
-	return nil, fmt.Errorf("%w: %v are wanted, and fees; %v in %d coins are free: pay more to the wallet and wait for a block, or wait until leases end",
-		ErrFunds, r.Amount, sum, len(free))
+	return nil, fmt.Errorf("%w: %d sat are wanted, and fees; %d sat in %d coins are free: pay more to the wallet and wait for a block, or wait until leases end",
+		ErrFunds, int64(r.Amount), int64(sum), len(free))
 }
 
 // cost is what one input that spends the coin costs.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,7 +27,9 @@ type bareRelay struct {
 
 	mu      sync.Mutex // guards what follows
 	waiting []*bareWrite
-	busy    int // commits under way
+	pulls   []*barePull
+	pulling bool // a group of pulls is under way
+	busy    int  // commits under way
 	next    int64
 }
 
@@ -70,10 +73,14 @@ func relayServer(ctx context.Context, url string) (address string, stop func(), 
 	}, nil
 }
 
-// ServeHTTP takes one envelope by PUT, or a line each by POST.
+// ServeHTTP takes one envelope by PUT, or a line each by POST, and pulls of an inbox.
 func (r *bareRelay) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	body := make([]byte, q.ContentLength)
 	if _, err := io.ReadFull(q.Body, body); err != nil {
+		return
+	}
+	if strings.HasPrefix(q.URL.Path, inboxPrefix) {
+		r.pull(w, q, body)
 		return
 	}
 	write := &bareWrite{envelopes: [][]byte{body}, done: make(chan struct{})}

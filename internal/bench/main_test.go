@@ -80,7 +80,7 @@ func TestBareRelay(t *testing.T) {
 	if err := os.Chmod(os.Getenv("TMPDIR"), 0o711); err != nil {
 		t.Fatal(err)
 	}
-	opts, err := parseOptions([]string{"-points", "bare_write,bare_batch", "-seconds", "0.2", "-repeats", "1", "-sizes", "1300", "-json",
+	opts, err := parseOptions([]string{"-points", "bare_write,bare_batch,bare_pull", "-seconds", "0.2", "-repeats", "1", "-sizes", "1300", "-json",
 		"-relayd", testnode.Binary(t)}, os.Stderr)
 	if err != nil {
 		t.Fatal(err)
@@ -89,7 +89,7 @@ func TestBareRelay(t *testing.T) {
 	if err := run(t.Context(), opts, &out, newProgress(os.Stderr)); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"bare_write", "bare_batch"} {
+	for _, name := range []string{"bare_write", "bare_batch", "bare_pull"} {
 		if !bytes.Contains(out.Bytes(), []byte(`"name":"`+name+`"`)) {
 			t.Errorf("%s was not measured: %s", name, out.Bytes())
 		}

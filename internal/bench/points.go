@@ -76,6 +76,7 @@ func points() []point {
 		{name: "bare_write", conns: 1, limit: "limit_insert", extra: true, guess: 5000, open: openBareWrites(1)},
 		{name: "bare_write", conns: manyConns, limit: "limit_insert", extra: true, guess: 20_000, open: openBareWrites(1)},
 		{name: "bare_batch", conns: batchConns, limit: "limit_insert", extra: true, guess: 1500, open: openBareWrites(batchLines)},
+		{name: "bare_pull", conns: manyConns, limit: "limit_verify", extra: true, guess: 15_000, open: openBarePulls},
 		{name: "idle_listeners", conns: idleConns, extra: true, guess: 3000, open: openIdle},
 	}
 }

@@ -152,7 +152,10 @@ func (w *pulls) acknowledge() error {
 	return nil
 }
 
-func (in *inbox) path() string { return "/inbox/" + in.reader.Public().String() }
+// inboxPrefix begins the path of every inbox.
+const inboxPrefix = "/inbox/"
+
+func (in *inbox) path() string { return inboxPrefix + in.reader.Public().String() }
 
 func (in *inbox) prepare(b *bench, limit, n int) error {
 	in.requests, in.pages = make([][]byte, n), make([]protocol.Got, n)

@@ -10,7 +10,7 @@ import (
 )
 
 // checkBill wants every record of the contract on its bill once, every record of a page that was acknowledged once more,
-// and nothing else; and the bill to be what the account counts.
+// and nothing else; the bill to be what the account counts, and the double entry to say what that costs.
 func (c *cohort) checkBill(ctx context.Context, d *db.DB) error {
 	b := books.New(books.Config{DB: d, Clock: time.Now})
 	if err := b.Post(ctx); err != nil {
@@ -40,6 +40,13 @@ func (c *cohort) checkBill(ctx context.Context, d *db.DB) error {
 	}
 	if reserved, err := bill.Totals.Reserved(); err != nil || reserved != use.Used {
 		c.fault(promiseBill, "the bill comes to %v, and the account counts %v (%v)", reserved, use.Used, err)
+	}
+	list, err := b.Statements(ctx, books.Filter{Contract: &id})
+	if err != nil {
+		return err
+	}
+	if len(list) != 1 || list[0].Owed != use.Cost || list[0].Billed != use.Cost {
+		c.fault(promiseBill, "the account costs %d msat, and the journal says %+v", use.Cost, list)
 	}
 	return nil
 }

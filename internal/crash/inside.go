@@ -42,7 +42,7 @@ func rowsOf(ctx context.Context, d *db.DB, writers, readers [][]byte) ([]*row, e
 		WITH named AS (SELECT n, count(*) AS pages FROM pages p CROSS JOIN LATERAL unnest(p.ns) AS n WHERE p.reader = ANY($2) GROUP BY n)
 		SELECT r.n, r.sender, r.receiver, r.id, r.account, r.bytes, r.max_pulls, coalesce(l.remaining, r.max_pulls),
 		       coalesce(p.pages, 0), r.hash, r.request_hash, r.state, r.envelope
-		FROM records r LEFT JOIN pulls l USING (n) LEFT JOIN named p USING (n) WHERE r.sender = ANY($1) ORDER BY r.n`, writers, readers)
+		FROM records r LEFT JOIN pulls l ON l.receiver = r.receiver AND l.sender = r.sender AND r.n BETWEEN l.first AND l.upto LEFT JOIN named p USING (n) WHERE r.sender = ANY($1) ORDER BY r.n`, writers, readers)
 	if err != nil {
 		return nil, err
 	}

@@ -41,13 +41,9 @@ func theBooks(ctx context.Context, s *stage, c *cast) error {
 	return nil
 }
 
-// relaysHave is what the wallets of the relays hold, of one that is dead what it held.
+// relaysHave is what the wallets of the relays hold. That of a dead one its operator opens himself.
 func (c *cast) relaysHave(ctx context.Context) (sum int64, err error) {
 	for _, r := range []*relay{c.north, c.south, c.home} {
-		if r.cmd == nil {
-			sum += r.last
-			continue
-		}
 		w, err := r.wallet(ctx)
 		if err != nil {
 			return 0, err

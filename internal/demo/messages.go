@@ -20,10 +20,11 @@ func aFriendsRelay(ctx context.Context, s *stage, c *cast) (err error) {
 	if c.bob, err = s.newPerson(ctx, "bob"); err != nil {
 		return err
 	}
-	if err := c.home.admin(ctx, "grant", c.bob.key, "--stored", "10MB", "--moved", "100MB", "--note", "bob"); err != nil {
+	if err := c.home.admin(ctx, "allow", c.bob.key, "--note", "bob, a friend"); err != nil {
 		return err
 	}
-	if _, err := c.bob.relay(ctx, "relays", "add", c.home.url); err != nil {
+	// It announces that it does, and he asks whether it does it for him.
+	if _, err := c.bob.relay(ctx, "terms", "ask", c.home.url); err != nil {
 		return err
 	}
 	tell("bob is %s…, and writes on %s", c.bob.key[:16], c.home.url)

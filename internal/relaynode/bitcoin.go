@@ -81,12 +81,12 @@ func (b *bitcoin) close() error {
 }
 
 // manage makes the manager of the relay's contracts.
-func (b *bitcoin) manage(cfg Config, s *store, accounts *books.Store, registry prometheus.Registerer) (err error) {
+func (b *bitcoin) manage(cfg Config, s *store, accounts *books.Store, denies func(context.Context, protocol.PublicKey) (bool, error), registry prometheus.Registerer) (err error) {
 	c := relayside.Config{DB: s.db, Books: accounts, Chain: b.chain, Relay: cfg.Key.Public(), Network: cfg.Bitcoin.Node.Network,
 		Key: func(id protocol.ContractID) (*btcec.PrivateKey, error) {
 			return escrow.DeriveKey(cfg.Bitcoin.Branch, cfg.Bitcoin.Node.Network, id)
 		},
-		Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Bitcoin.Limits, Registerer: registry}
+		Denies: denies, Clock: cfg.Clock, Logger: cfg.Logger, Limits: cfg.Bitcoin.Limits, Registerer: registry}
 	if b.wallet != nil {
 		c.Wallet = b.wallet
 	}
@@ -152,7 +152,7 @@ func WithContracts(ctx context.Context, d Database, relay *protocol.PrivateKey, 
 			return err
 		}
 		accounts := books.New(books.Config{DB: s.db, Clock: time.Now})
-		if err := opened.manage(Config{Key: relay, Bitcoin: b, Clock: time.Now, Logger: log}, s, accounts, nil); err != nil {
+		if err := opened.manage(Config{Key: relay, Bitcoin: b, Clock: time.Now, Logger: log}, s, accounts, nil, nil); err != nil {
 			return err
 		}
 		return do(ctx, opened.manager)

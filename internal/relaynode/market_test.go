@@ -14,6 +14,7 @@ import (
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testhub"
 	"relaymarket/internal/testnode"
+	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
 )
 
@@ -136,4 +137,42 @@ func TestHubPortInUse(t *testing.T) {
 	if err := relaynode.Run(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "--hub-listen") {
 		t.Errorf("%v", err)
 	}
+}
+
+// What an operator lists while the relay serves is announced on the hubs, shown by the relay and in its refusals, byte for byte, and taken back
+// when it is not so any more.
+func TestListsAreAnnounced(t *testing.T) {
+	hub := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
+		c.Market = relaynode.Market{Network: protocol.Regtest, Hub: &relaynode.Hub{Listen: "127.0.0.1:0", Folder: t.TempDir()}}
+		c.Volunteer = willing.Policy{Keys: &willing.Conditions{}, Topics: &willing.Conditions{Ads: true}, Stored: 1000, Moved: 2000, Days: 3, Accounts: 1, Notice: "hello"}
+	}})
+	volunteers := func(topics ...string) func() bool {
+		return func() bool {
+			o := listed(t, hub)[hub.Key]
+			if o == nil {
+				return false
+			}
+			var found []string
+			for _, terms := range o.Terms {
+				if terms.Type == protocol.TermsVolunteer {
+					found = append(found, terms.Topic)
+				}
+			}
+			return slices.Equal(found, topics) && string(o.Envelope.Bytes()) == wellKnown(t, hub)
+		}
+	}
+	testhub.Wait(t, "it is in its own book", volunteers())
+	hub.List(t, willing.Entry{Kind: willing.Topic, Name: "weather", Allowed: true})
+	testhub.Wait(t, "the topic is announced", volunteers("weather"))
+	if o := listed(t, hub)[hub.Key]; o.Notice != "hello" {
+		t.Errorf("the notice is %q", o.Notice)
+	}
+	key := testnode.NewKey(t)
+	hub.List(t, willing.Entry{Kind: willing.Key, Name: key.Public().String(), Allowed: true})
+	testhub.Wait(t, "that there are keys is announced, not which", volunteers("", "weather"))
+	if text := wellKnown(t, hub); strings.Contains(text, key.Public().String()) {
+		t.Errorf("whom it serves is everybody's business:\n%s", text)
+	}
+	hub.List(t, willing.Entry{Kind: willing.Topic, Name: "weather"})
+	testhub.Wait(t, "the topic is taken back", volunteers(""))
 }

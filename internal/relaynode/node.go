@@ -147,6 +147,9 @@ func (n *node) wire(ctx context.Context) error {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	accounts := books.New(books.Config{DB: n.store.db, Clock: cfg.Clock, Logger: cfg.Logger})
 	n.books = accounts
+	if err := accounts.Register(registry); err != nil {
+		return err
+	}
 	var err error
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
@@ -172,7 +175,7 @@ func (n *node) wire(ctx context.Context) error {
 		Rates: cfg.Rates, TrustProxy: cfg.TrustedProxies, Bounds: cfg.Bounds,
 	}
 	if n.bitcoin != nil {
-		if err := n.bitcoin.manage(cfg, n.store, accounts, registry); err != nil {
+		if err := n.bitcoin.manage(cfg, n.store, accounts, n.willing.Denies, registry); err != nil {
 			return err
 		}
 		public.Contracts, public.Network, public.Offer = n.bitcoin.manager, cfg.Bitcoin.Node.Network, cfg.Bitcoin.Offer

@@ -41,6 +41,7 @@ var advice = map[protocol.Code]string{
 	protocol.CodeWrongType:         "a defect of the client; do not repeat",
 	protocol.CodeMismatch:          "a defect of the client; do not repeat",
 	protocol.CodeWrongParty:        "only the receiver pulls, only the sender deletes",
+	protocol.CodeDenied:            "use another relay",
 	protocol.CodeOffTopic:          "do not repeat; the account's topic is in `GET /account`: give the record that tag, or use another relay",
 	protocol.CodeUnreadable:        "do not repeat; send what is not sealed, or use another relay",
 	protocol.CodeNotFound:          "nothing of yours is there; what is not yours looks the same",

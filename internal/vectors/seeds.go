@@ -57,9 +57,11 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		}
 		return all
 	}
+	writeSeeds(files, "FuzzReadPlain", "[]byte", whole("plain.json"))
 	for target, file := range map[string]string{
 		"FuzzParseEnvelope": "envelopes.json", "FuzzCheckCanonical": "canonical.json", "FuzzParseCard": "cards.json",
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
+		"FuzzParseFileManifest": "files.json",
 	} {
 		writeSeeds(files, target, "[]byte", whole(file))
 	}
@@ -80,6 +82,7 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
 	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
+	writeSeeds(files, "FuzzParseWritings", "[]byte", writingSamples())
 	writeSeeds(files, "FuzzParseUsageHeader", "[]byte", usageHeaderSamples())
 	var hubs []sample
 	for _, w := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "https://hub.example", "nats://127.0.0.1:1"} {

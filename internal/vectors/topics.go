@@ -26,6 +26,8 @@ func buildTopics(previous map[string][]byte) map[string]any {
 		"authorization.json": authorizationTopic(c),
 		"pages.json":         pagesTopic(c),
 		"padding.json":       paddingTopic(),
+		"plain.json":         plainTopic(),
+		"files.json":         filesTopic(),
 		sealedFile:           sealed.sealedTopic,
 		sessionFile:          sessionTopic(c, sealed),
 	}

@@ -16,12 +16,15 @@ import (
 //	write  1 record written expires maxPulls
 //	end    2 record written expires ended pulls
 //	lapse  3 record pulls
-//	page   4 got records treed  and, if treed is 1, the hashes of all its records
-//	pull   5 record index       and, if the page has no hashes: path length, path
+//	page   4 got records treed  and, if treed is 1, the hashes of all its records; read, not written any more
+//	pull   5 record index       and, if the page has no hashes: path length, path; read, not written any more
 //	drop   6 record of          and five quantities as decimal text: written pulled stored reservedPulled reservedStored
+//	served 7 got records treed  hashes if treed is 1, reader, and how many senders the pulls are of, with their keys
+//	signed 8 sender index id bytes  the sender's place among them; and, if the page has no hashes: hash, path length, path
 //	record = from to hash id bytes
 //
-// A pull is of the page before it in the block. Numbers of lines are not stored: they count up to the block's last.
+// A pull is of the page before it in the block. Pulls are most of what a busy ledger has, and what those of a page have in common
+// is said once: it halves what they take. Numbers of lines are not stored: they count up to the block's last.
 
 const (
 	entryWrite = 1 + iota
@@ -30,6 +33,8 @@ const (
 	entryPage
 	entryPull
 	entryDrop
+	entryServed
+	entrySigned
 )
 
 // entrySize is about what an entry takes.
@@ -70,23 +75,16 @@ func (p *acked) path(at int) []protocol.Hash {
 func encodeBlock(postings []posting) []byte {
 	b := make([]byte, 0, len(postings)*entrySize)
 	number := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
-	var open *acked
-	for i := range postings {
+	for i := 0; i < len(postings); i++ {
 		p := &postings[i]
-		if p.page != nil && p.page != open {
-			open = p.page
-			b = append(b, entryPage)
-			number(int64(len(open.got)))
-			b = append(b, open.got...)
-			number(int64(len(open.hashes)))
-			if open.treed() {
-				number(1)
-				for h := range open.hashes {
-					b = append(b, open.hashes[h][:]...)
-				}
-			} else {
-				number(0)
+		if p.page != nil {
+			k := 1
+			for i+k < len(postings) && postings[i+k].page == p.page {
+				k++
 			}
+			b = appendPage(b, p.page, postings[i:i+k])
+			i += k - 1
+			continue
 		}
 		l := &p.line
 		b = append(b, entryOf(l.Kind))
@@ -112,18 +110,73 @@ func encodeBlock(postings []posting) []byte {
 				number(int64(len(*d)))
 				b = append(b, *d...)
 			}
-		case ledger.KindPull:
-			number(int64(p.at))
-			if !open.treed() {
-				path := open.path(p.at)
-				number(int64(len(path)))
-				for h := range path {
-					b = append(b, path[h][:]...)
-				}
-			}
 		}
 	}
 	return b
+}
+
+// appendPage writes a page and its pulls, which are all of it that are on the bill.
+func appendPage(b []byte, page *acked, pulls []posting) []byte {
+	number := func(n int) { b = binary.AppendUvarint(b, uint64(n)) }
+	hashes := func(list []protocol.Hash) {
+		for h := range list {
+			b = append(b, list[h][:]...)
+		}
+	}
+	b = append(b, entryServed)
+	number(len(page.got))
+	b = append(b, page.got...)
+	number(len(page.hashes))
+	treed := page.treed()
+	if treed {
+		number(1)
+		hashes(page.hashes)
+	} else {
+		number(0)
+	}
+	b = append(b, pulls[0].line.To[:]...)
+	senders, place := sendersOf(pulls)
+	number(len(senders))
+	for s := range senders {
+		b = append(b, senders[s][:]...)
+	}
+	at := 0
+	for i := range pulls {
+		l := &pulls[i].line
+		if senders[at] != l.From {
+			at = place[l.From]
+		}
+		b = append(b, entrySigned)
+		number(at)
+		number(pulls[i].at)
+		number(len(l.RecordID))
+		b = append(b, l.RecordID...)
+		number(int(l.Bytes))
+		if !treed {
+			path := page.path(pulls[i].at)
+			b = append(b, l.Hash[:]...)
+			number(len(path))
+			hashes(path)
+		}
+	}
+	return b
+}
+
+// sendersOf are those whose records the pulls are of, each once, and their places.
+func sendersOf(pulls []posting) ([]protocol.PublicKey, map[protocol.PublicKey]int) {
+	senders := []protocol.PublicKey{pulls[0].line.From}
+	place := map[protocol.PublicKey]int{senders[0]: 0}
+	for i := range pulls {
+		from := pulls[i].line.From
+		if from == senders[len(senders)-1] {
+			continue
+		}
+		if _, known := place[from]; !known {
+			place[from] = len(senders)
+			senders = append(senders, from)
+		}
+	}
+	return senders, place
 }
 
 // back are the quantities that a drop gives back.
@@ -139,10 +192,8 @@ func entryOf(k ledger.Kind) byte {
 		return entryEnd
 	case ledger.KindLapse:
 		return entryLapse
-	case ledger.KindDrop:
-		return entryDrop
 	}
-	return entryPull
+	return entryDrop
 }
 
 // errBlock: what is stored is not what encodeBlock writes.
@@ -154,6 +205,9 @@ type blockReader struct {
 	bad  bool
 	page *ledger.Evidence
 	tree *acked // nil: paths are stored
+
+	reader  protocol.PublicKey // of the page
+	senders []protocol.PublicKey
 }
 
 // decodeBlock calls visit with each line, which has no number yet.
@@ -161,11 +215,20 @@ func decodeBlock(data []byte, visit func(*ledger.Line) error) error {
 	r := blockReader{rest: data}
 	for len(r.rest) > 0 {
 		kind := r.bytes(1)[0]
-		if kind == entryPage {
+		var l *ledger.Line
+		switch kind {
+		case entryPage:
 			r.readPage()
 			continue
+		case entryServed:
+			r.readPage()
+			r.readParties()
+			continue
+		case entrySigned:
+			l = r.signed()
+		default:
+			l = r.line(kind)
 		}
-		l := r.line(kind)
 		if r.bad {
 			return fmt.Errorf("%w: %d bytes from its end", errBlock, len(r.rest))
 		}
@@ -217,6 +280,44 @@ func (r *blockReader) readPage() {
 	if r.tree = nil; r.number() == 1 {
 		r.tree = &acked{hashes: r.hashes(r.page.Records)}
 	}
+}
+
+// readParties reads whose page it is, and whose records are in it.
+func (r *blockReader) readParties() {
+	r.reader = protocol.PublicKey(r.bytes(32))
+	n := r.number()
+	if n > int64(len(r.rest)/32) {
+		r.bad, r.rest, r.senders = true, nil, nil
+		return
+	}
+	r.senders = make([]protocol.PublicKey, n)
+	for i := range r.senders {
+		r.senders[i] = protocol.PublicKey(r.bytes(32))
+	}
+}
+
+// signed reads a pull of the page.
+func (r *blockReader) signed() *ledger.Line {
+	l := &ledger.Line{Kind: ledger.KindPull, To: r.reader}
+	sender, index := r.number(), r.number()
+	l.RecordID = protocol.RecordID(r.bytes(r.number()))
+	l.Bytes = r.number()
+	if r.page == nil || sender >= int64(len(r.senders)) {
+		r.bad = true
+		return l
+	}
+	evidence := *r.page
+	evidence.Index, l.From, l.Evidence = index, r.senders[sender], &evidence
+	switch {
+	case r.tree == nil:
+		l.Hash = protocol.Hash(r.bytes(32))
+		evidence.Path = r.hashes(r.number())
+	case index < int64(len(r.tree.hashes)):
+		l.Hash, evidence.Path = r.tree.hashes[index], r.tree.path(int(index))
+	default:
+		r.bad = true
+	}
+	return l
 }
 
 func (r *blockReader) line(kind byte) *ledger.Line {

@@ -165,6 +165,34 @@ func (s *Store) Owed(ctx context.Context, q Querier, payer protocol.PublicKey, i
 	return *a.Contract, nil
 }
 
+// Billed is what a contract's bill comes to by now. It is what the account had used under it, less what came back since of
+// records that ended, be the account under this contract or a later one. ok is false while a record of it is not
+// posted yet, or nothing is: then it says nothing.
+func (s *Store) Billed(ctx context.Context, q Querier, id protocol.ContractID) (cost protocol.Msat, ok bool, err error) {
+	rows, err := q.Query(ctx, `SELECT b.storage_price, b.bandwidth_price, b.last > 0 AND NOT EXISTS (
+		SELECT FROM records r WHERE r.n > (SELECT n FROM ledger_posted) AND r.bill = b.id), `+totalsColumns+` FROM bills b WHERE contract = $1`, id[:])
+	if err != nil {
+		return 0, false, wrap(err, "read the bill of contract %s", id.Short())
+	}
+	var prices ledger.Prices
+	var text [5]string
+	var posted bool
+	_, err = pgx.ForEachRow(rows, []any{&prices.Storage, &prices.Bandwidth, &posted, &text[0], &text[1], &text[2], &text[3], &text[4]}, func() error {
+		totals, err := totalsOf(text)
+		if err != nil || !posted {
+			return err
+		}
+		all, err := totals.Reserved()
+		if err != nil {
+			return err
+		}
+		cost, err = prices.Cost(all)
+		ok = err == nil
+		return err
+	})
+	return cost, ok, wrap(err, "read the bill of contract %s", id.Short())
+}
+
 // Costs is what has been used, with what is reserved, under each contract that is an account: [ContractUse.Cost] of all.
 func (s *Store) Costs(ctx context.Context, q Querier) (map[protocol.ContractID]protocol.Msat, error) {
 	rows, err := q.Query(ctx, `SELECT `+accountColumns+` FROM accounts WHERE contract IS NOT NULL`)

@@ -106,6 +106,7 @@ type Store struct {
 	clock     func() time.Time
 	log       *slog.Logger
 	delegates *delegates
+	sums      sums // of all contracts, for the metrics
 }
 
 // New makes a store; it does not touch the database.

@@ -18,7 +18,7 @@ import (
 //	payment   paid +, owed −                 a higher state is held
 //	refusal   written_off +, owed −          lines were dropped; what they had reserved counts as earned, and is lost in the same row
 //	renewal   carried ±, owed ∓              what is owed moves to the contract that renews this one: two rows, one sum of 0
-//	close     reserved +, earned −           nothing comes back any more
+//	close     reserved +, earned −           nothing comes back any more; or earned +, owed −: after a renewal, something did
 //	loss      written_off +, owed −          nothing is paid any more
 //
 // So of any contract, at any time: owed = earned + reserved − paid − written off − carried on. Rows are by day (UTC), because
@@ -139,6 +139,16 @@ func (s *Store) closeAccount(ctx context.Context, tx pgx.Tx, a *account, used pr
 	}
 	_, err := tx.Exec(ctx, `UPDATE bills SET closed = true WHERE id = $1`, a.bill)
 	return err
+}
+
+// Returned notes what came back under a contract that is closed, as its account was taken over by another: it had
+// counted as used.
+func (s *Store) Returned(ctx context.Context, tx pgx.Tx, contract protocol.ContractID, amount protocol.Msat) error {
+	a, err := readAccount(ctx, tx, contract)
+	if err == nil && a != nil && a.closed { // else its own lines say so
+		err = s.write(ctx, tx, a.bill, CauseClose, entry{owed: -amount, earned: amount})
+	}
+	return wrap(err, "note what came back under contract %s", contract.Short())
 }
 
 // HandOver is how one contract takes the place of another.

@@ -34,10 +34,16 @@ const (
 func (s *Store) Run(ctx context.Context) error {
 	t := time.NewTicker(postEvery)
 	defer t.Stop()
-	var tidied time.Time
+	var tidied, summed time.Time
 	for {
 		if err := s.post(ctx); err != nil && !errors.Is(err, errPosting) && ctx.Err() == nil {
 			s.log.Warn("post the ledger: it is tried again", "err", err)
+		}
+		if now := s.clock(); now.Sub(summed).Abs() > sumsEvery {
+			summed = now
+			if err := s.readSums(ctx); err != nil && ctx.Err() == nil {
+				s.log.Warn("the metrics of the ledger are old", "err", err)
+			}
 		}
 		if now := s.clock(); now.Sub(tidied).Abs() > tidyEvery {
 			tidied = now
@@ -164,39 +170,6 @@ func (r *round) readWrites(rows pgx.Rows) error {
 func lineOf(sender, receiver []byte, id string, hash []byte, size int32) ledger.Line {
 	return ledger.Line{From: protocol.PublicKey(sender), To: protocol.PublicKey(receiver), RecordID: protocol.RecordID(id),
 		Hash: protocol.Hash(hash), Bytes: int64(size)}
-}
-
-func (r *round) readPages(rows pgx.Rows) error {
-	var reader, senders, hashes, got []byte
-	var bills []int64
-	var ids []string
-	var sizes []int32
-	pages, pulls := 0, 0
-	_, err := pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &ids, &sizes, &hashes, &got}, func() error {
-		pages, pulls = pages+1, pulls+len(ids)
-		all := make([]protocol.Hash, len(ids))
-		for i := range all {
-			all[i] = protocol.Hash(hashes[32*i : 32*i+32])
-		}
-		byBill := make(map[int64]*acked)
-		for i, bill := range bills {
-			if bill == 0 {
-				continue
-			}
-			if byBill[bill] == nil {
-				byBill[bill] = &acked{got: slices.Clone(got), hashes: all}
-			}
-			page := byBill[bill]
-			page.mine++
-			l := lineOf(senders[32*i:32*i+32], reader, ids[i], all[i][:], sizes[i])
-			l.Kind = ledger.KindPull
-			r.add(bill, posting{line: l, page: page, at: i})
-		}
-		bills, ids, sizes = nil, nil, nil
-		return nil
-	})
-	r.full = r.full || pages == postPages || pulls >= postPulls
-	return err
 }
 
 // factColumns are what readFacts reads.

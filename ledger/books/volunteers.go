@@ -59,14 +59,20 @@ func (s *Store) Volunteer(ctx context.Context, tx pgx.Tx, g Grant, bound Bound) 
 	case before.Active && bound.For == ForTopic && (before.Bound.For == ForKey || before.Bound.Topic != bound.Topic):
 		return Account{}, protocol.Errorf(protocol.CodeConflict, "%s has an account here until %s", g.Key.Bech32(), before.LastDay)
 	}
-	_, err = tx.Exec(ctx, `
-		INSERT INTO accounts (key, kind, quota_stored, quota_moved, last_day, note, volunteer, topic, plaintext, ads)
+	tag, err := tx.Exec(ctx, `
+		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, note, volunteer, topic, plaintext, ads)
 		VALUES ($1, 'grant', $2, $3, $4::date, $5, $6, nullif($7, ''), $8, $9)
 		ON CONFLICT (key) DO UPDATE SET kind = 'grant', quota_stored = $2, quota_moved = $3, last_day = $4::date, note = $5,
-		  volunteer = $6, topic = nullif($7, ''), plaintext = $8, ads = $9`,
-		g.Key[:], g.QuotaStored, g.QuotaMoved, string(g.LastDay), g.Note, string(bound.For), string(bound.Topic), bound.Plaintext, bound.Ads)
+		  volunteer = $6, topic = nullif($7, ''), plaintext = $8, ads = $9
+		WHERE a.contract IS NULL AND NOT a.revoked AND (a.volunteer <> '' OR a.last_day < $10::date)`,
+		g.Key[:], g.QuotaStored, g.QuotaMoved, string(g.LastDay), g.Note, string(bound.For), string(bound.Topic), bound.Plaintext, bound.Ads,
+		string(DayOf(s.clock())))
 	if err != nil {
 		return Account{}, wrap(err, "volunteer for %s", g.Key)
+	}
+	if tag.RowsAffected() == 0 {
+		// It had no account a moment ago, and was granted one, or opened a contract, since.
+		return Account{}, protocol.Errorf(protocol.CodeConflict, "%s has an account here", g.Key.Bech32())
 	}
 	after, err := s.Own(ctx, tx, g.Key)
 	if err != nil {

@@ -35,7 +35,8 @@ func (s *Store) Agree(ctx context.Context, a Ask) (answer Answer, err error) {
 	allowance := once(a.Address)
 	err = s.cfg.DB.Tx(ctx, func(tx pgx.Tx) error {
 		answer = Answer{Accepted: -1}
-		listed, err := entry(ctx, tx, Key, a.Key.String())
+		// Held to the end: who denies the key meanwhile finds what it was given, and ends it.
+		listed, err := heldEntry(ctx, tx, Key, a.Key.String())
 		if err != nil {
 			return err
 		}
@@ -140,26 +141,27 @@ func (c *candidate) forTopic(ctx context.Context) (*books.Account, protocol.Refu
 	if p.Topics == nil {
 		return nil, protocol.RefusedOffer, nil
 	}
-	name := string(c.wish.Topic)
-	own, err := entry(ctx, c.tx, Topic, name)
-	if err != nil {
-		return nil, "", err
+	if allowed, err := c.topicAllowed(ctx); err != nil || !allowed {
+		return nil, protocol.RefusedOffer, err
 	}
-	if own == nil {
-		if own, err = entry(ctx, c.tx, Topic, protocol.AnyTopic); err != nil {
-			return nil, "", err
-		}
-	}
-	if own == nil || !own.Allowed {
-		return nil, protocol.RefusedOffer, nil
-	}
-	terms := p.offer(p.Topics, name)
+	terms := p.offer(p.Topics, string(c.wish.Topic))
 	if ok, why := c.wish.Meets(&terms); !ok {
 		return nil, why, nil
 	}
-	// From here to the end of the transaction nobody else opens one: the number is exact.
+	// From here to the end of the transaction nobody else opens one, so the number is exact; nor do the lists change, which are read again: what
+	// was denied a moment ago must not be given now.
 	if _, err := c.tx.Exec(ctx, `SELECT 1 FROM willing_version FOR UPDATE`); err != nil {
 		return nil, "", err
+	}
+	listed, err := entry(ctx, c.tx, Key, c.ask.Key.String())
+	if err != nil {
+		return nil, "", err
+	}
+	if listed != nil && !listed.Allowed {
+		return nil, protocol.RefusedKey, nil
+	}
+	if allowed, err := c.topicAllowed(ctx); err != nil || !allowed {
+		return nil, protocol.RefusedOffer, err
 	}
 	has, others, err := c.store.cfg.Books.TakesTopic(ctx, c.tx, c.ask.Key, c.wish.Topic)
 	switch {
@@ -172,6 +174,16 @@ func (c *candidate) forTopic(ctx context.Context) (*books.Account, protocol.Refu
 		return nil, protocol.RefusedRate, nil
 	}
 	return c.give(ctx, c.grant(), books.Bound{For: books.ForTopic, Topic: c.wish.Topic, Plaintext: p.Topics.Plaintext, Ads: p.Topics.Ads})
+}
+
+// topicAllowed tells whether the lists have the wish's topic.
+func (c *candidate) topicAllowed(ctx context.Context) (bool, error) {
+	for _, name := range []string{string(c.wish.Topic), protocol.AnyTopic} {
+		if e, err := entry(ctx, c.tx, Topic, name); e != nil || err != nil {
+			return err == nil && e.Allowed, err
+		}
+	}
+	return false, nil
 }
 
 // grant is what a volunteer usually gives.

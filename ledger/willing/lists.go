@@ -156,7 +156,16 @@ func (s *Store) List(ctx context.Context) ([]Entry, error) {
 
 // entry is one, nil if it is on no list.
 func entry(ctx context.Context, q books.Querier, kind Kind, name string) (*Entry, error) {
-	rows, err := q.Query(ctx, `SELECT kind, name, allowed, quota_stored, quota_moved, note FROM willing WHERE kind = $1 AND name = $2`, string(kind), name)
+	return readEntry(ctx, q, kind, name, "")
+}
+
+// heldEntry is entry, and keeps it from being changed until the transaction ends.
+func heldEntry(ctx context.Context, tx pgx.Tx, kind Kind, name string) (*Entry, error) {
+	return readEntry(ctx, tx, kind, name, " FOR SHARE")
+}
+
+func readEntry(ctx context.Context, q books.Querier, kind Kind, name, lock string) (*Entry, error) {
+	rows, err := q.Query(ctx, `SELECT kind, name, allowed, quota_stored, quota_moved, note FROM willing WHERE kind = $1 AND name = $2`+lock, string(kind), name)
 	if err != nil {
 		return nil, err
 	}

@@ -166,6 +166,9 @@ func (s *Store) Offers() []protocol.Terms {
 	return offers
 }
 
+// Taken is how many accounts for topics there are, in force or with records still kept.
+func (s *Store) Taken() int64 { return s.sight().others }
+
 // Notice is what those are shown who took terms with ads; empty without such terms.
 func (s *Store) Notice() string {
 	for _, o := range s.Offers() {

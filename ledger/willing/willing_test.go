@@ -153,3 +153,30 @@ func TestEntriesAndPolicies(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is denied while he asks ends up with nothing, in whatever order the two come.
+func TestDeniedWhileAsking(t *testing.T) {
+	s := newStore(t, willing.Policy{Keys: &willing.Conditions{}, Topics: &willing.Conditions{}, Stored: 1000, Moved: 1000, Days: 1, Accounts: 1000})
+	put(t, s, willing.Entry{Kind: willing.Topic, Name: "t", Allowed: true})
+	for i := range 20 {
+		key := newKey(t)
+		wish := protocol.Wish{Type: protocol.TermsVolunteer, Topic: "t"}
+		if i%2 == 0 {
+			wish.Topic = ""
+			put(t, s, willing.Entry{Kind: willing.Key, Name: key.String(), Allowed: true})
+		}
+		var both sync.WaitGroup
+		var asked, denied error
+		both.Go(func() {
+			_, asked = s.Agree(t.Context(), willing.Ask{Key: key, Wishes: []protocol.Wish{wish}, Address: func() bool { return true }})
+		})
+		both.Go(func() { _, denied = s.Put(t.Context(), willing.Entry{Kind: willing.Key, Name: key.String()}) })
+		both.Wait()
+		if asked != nil || denied != nil {
+			t.Fatal(asked, denied)
+		}
+		if active, err := s.Active(t.Context(), key); active || err != nil {
+			t.Fatalf("%d: a denied key has an account in force (%v)", i, err)
+		}
+	}
+}

@@ -22,5 +22,10 @@ CREATE TABLE answers (
   asked     TEXT NOT NULL,            -- JSON: the wishes
   refused   TEXT NOT NULL,            -- JSON: why, of each
   accepted  INTEGER,                  -- which; NULL: none
-  ads       INTEGER NOT NULL          -- 1: the owner is to be shown the relay's notice
+  ads       INTEGER NOT NULL,         -- 1: the owner is to be shown the relay's notice
+  topic     TEXT NOT NULL,            -- the one tag that the account takes; empty: any
+  plaintext INTEGER NOT NULL          -- 1: it takes nothing sealed
 ) STRICT, WITHOUT ROWID;
+
+-- Messages may come that were not sealed.
+ALTER TABLE messages ADD COLUMN plain INTEGER NOT NULL DEFAULT 0;
