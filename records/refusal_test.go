@@ -259,12 +259,16 @@ func (p *payer) comeBack(t interface {
 }) {
 	ctx := p.h.t.Context()
 	for _, old := range p.renewed {
+		refused := -p.journal(t, old.contract).owed // is off what is owed there, and not yet off what is carried
 		if err := p.h.inTx(func(tx pgx.Tx) error {
 			cost, known, err := p.h.books.Billed(ctx, tx, old.contract)
 			if err != nil || !known || cost >= old.counted {
 				return err
 			}
-			if err := p.h.books.Returned(ctx, tx, old.contract, p.contract, old.counted-cost); err != nil {
+			if err := p.h.books.Returned(ctx, tx, old.contract, old.counted-cost-refused); err != nil {
+				return err
+			}
+			if err := p.h.books.Carry(ctx, tx, old.contract, p.contract, cost-old.counted); err != nil {
 				return err
 			}
 			p.carried -= old.counted - cost

@@ -306,6 +306,8 @@ func (g *rentals) report(ctx context.Context) error {
 	switch {
 	case g.aborted != nil:
 		return exitError{exitFailed, g.aborted}
+	case failed == 0:
+		return nil
 	case failed == len(g.each):
 		return exitError{code: exitFailed}
 	case waiting > 0:

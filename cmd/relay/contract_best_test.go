@@ -130,6 +130,8 @@ func TestKilledWhileOpeningTheBest(t *testing.T) {
 			alice.ends(bitcoin, got, nodes)
 		})
 	}
+	var none rentedJSON
+	alice.json(&none, "contract", "resume")
 	if out := alice.runs("contract", "resume"); !strings.Contains(out, "nothing to go on with") {
 		t.Errorf("resume says %s", out)
 	}
