@@ -97,7 +97,11 @@ func (c *Client) look(ctx context.Context, relay Relay) offered {
 	ctx, cancel := context.WithTimeout(ctx, lookTime)
 	defer cancel()
 	of := offered{relay: relay}
-	p, offer, err := c.meet(ctx, relay.Address)
+	if _, err := c.peer(relay.Key, relay.Address); err != nil { // whose own certificate is taken
+		of.err = err
+		return of
+	}
+	p, _, offer, err := c.meet(ctx, relay.Address)
 	if err != nil {
 		of.err = err
 		return of
