@@ -264,7 +264,12 @@ func (p *payer) comeBack(t interface {
 			if err != nil || !known || cost >= old.counted {
 				return err
 			}
-			if err := p.h.books.Returned(ctx, tx, old.contract, p.contract, old.counted-cost); err != nil {
+			back := old.counted - cost
+			unused := back + p.journal(t, old.contract).owed // what was refused is written already
+			if err := p.h.books.Returned(ctx, tx, old.contract, unused); err != nil {
+				return err
+			}
+			if err := p.h.books.Carry(ctx, tx, old.contract, p.contract, -back); err != nil {
 				return err
 			}
 			p.carried -= old.counted - cost
