@@ -260,4 +260,6 @@ func publicPair(t *testing.T, folder string) (root []byte, host string) {
 }
 
 // block is PEM.
-func block(kind string, der []byte) []byte { return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}) }
+func block(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}

@@ -4,6 +4,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"math/big"
 	"net"
@@ -29,4 +30,14 @@ func selfSigned(t *testing.T, ip string) (certificate, key []byte) {
 		t.Fatal(err)
 	}
 	return block("CERTIFICATE", der), block("PRIVATE KEY", secret)
+}
+
+// shown is the certificate that a server shows for localhost.
+func shown(address string) (*x509.Certificate, error) {
+	c, err := (&tls.Dialer{Config: &tls.Config{ServerName: "localhost", InsecureSkipVerify: true}}).Dial("tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	return c.(*tls.Conn).ConnectionState().PeerCertificates[0], nil
 }

@@ -142,7 +142,7 @@ func (s *settings) checkTogether() error {
 	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:
 		return usagef("header-timeout is %s and body-timeout %s: each is at least a second, which is how they are announced", s.headerTimeout, s.bodyTimeout)
 	}
-	return errors.Join(s.checkTLS(), s.checkNATS(), s.checkBitcoin(), s.checkMarket())
+	return errors.Join(s.checkTLS(), s.checkNATS(), s.checkBitcoin(), s.checkVolunteer(), s.checkMarket())
 }
 
 func (s *settings) checkNATS() error {

@@ -110,7 +110,7 @@ func newSettings(environ []string) *settings {
 		logFormat:       "text",
 		logLevel:        slog.LevelInfo,
 	}
-	s.all = slices.Concat(s.network(), s.secure(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.marketPlace(), s.bounds(), s.logs())
+	s.all = slices.Concat(s.network(), s.secure(), s.database(), s.processes(), s.bitcoinNode(), s.contractTerms(), s.volunteering(), s.marketPlace(), s.bounds(), s.logs())
 	return s
 }
 

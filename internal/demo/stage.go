@@ -78,7 +78,6 @@ type relay struct {
 	stage     *stage
 	name, dir string
 	url, key  string
-	last      int64 // satoshi of its own when it was killed
 	cmd       *exec.Cmd
 	exited    chan error
 	log       bytes.Buffer
