@@ -120,7 +120,7 @@ func (t *Transport) verify(state tls.ConnectionState, host, name string, roots *
 	keys := t.expected[host]
 	t.mu.Unlock()
 	if len(keys) == 0 {
-		return fmt.Errorf("%w. Ask its operator for its key; if it is %s, write %s@%s", ErrUnknown, by.Bech32(), by.Bech32(), host)
+		return fmt.Errorf("%w. Ask its operator for its key; if it is %s, write https://%s@%s", ErrUnknown, by.Bech32(), by.Bech32(), host)
 	}
 	if slices.Contains(keys, by) {
 		return CheckOwn(leaf, by, now)

@@ -75,7 +75,7 @@ func user(t *testing.T) *terminal {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c, err := (&program{}).openWith(t.Context(), s.dir, seed)
+	c, err := (&program{getenv: func(string) string { return "" }}).openWith(t.Context(), s.dir, seed)
 	if err != nil {
 		t.Fatal(err)
 	}
