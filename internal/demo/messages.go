@@ -20,7 +20,7 @@ func aFriendsRelay(ctx context.Context, s *stage, c *cast) (err error) {
 	if c.bob, err = s.newPerson(ctx, "bob"); err != nil {
 		return err
 	}
-	if err := c.home.admin(ctx, "allow", c.bob.key, "--note", "bob, a friend"); err != nil {
+	if err := c.home.admin(ctx, "allow", c.bob.key, "--stored", "200MB", "--moved", "1GB", "--note", "bob, a friend"); err != nil {
 		return err
 	}
 	// It announces that it does, and he asks whether it does it for him.

@@ -32,6 +32,7 @@ type summary struct {
 	OK            bool    `json:"ok"`
 	Sent          int     `json:"messages_sent"`
 	Read          int     `json:"messages_read"`
+	Files         int     `json:"files"`
 	Contracts     int     `json:"contracts"`
 	PaidSat       int64   `json:"paid_sat"`      // by signed states
 	ReceivedSat   int64   `json:"received_sat"`  // by relays, on the chain
@@ -49,7 +50,7 @@ var aNet = []step{aChain, threeRelays, aPurse, theMarket, aFriendsRelay}
 
 // theStory goes on from there.
 var theStory = []step{
-	sheRentsTwo, theySwapCards, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aStranger, aLiar, theDeadReturn,
+	sheRentsTwo, theySwapCards, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aFile, aStranger, aLiar, theDeadReturn,
 	theBills, aCheat, theyClose, aRelayVanishes, theBooks,
 }
 
