@@ -111,6 +111,9 @@ func TestKilledWhileOpeningTheBest(t *testing.T) {
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
 	for _, at := range []string{"Your coins are split", "asking the relay", "Giving the relay the signatures", "Waiting for the next block"} {
 		t.Run(at, func(t *testing.T) {
+			for _, n := range nodes {
+				n.Follows(t, bitcoin)
+			}
 			alice.killed(at, profiled("--best", "2", "--yes")...)
 			if at == "Your coins are split" {
 				alice.again(bitcoin)

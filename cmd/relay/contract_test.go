@@ -97,6 +97,7 @@ func TestKilledWhileOpening(t *testing.T) {
 	for _, at := range []string{"asking the relay", "Backing up", "Signing the funding", "Giving the relay the signatures", "Waiting for the next block"} {
 		t.Run(at, func(t *testing.T) {
 			before := alice.balance()
+			node.Follows(t, bitcoin)
 			alice.killed(at, "contract", "open", node.URL, "--deposit", "100000", "--yes")
 			item := alice.only()
 			alice.runs("contract", "resume", item.ID, "--wait", "0")
