@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"golang.org/x/sync/errgroup"
 
@@ -39,8 +41,20 @@ func (c *Client) Link(ctx context.Context) (protocol.Link, error) {
 	link := protocol.Link{Key: c.Key()}
 	for _, r := range relays {
 		link.Relays = append(link.Relays, r.Address)
+		if host, isHTTPS := strings.CutPrefix(r.Address, "https://"); isHTTPS && onIP(host) {
+			link.Pins = append(link.Pins, protocol.RelayRef{Address: r.Address, PubKey: r.Key})
+		}
 	}
 	return link, err
+}
+
+// onIP tells whether a host, perhaps with a port, is an IP address: authorities seldom certify those, so the relay does it itself.
+func onIP(host string) bool {
+	if _, err := netip.ParseAddrPort(host); err == nil {
+		return true
+	}
+	_, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil
 }
 
 // Label is the name that the card gives the user, a hint for people and no identity.

@@ -44,6 +44,11 @@ func (c *Client) AddFriendByLink(ctx context.Context, text, name string) (*Frien
 	if len(link.Relays) == 0 {
 		return nil, fmt.Errorf("%w: the link names no relay, ask for the card as a file", ErrNoCard)
 	}
+	for _, pin := range link.Pins { // whose own certificates are taken
+		if _, err := c.peer(pin.PubKey, pin.Address); err != nil {
+			return nil, err
+		}
+	}
 	e, id, err := c.fetchCard(ctx, link.Key, link.Relays)
 	if err != nil {
 		return nil, err

@@ -12,10 +12,12 @@ const (
 
 // Link is what fits in a link or QR code: a key and where its card can be fetched.
 //
-//	relaymarket:relay1…?relay=<percent-encoded address>&relay=…
+//	relaymarket:relay1…?relay=<percent-encoded address>&relay=…&pin=<relay's key>%40<host or host:port>
 type Link struct {
 	Key    PublicKey
 	Relays []string // addresses, at most [MaxCardRelays]
+	// Pins are the keys of relays that have no certificate but their own, at https:// addresses; at most [MaxCardRelays].
+	Pins []RelayRef
 }
 
 // String is the text of the link.
@@ -25,6 +27,10 @@ func (l Link) String() string {
 	for i, r := range l.Relays {
 		b.WriteByte("?&"[min(i, 1)])
 		b.WriteString("relay=" + url.QueryEscape(r))
+	}
+	for i, p := range l.Pins {
+		b.WriteByte("?&"[min(i+len(l.Relays), 1)])
+		b.WriteString("pin=" + url.QueryEscape(p.PubKey.Bech32()+"@"+strings.TrimPrefix(p.Address, pinScheme)))
 	}
 	return b.String()
 }
@@ -54,5 +60,30 @@ func ParseLink(s string) (Link, error) {
 			return Link{}, err
 		}
 	}
+	l.Pins, err = parsePins(values["pin"])
+	if err != nil {
+		return Link{}, err
+	}
 	return l, nil
+}
+
+const pinScheme = "https://"
+
+func parsePins(texts []string) ([]RelayRef, error) {
+	if len(texts) > MaxCardRelays {
+		return nil, Errorf(CodeInvalidValue, "a link has at most %d pins", MaxCardRelays)
+	}
+	var pins []RelayRef
+	for _, text := range texts {
+		keyText, host, _ := strings.Cut(text, "@")
+		key, err := ParsePublicKey(keyText)
+		if err != nil {
+			return nil, err
+		}
+		if err := ValidateAddress(pinScheme + host); err != nil {
+			return nil, err
+		}
+		pins = append(pins, RelayRef{Address: pinScheme + host, PubKey: key})
+	}
+	return pins, nil
 }

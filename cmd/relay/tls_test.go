@@ -47,10 +47,10 @@ func TestRelayWithItsOwnCertificate(t *testing.T) {
 	for _, s := range []*terminal{alice, bob} {
 		s.runs("relays", "add", "https://"+node.Key.Bech32()+"@"+host)
 	}
-	alice.stdin, bob.stdin = bob.runs("id", "--card", "-"), alice.runs("id", "--card", "-")
-	alice.runs("friend", "add", "-", "--name", "bob")
+	alice.runs("friend", "add", strings.TrimSpace(bob.runs("id", "--link")), "--name", "bob")
+	bob.stdin = alice.runs("id", "--card", "-")
 	bob.runs("friend", "add", "-", "--name", "alice")
-	alice.stdin, bob.stdin = "", ""
+	bob.stdin = ""
 	alice.runs("send", "bob", "nobody reads along")
 	if out := bob.runs("inbox"); !strings.Contains(out, "nobody reads along") {
 		t.Errorf("bob's inbox:\n%s", out)

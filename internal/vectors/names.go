@@ -142,6 +142,8 @@ func linksTopic(c cast) topic {
 	valid("relay-not-encoded", start+"?relay="+one, start+"?"+oneQ, one)
 	valid("lower-case-escapes", start+"?relay=https%3a%2f%2frelay.example", start+"?"+oneQ, one)
 	valid("unknown-parameter", start+"?label=Alice&"+oneQ+"&v=2", start+"?"+oneQ, one)
+	pin := "pin=" + k.Bech32() + "%40203.0.113.5%3A7447"
+	valid("pin", start+"?relay="+url.QueryEscape("https://203.0.113.5:7447")+"&"+pin, start+"?relay="+url.QueryEscape("https://203.0.113.5:7447")+"&"+pin, "https://203.0.113.5:7447")
 	valid("key-upper-case", "relaymarket:"+upper(k.Bech32()), start)
 	valid("key-in-hex", "relaymarket:"+k.String(), start)
 	valid("query-empty", start+"?", start)
@@ -153,13 +155,14 @@ func linksTopic(c cast) topic {
 		"empty", "", "key-missing", "relaymarket:", "scheme-missing", k.Bech32(), "scheme-upper-case", "RELAYMARKET:"+k.Bech32(), "scheme-with-slashes", "relaymarket://"+k.Bech32(),
 		"key-cut", start[:len(start)-1], "key-bech32-of-another-prefix", "relaymarket:npub1qqqq", "key-hex-upper-case", "relaymarket:"+upper(k.String()),
 		"key-not-on-curve", "relaymarket:"+offCurve, "space-before", " "+start, "newline-after", start+"\n", "fragment", start+"#x", "ampersand-first", start+"&"+oneQ,
-		"escape-cut", start+"?relay=%4", "semicolon", start+"?"+oneQ+";x=1", "too-long", start+"?x="+strings.Repeat("a", 8192),
+		"escape-cut", start+"?relay=%4", "pin-key-cut", start+"?pin=relay1%40203.0.113.5", "semicolon", start+"?"+oneQ+";x=1", "too-long", start+"?x="+strings.Repeat("a", 8192),
 	) {
 		t.Cases = append(t.Cases, linkCase{verdict: bad(name, protocol.CodeMalformed), input: inputOf(text)})
 	}
 	for name, text := range sortedPairs(
 		"relay-empty", start+"?relay=", "relay-with-path", start+"?relay=https%3A%2F%2Frelay.example%2Fx", "relay-http", start+"?relay=http%3A%2F%2Frelay.example",
 		"relay-with-fragment", start+"?relay=https://relay.example#x", "relays-17", start+"?"+strings.Join(many, "&"),
+		"pin-with-path", start+"?pin="+k.Bech32()+"%40203.0.113.5/x", "pin-without-host", start+"?pin="+k.Bech32(),
 	) {
 		t.Cases = append(t.Cases, linkCase{verdict: bad(name, protocol.CodeInvalidValue), input: inputOf(text)})
 	}
