@@ -52,10 +52,7 @@ func aCheat(ctx context.Context, s *stage, c *cast) error {
 		}
 	}
 	tell("she names them to the relay, which takes %d off the bill; what is left is paid", a.Dropped)
-	if _, err := c.alice.relay(ctx, "contract", "close", k.ID, "--yes"); err != nil {
-		return err
-	}
-	if err := c.becomes(ctx, s, k, "closed"); err != nil {
+	if err := c.closes(ctx, s, k); err != nil {
 		return err
 	}
 	said, err := c.alice.relay(ctx, "relays")

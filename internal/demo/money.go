@@ -31,6 +31,7 @@ type contract struct {
 	Deposit      int64  `json:"deposit"`
 	Bond         int64  `json:"bond"`
 	Paid         int64  `json:"paid"`
+	Owed         int64  `json:"owed"` // as the relay counts, reservations included
 	Expiry       int64  `json:"expiry"`
 	Transactions []struct {
 		Kind   string  `json:"kind"`
@@ -179,14 +180,23 @@ func theyClose(ctx context.Context, s *stage, c *cast) error {
 	if err != nil {
 		return err
 	}
-	if _, err := c.alice.relay(ctx, "contract", "close", k.ID, "--yes"); err != nil {
-		return err
-	}
-	if err := c.becomes(ctx, s, k, "closed"); err != nil {
+	if err := c.closes(ctx, s, k); err != nil {
 		return err
 	}
 	tell("the closing is mined: north has its %d and its bond back, alice the rest", k.Paid)
 	return nil
+}
+
+// closes ends a contract together with its relay. What she wrote stays there until it expires, and she agrees to pay for that.
+func (c *cast) closes(ctx context.Context, s *stage, k *contract) error {
+	if err := c.alice.json(ctx, k, "contract", "show", k.ID); err != nil {
+		return err
+	}
+	most := max(k.Paid, k.Owed)
+	if _, err := c.alice.relay(ctx, "contract", "close", k.ID, "--pay-up-to", fmt.Sprint(most), "--yes"); err != nil {
+		return err
+	}
+	return c.becomes(ctx, s, k, "closed")
 }
 
 // becomes mines until a contract is in a state, and keeps what it has become.
