@@ -120,12 +120,28 @@ func (a *auditedContract) stands() bool {
 	case a.audit.Bill.Disputed == 0 || a.audit.Ended || a.told == nil && a.untold == nil:
 		return false
 	case a.untold != nil:
-		return true
+		return refusesToHear(a.untold)
 	case a.told.Lines > 0:
 		return a.told.Outcome != protocol.RefusalDropped && a.told.Outcome != protocol.RefusalClosed
 	}
 	// It was told before. What it promised is on the bill with the next lines that it posts.
 	return a.audit.Named > a.audit.Promised || a.audit.Named > 0 && a.audit.New > 0
+}
+
+// refusesToHear tells whether a relay that could not be told which lines are refused does not want to be told. One that cannot be reached,
+// is busy, or says that the contract is past this, does not stand by them.
+func refusesToHear(err error) bool {
+	var refusal *client.RelayError
+	if !errors.As(err, &refusal) || refusal.Temporary() {
+		return false
+	}
+	switch refusal.Code {
+	case "":
+		return errors.Is(err, client.ErrTampered)
+	case protocol.CodeContractState, protocol.CodeContractEnded, protocol.CodeStale, protocol.CodeFuture:
+		return false
+	}
+	return true
 }
 
 // closeDisputed asks for the end of a contract at what was accepted, or paid if that is more.
