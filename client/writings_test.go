@@ -101,6 +101,17 @@ func TestAuditOfAnotherDevice(t *testing.T) {
 	if a.Bill.Disputed != 0 || a.Unsaid != 0 || a.Accepted != posted.Totals {
 		t.Errorf("%+v\nposted %+v", a, posted)
 	}
+	// A relay that came after that is told of as well.
+	late := testnode.Start(t, testnode.Options{})
+	m = laptop.rents(late)
+	tablet.adds(late.URL)
+	tablet.says(bob, "on both relays")
+	tablet.syncs()
+	laptop.syncs()
+	posted = late.Posted(t, m.Contract)
+	if a = laptop.audits(m); a.Bill.Disputed != 0 || a.Unsaid != 0 || a.Lines == 0 || a.Accepted != posted.Totals {
+		t.Errorf("on a relay that was added later: %+v\nposted %+v", a, posted)
+	}
 }
 
 // Bad faith: a relay bills records in the name of a writer who never wrote them. They wait for his word for three days and are
