@@ -91,7 +91,7 @@ func (s *Store) tellable(writers []protocol.PublicKey) string {
 // Unnamed are the refused lines of one report that the relay was not told, with the report; none: it was told all. Those that
 // are [Store.Untellable], on a contract with these writers, are among them only with all.
 func (s *Store) Unnamed(ctx context.Context, contract protocol.ContractID, writers []protocol.PublicKey, all bool) (lines []Refusal, report []byte, err error) {
-	which := `answer = '' AND raw IS NULL`
+	which := `answer = '' AND raw IS NULL AND dropped = 0`
 	if !all {
 		which += s.tellable(writers)
 	}
