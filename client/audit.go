@@ -40,12 +40,15 @@ type Audit struct {
 	// Unread are records with accepted pulls for which their readers left no receipt (yet); Unbilled are those with
 	// receipts and no pull on the bill.
 	Unread, Unbilled int64
-	// Unsaid are lines about records that another writer may have written and has not told of yet: they wait for
-	// [WaitForWriters], then they are refused.
+	// Unsaid are lines about records that somebody who writes on the account may have written, the owner from another folder
+	// among them, of which nothing is known here yet: they wait for [WaitForWriters], then they are refused.
 	Unsaid int64
 	// Dropped are refused lines that later lines of the ledger take off the bill; Named are those that the relay was told and
 	// that are still on it, and Promised those of them that it said it drops.
 	Dropped, Named, Promised int64
+	// Untold are refused lines that [Client.NameRefused] does not name, because nothing but this folder's not knowing them speaks
+	// against them.
+	Untold int64
 	// Ended is set when the relay answered to refused lines that it ends the contract.
 	Ended bool
 	// Fault is set when the relay's report is not one that can be true: the rest is what was audited before. Proof, if
@@ -80,7 +83,8 @@ type (
 )
 
 // Audit takes the relay's reports on a contract since the last audit, checks them line by line against what was written
-// from this device, the signatures of readers and the lines before, and says what the bill comes to. What it found is on disk report
+// from this device, the signatures of readers and the lines before, and says what the bill comes to. If lines wait for their writers'
+// word, it first pulls what friends left, as Sync does. What it found is on disk report
 // by report, and goes on from there the next time.
 //
 // What a relay reports that cannot be true is in the result (Fault). The error is a [*RelayError] if it could not be

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"relaymarket/client/state"
@@ -15,11 +16,15 @@ const (
 	againLines     = 1024 // that are judged again at a time
 )
 
-// again judges the lines that waited for their writers' word: those that came are accepted or refused as any, and what waited
-// for too long is refused.
+// again judges the lines that waited for their writers' word, which is asked for first: those that came are accepted or refused as
+// any, and what waited for too long is refused, if all relays were heard where the word could be.
 func (a *auditor) again(ctx context.Context) error {
 	waiting, err := a.c.state.LinesWaiting(ctx, a.m.Contract, 0, 1)
 	if err != nil || len(waiting) == 0 {
+		return err
+	}
+	heard, err := a.c.hear(ctx)
+	if err != nil {
 		return err
 	}
 	bill, err := a.c.state.Bill(ctx, a.m.Contract)
@@ -34,7 +39,9 @@ func (a *auditor) again(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			if err := rejudge(memory, audit, witness, some, now); err != nil {
+			if err := rejudge(memory, audit, witness, some, func(w *state.WaitingLine, from protocol.PublicKey) bool {
+				return now < w.Audited.Add(WaitForWriters) || !heard(from)
+			}); err != nil {
 				return err
 			}
 			if len(some) < againLines {
@@ -45,7 +52,38 @@ func (a *auditor) again(ctx context.Context) error {
 	})
 }
 
-func rejudge(memory *state.Audit, audit *ledger.Audit, witness *ledger.Witness, lines []state.WaitingLine, now protocol.Timestamp) error {
+// hear pulls what writers, and other devices of the owner, left to be read, and tells of whom all relays answered: his own, and
+// ours.
+func (c *Client) hear(ctx context.Context) (heard func(writer protocol.PublicKey) bool, err error) {
+	reports, err := c.pullAll(ctx, nil)
+	if err != nil {
+		return nil, err
+	}
+	silent := map[protocol.PublicKey]bool{}
+	for i := range reports {
+		if reports[i].Err != nil {
+			silent[reports[i].Relay] = true
+		}
+	}
+	own, err := c.state.Relays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ours := !slices.ContainsFunc(own, func(r state.Relay) bool { return silent[r.Key] })
+	friends, err := c.Friends(ctx)
+	if err != nil {
+		return nil, err
+	}
+	deaf := map[protocol.PublicKey]bool{}
+	for i := range friends {
+		deaf[friends[i].Key] = slices.ContainsFunc(friends[i].Card.Relays, func(r protocol.RelayRef) bool { return silent[r.PubKey] })
+	}
+	return func(writer protocol.PublicKey) bool { return ours && (writer == c.Key() || !deaf[writer]) }, nil
+}
+
+// rejudge judges lines that waited, but those that still do.
+func rejudge(memory *state.Audit, audit *ledger.Audit, witness *ledger.Witness, lines []state.WaitingLine,
+	waits func(w *state.WaitingLine, from protocol.PublicKey) bool) error {
 	readings := make([]ledger.Reading, len(lines))
 	for i, w := range lines {
 		r, err := witness.Read(w.Raw)
@@ -62,7 +100,7 @@ func rejudge(memory *state.Audit, audit *ledger.Audit, witness *ledger.Witness, 
 		if err != nil {
 			return err
 		}
-		if own == nil && now < lines[i].Audited.Add(WaitForWriters) {
+		if own == nil && waits(&lines[i], readings[i].Line.From) {
 			continue
 		}
 		verdict, err := audit.JudgeRead(&readings[i])

@@ -199,7 +199,7 @@ func (p *person) size(node *testnode.Node, _ *client.Outgoing) int64 {
 func TestBadFaithPaddedBill(t *testing.T) {
 	alice, l, write := deceived(t)
 	fake := *write
-	fake.Hash[0] ^= 1
+	fake.Hash[0], fake.From = fake.Hash[0]^1, testnode.NewKey(t).Public()
 	pull := *write
 	pull.Kind, pull.Written, pull.Expires, pull.MaxPulls = ledger.KindPull, 0, 0, 0
 	got, err := protocol.Sign(l.key, l.m.Relay, 1, &protocol.Got{PageID: "p", Root: pull.Hash})

@@ -16,7 +16,7 @@ func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
 		return nil, err
 	}
 	a := &Audit{Metered: m, At: c.now(), Lines: bill.Place.Last, Claimed: bill.Place.Totals, Accepted: bill.Accepted}
-	s := &summary{audit: a, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
+	s := &summary{audit: a, untellable: func(r *RefusedLine) bool { return c.state.Untellable(r, m.Writers) }, friends: map[protocol.PublicKey]*AuditedFriend{}, reasons: map[ledger.Reason]*AuditedReason{}}
 	if s.pieces, err = c.state.PieceFriends(ctx); err != nil {
 		return nil, err
 	}
@@ -39,11 +39,12 @@ func (c *Client) Audited(ctx context.Context, m Metered) (*Audit, error) {
 
 // summary adds up an audit.
 type summary struct {
-	audit   *Audit
-	accrued ledger.Quantity
-	friends map[protocol.PublicKey]*AuditedFriend
-	reasons map[ledger.Reason]*AuditedReason
-	pieces  map[protocol.PublicKey]protocol.PublicKey // the friends to whom files go, by the keys of their pieces
+	audit      *Audit
+	untellable func(*RefusedLine) bool
+	accrued    ledger.Quantity
+	friends    map[protocol.PublicKey]*AuditedFriend
+	reasons    map[ledger.Reason]*AuditedReason
+	pieces     map[protocol.PublicKey]protocol.PublicKey // the friends to whom files go, by the keys of their pieces
 }
 
 // friend is that of a reader; a piece of a file counts for the friend to whom the file goes.
@@ -97,6 +98,8 @@ func (s *summary) refusal(r *RefusedLine) error {
 		return nil
 	case r.Answer != "":
 		s.audit.Named++
+	case s.untellable(r):
+		s.audit.Untold++
 	}
 	switch r.Answer {
 	case protocol.RefusalDropped:

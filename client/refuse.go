@@ -23,17 +23,28 @@ type Refused struct {
 	WrittenOff, Disputed, Most protocol.Msat
 }
 
-// NameRefused tells the relay which lines of its bill are not paid for, those that it was not told before, in as many
+// NameRefused tells the relay which lines of its bill are not paid for and against which something speaks. Lines of which this
+// folder only does not know who wrote the record are not paid either, but they may be right: they may end the contract of somebody
+// who restored his keys, or writes from two folders. [Client.NameAllRefused] names them, too.
+func (c *Client) NameRefused(ctx context.Context, m Metered) (*Refused, error) {
+	return c.nameRefused(ctx, m, false)
+}
+
+// NameAllRefused tells the relay which lines of its bill are not paid for, those that it was not told before, in as many
 // messages as that takes. Told twice, they are refused once. What it says is noted, message by message; the error is
 // a [*RelayError] if it could not be told, or not all.
-func (c *Client) NameRefused(ctx context.Context, m Metered) (*Refused, error) {
+func (c *Client) NameAllRefused(ctx context.Context, m Metered) (*Refused, error) {
+	return c.nameRefused(ctx, m, true)
+}
+
+func (c *Client) nameRefused(ctx context.Context, m Metered, all bool) (*Refused, error) {
 	relay, err := c.ContractRelay(m.Relay, m.Address)
 	if err != nil {
 		return nil, err
 	}
 	told := &Refused{}
 	for {
-		lines, raw, err := c.state.Unnamed(ctx, m.Contract)
+		lines, raw, err := c.state.Unnamed(ctx, m.Contract, m.Writers, all)
 		if err != nil || len(lines) == 0 {
 			return told, err
 		}

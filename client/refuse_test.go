@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"relaymarket/client"
+	"relaymarket/internal/testnode"
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
@@ -17,18 +18,21 @@ func TestRefusedLinesAreNamed(t *testing.T) {
 	// 1,100 lines that are refused, for two reasons by turns, so that no two go into one range; and lines that follow one another.
 	lines := []*ledger.Line{write}
 	const turns, run = 1100, 50
+	stranger := testnode.NewKey(t).Public()
 	for i := range turns {
 		lie := *write
 		lie.RecordID = protocol.RecordID(fmt.Sprint("lie", i))
 		if i%2 == 0 {
 			lie.Hash[0] ^= byte(1 + i%200)
 			lie.Hash[1] = byte(i / 200)
+			lie.From = stranger
 		}
 		lines = append(lines, &lie)
 	}
 	for i := range run {
 		lie := *write
 		lie.Hash[2] ^= byte(1 + i)
+		lie.From = stranger
 		lines = append(lines, &lie)
 	}
 	place := l.report(t, ledger.Place{}, lines...)
@@ -121,6 +125,7 @@ func TestBadFaithAnswerToARefusal(t *testing.T) {
 	alice, l, write := deceived(t)
 	lie := *write
 	lie.Hash[0] ^= 1
+	lie.From = testnode.NewKey(t).Public()
 	place := l.report(t, ledger.Place{}, write, &lie)
 	l.reports[place.Last] = []byte(`{"lines":0,"more":false}` + "\n")
 	m := l.serve(t)

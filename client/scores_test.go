@@ -45,7 +45,7 @@ func TestAuditScores(t *testing.T) {
 
 	bob, other, line := deceived(t)
 	lie := *line
-	lie.Hash[0] ^= 1
+	lie.Hash[0], lie.From = lie.Hash[0]^1, other.key.Public()
 	other.report(t, ledger.Place{}, line, &lie)
 	padded := bob.audits(other.serve(t))
 	scores, err := bob.AuditScores(t.Context())

@@ -101,6 +101,42 @@ func TestAuditOfAnotherDevice(t *testing.T) {
 	if a.Bill.Disputed != 0 || a.Unsaid != 0 || a.Accepted != posted.Totals {
 		t.Errorf("%+v\nposted %+v", a, posted)
 	}
+	// A relay that came after that is told of as well, though nothing comes from the other device any more.
+	tablet.syncs()
+	late := testnode.Start(t, testnode.Options{})
+	m = laptop.rents(late)
+	tablet.adds(late.URL)
+	tablet.says(bob, "on both relays")
+	tablet.syncs()
+	laptop.syncs()
+	posted = late.Posted(t, m.Contract)
+	if a = laptop.audits(m); a.Bill.Disputed != 0 || a.Unsaid != 0 || a.Lines == 0 || a.Accepted != posted.Totals {
+		t.Errorf("on a relay that was added later: %+v\nposted %+v", a, posted)
+	}
+}
+
+// A device that hears of another only by what that says it wrote tells what it wrote itself.
+func TestDevicesThatMetByWritings(t *testing.T) {
+	node, his := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
+	laptop, bob := somebody(t), somebody(t).joins(his)
+	tablet := laptop.other()
+	m := laptop.rents(node)
+	tablet.adds(node.URL)
+	for _, device := range []*person{laptop, tablet} {
+		device.befriends(laptop, bob)
+	}
+	tablet.says(bob, "from the tablet")
+	tablet.says(laptop, "to the laptop")
+	laptop.syncs()
+	laptop.says(bob, "from the laptop")
+	laptop.syncs() // tells; no message of the laptop's goes to the tablet
+	tablet.syncs() // hears
+	tablet.syncs() // tells
+	laptop.syncs()
+	posted := node.Posted(t, m.Contract)
+	if a := laptop.audits(m); a.Bill.Disputed != 0 || a.Unsaid != 0 || a.Accepted != posted.Totals {
+		t.Errorf("%+v\nposted %+v", a, posted)
+	}
 }
 
 // Bad faith: a relay bills records in the name of a writer who never wrote them. They wait for his word for three days and are

@@ -31,7 +31,6 @@ type Audit struct {
 	made    []claim                            // not stored yet
 
 	writers map[protocol.PublicKey]bool // who write on this account, the owner among them
-	others  bool                        // the owner has other devices
 	waits   map[protocol.Hash]bool      // writes of this report that wait for their writer's word
 }
 
@@ -47,15 +46,11 @@ var _ ledger.Memory = (*Audit)(nil)
 // leaves everything as it was.
 func (s *Store) AuditReport(ctx context.Context, contract protocol.ContractID, relay protocol.PublicKey, writers []protocol.PublicKey, do func(*Audit) error) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
-		others, err := s.otherDevices(ctx, tx)
-		if err != nil {
-			return err
-		}
 		// A context that can end costs every statement two goroutines. The transaction ends with its own.
 		a := &Audit{ctx: context.WithoutCancel(ctx), tx: tx, contract: contract, relay: relay, owner: s.owner,
 			known: make(map[protocol.Hash]*ledger.Own), stood: make(map[protocol.Hash]ledger.Standing),
 			changed: make(map[protocol.Hash]*ledger.Standing), claimed: make(map[claim]int64),
-			writers: s.writersOf(writers), others: others, waits: make(map[protocol.Hash]bool)}
+			writers: s.writersOf(writers), waits: make(map[protocol.Hash]bool)}
 		defer a.close()
 		if err := a.prepare(); err != nil {
 			return err

@@ -80,6 +80,9 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			continue
 		}
 		if m.Writings != nil {
+			if err := s.heard(ctx, tx, m); err != nil {
+				return 0, err
+			}
 			if err := s.fileWritings(ctx, tx, m.From, m.Writings); err != nil {
 				return 0, err
 			}
@@ -112,10 +115,8 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 // count follows the numbers of a sender's device. A number above the highest opens a gap if it
 // skips some; one below closes the gap it lies in, as a slower relay's copies do.
 func (s *Store) count(ctx context.Context, tx *sql.Tx, m *Message) error {
-	if m.From == s.owner && m.Device != s.device {
-		if err := s.met(ctx, tx); err != nil {
-			return err
-		}
+	if err := s.heard(ctx, tx, m); err != nil {
+		return err
 	}
 	var high int64
 	err := tx.QueryRowContext(ctx, `SELECT high FROM sequences WHERE sender = ? AND device = ?`, m.From[:], m.Device).Scan(&high)

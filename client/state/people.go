@@ -28,10 +28,20 @@ type Relay struct {
 	Published *protocol.Hash // hash of the card it took last
 }
 
-// PutRelay adds a relay or changes its address and how large a record it takes.
+// PutRelay adds a relay or changes its address and how large a record it takes. Other devices of the owner are told what is
+// written there, from now on.
 func (s *Store) PutRelay(ctx context.Context, key protocol.PublicKey, address string, recordBytes int64) error {
-	return s.exec(ctx, `INSERT INTO relays (key, address, added, bytes) VALUES (?, ?, ?, ?)
-		ON CONFLICT (key) DO UPDATE SET address = excluded.address, bytes = excluded.bytes`, key[:], address, s.now(), recordBytes)
+	return s.tx(ctx, func(tx *sql.Tx) error {
+		if _, err := tx.ExecContext(ctx, `INSERT INTO relays (key, address, added, bytes) VALUES (?, ?, ?, ?)
+			ON CONFLICT (key) DO UPDATE SET address = excluded.address, bytes = excluded.bytes`, key[:], address, s.now(), recordBytes); err != nil {
+			return err
+		}
+		others, err := s.otherDevices(ctx, tx)
+		if err != nil || !others {
+			return err
+		}
+		return s.met(ctx, tx)
+	})
 }
 
 // SetPublished notes which card a relay took.

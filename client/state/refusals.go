@@ -4,6 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
+	"slices"
+	"strings"
 
 	"relaymarket/internal/sqlite"
 	"relaymarket/ledger"
@@ -62,16 +65,44 @@ func (s *Store) RefusedPart(ctx context.Context, contract protocol.ContractID, p
 	return rows.Err()
 }
 
-// Unnamed are the refused lines of one report that the relay was not told, with the report; none: it was told all.
-func (s *Store) Unnamed(ctx context.Context, contract protocol.ContractID) (lines []Refusal, report []byte, err error) {
+// onAccount tells whether a record would be on the owner's account: by one of those who write on it, or left for himself.
+func onAccount(owner protocol.PublicKey, writers map[protocol.PublicKey]bool, path protocol.Path) bool {
+	return writers[path.Sender] || path.Receiver == owner
+}
+
+// Untellable tells whether a line was refused only because nothing is known here of the record that it is about, though it may well be right:
+// it is written, or was to be read, by somebody who writes on the account, and what he wrote may be known to another folder,
+// or was lost with one.
+func (s *Store) Untellable(r *Refusal, writers []protocol.PublicKey) bool {
+	return (r.Reason == ledger.Unknown || r.Reason == ledger.NotWritten) && onAccount(s.owner, s.writersOf(writers), r.Path)
+}
+
+// tellable is the condition for refused lines that are none of those.
+func (s *Store) tellable(writers []protocol.PublicKey) string {
+	keys := make([]string, 0, len(writers)+1)
+	for key := range s.writersOf(writers) {
+		keys = append(keys, fmt.Sprintf("x'%x'", key[:]))
+	}
+	slices.Sort(keys)
+	return fmt.Sprintf(` AND NOT (reason IN ('%s', '%s') AND (receiver = x'%x' OR sender IN (%s)))`,
+		ledger.Unknown, ledger.NotWritten, s.owner[:], strings.Join(keys, ", "))
+}
+
+// Unnamed are the refused lines of one report that the relay was not told, with the report; none: it was told all. Those that
+// are [Store.Untellable], on a contract with these writers, are among them only with all.
+func (s *Store) Unnamed(ctx context.Context, contract protocol.ContractID, writers []protocol.PublicKey, all bool) (lines []Refusal, report []byte, err error) {
+	which := `answer = '' AND raw IS NULL AND dropped = 0`
+	if !all {
+		which += s.tellable(writers)
+	}
 	var first, last int64
 	err = s.sql.QueryRowContext(ctx, `SELECT first, last, envelope FROM reports WHERE contract = ?1 AND last >=
-		(SELECT min(line) FROM refused WHERE contract = ?1 AND answer = '' AND raw IS NULL) ORDER BY first LIMIT 1`, contract[:]).Scan(&first, &last, &report)
+		(SELECT min(line) FROM refused WHERE contract = ?1 AND `+which+`) ORDER BY first LIMIT 1`, contract[:]).Scan(&first, &last, &report)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil, nil
 	}
 	if err == nil {
-		lines, err = sqlite.Collect(ctx, s.sql, scanRefusal, refusalColumns+`WHERE contract = ? AND answer = '' AND raw IS NULL AND line BETWEEN ? AND ?
+		lines, err = sqlite.Collect(ctx, s.sql, scanRefusal, refusalColumns+`WHERE contract = ? AND `+which+` AND line BETWEEN ? AND ?
 			ORDER BY line`, contract[:], first, last)
 	}
 	return lines, report, err
@@ -114,11 +145,11 @@ func (a *Audit) Drop(l *ledger.Line) error {
 	return err
 }
 
-// Hopeful tells whether a line about a record that is not known may have been written by somebody who writes on this
-// account and has not said so yet: another writer of the contract, or another device of the owner. What is not a write needs its
-// write to wait, too.
+// Hopeful tells whether a line about a record that is not known may be right for all that: written by somebody who writes on
+// this account and has not said so yet, or by the owner from another folder or before this one, or left for the owner and not
+// pulled yet. What is not a write needs its write to wait, too.
 func (a *Audit) Hopeful(l *ledger.Line) (bool, error) {
-	if !a.writers[l.From] || l.From == a.owner && !a.others {
+	if !onAccount(a.owner, a.writers, l.Record()) {
 		return false, nil
 	}
 	if l.Kind == ledger.KindWrite || a.waits[l.Hash] {
@@ -175,12 +206,6 @@ func (a *Audit) Judged(accepted ledger.Totals) error {
 	}
 	_, err = a.tx.ExecContext(a.ctx, `UPDATE bills SET accepted = ? WHERE contract = ?`, taken, a.contract[:])
 	return err
-}
-
-// otherDevices tells whether messages of the owner came from another device of his.
-func (s *Store) otherDevices(ctx context.Context, tx *sql.Tx) (others bool, err error) {
-	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sequences WHERE sender = ? AND device <> ?)`, s.owner[:], s.device).Scan(&others)
-	return others, err
 }
 
 // writersOf is the set of those who write on the owner's account beside him.

@@ -32,16 +32,34 @@ func tell(ctx context.Context, tx *sql.Tx, n int64, relay protocol.PublicKey) er
 // met notes that the owner has another device: each tells the others what it wrote, so that any of them can audit. What
 // was written before is told, too.
 func (s *Store) met(ctx context.Context, tx *sql.Tx) error {
-	result, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO payers SELECT key, ?, ? FROM relays`, s.owner[:], s.now())
+	fresh, err := sqlite.Collect(ctx, tx, func(scan func(...any) error) (relay []byte, err error) {
+		return relay, scan(&relay)
+	}, `INSERT OR IGNORE INTO payers SELECT key, ?, ? FROM relays RETURNING relay`, s.owner[:], s.now())
 	if err != nil {
 		return err
 	}
-	if n, err := result.RowsAffected(); err != nil || n == 0 {
-		return err
+	for _, relay := range fresh {
+		if _, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT ?1, c.relay, c.n FROM copies c JOIN outbox o ON o.n = c.n
+			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.expires > ?3`, s.owner[:], protocol.WritingsType, s.now()-keepReceived, relay); err != nil {
+			return err
+		}
 	}
-	_, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT ?1, c.relay, c.n FROM copies c JOIN outbox o ON o.n = c.n JOIN payers p ON p.relay = c.relay
-		AND p.payer = ?1 WHERE c.hash IS NOT NULL AND o.content_type <> ?2 AND o.expires > ?3`, s.owner[:], protocol.WritingsType, s.now()-keepReceived)
-	return err
+	return nil
+}
+
+// heard notes that the owner has another device, if a message is from one.
+func (s *Store) heard(ctx context.Context, tx *sql.Tx, m *Message) error {
+	if m.From != s.owner || m.Device == s.device {
+		return nil
+	}
+	return s.met(ctx, tx)
+}
+
+// otherDevices tells whether anything of the owner's came from another device of his.
+func (s *Store) otherDevices(ctx context.Context, tx *sql.Tx) (others bool, err error) {
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sequences WHERE sender = ?1 AND device <> ?2) OR EXISTS (SELECT 1 FROM payers WHERE payer = ?1)
+		OR EXISTS (SELECT 1 FROM writings WHERE sender = ?1)`, s.owner[:], s.device).Scan(&others)
+	return others, err
 }
 
 // EnqueueWritings takes records that a payer is to be told of, at most so many, has that sealed into one record for him, and

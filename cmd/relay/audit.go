@@ -27,6 +27,7 @@ type auditOptions struct {
 	pay     string
 	limit   string
 	dispute bool
+	insists bool // --dispute was typed
 	closes  bool
 	yes     bool
 }
@@ -42,20 +43,26 @@ func (p *program) auditCommand() *cobra.Command {
 signatures of those who read it, and against the lines before. What you then see is
 
   accepted   used and proven, storage until now included
-  waiting    reserved, or read and not signed for yet, or written by another writer of the contract who has not said so
-             yet: it will be used, or comes back
+  waiting    reserved, or read and not signed for yet, or written by another writer of the contract, or with your keys in
+             another folder or before you restored them, and not known here yet: it will be used, or comes back
   disputed   refused, with the reasons: nothing of it is paid
 
 The relay is told which lines are refused. It drops them from the bill, or ends the contract with what it was paid. With
 --close-on-dispute a contract whose relay does neither is ended from this side. What audits found is kept: relay relays.
+
+Lines of which this folder only does not know what was written wait for three days, and are then refused: not paid. They may be right,
+if you restored your keys or use them in two folders, so the relay is told of them only if you type --dispute.
 
 With --pay auto what was accepted is paid, up to --limit satoshi for the whole contract and with its cushion ahead
 (relay contract pay --cushion); with --pay ask you are asked first; with --pay policy it is done as you stored it
 (relay contract policy).
 
 --friend, --record, --line and --refused show the parts, --limit-lines of them at a time from --after on; --csv shows all.`,
-		Example: "  relay audit\n  relay audit 1a2b --friend anna\n  relay audit 1a2b --refused --after 4711\n  relay audit --pay auto --limit 5000\n  relay audit --pay policy\n  relay audit 1a2b --csv > bill.csv",
-		RunE:    func(cmd *cobra.Command, args []string) error { return p.audit(cmd.Context(), args, o) },
+		Example: "  relay audit\n  relay audit 1a2b --friend anna\n  relay audit 1a2b --refused --after 4711\n  relay audit 1a2b --dispute\n  relay audit --pay auto --limit 5000\n  relay audit --pay policy\n  relay audit 1a2b --csv > bill.csv",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.insists = cmd.Flags().Changed("dispute")
+			return p.audit(cmd.Context(), args, o)
+		},
 	}
 	f := cmd.Flags()
 	f.BoolVar(&o.offline, "offline", false, "show what was audited before; asks no relay and no passphrase")
@@ -68,7 +75,7 @@ With --pay auto what was accepted is paid, up to --limit satoshi for the whole c
 	f.IntVar(&o.most, "limit-lines", 100, "how many records or lines to show; 0 is all")
 	f.StringVar(&o.pay, "pay", string(ledger.PayNever), "pay what was accepted: auto, ask, never, or policy for what you stored")
 	f.StringVar(&o.limit, "limit", "0", "satoshi that --pay auto may pay for a contract, beyond its opening price, without asking")
-	f.BoolVar(&o.dispute, "dispute", true, "tell the relay which lines are refused")
+	f.BoolVar(&o.dispute, "dispute", true, "tell the relay which lines are refused; typed out, also those that this folder only does not know")
 	f.BoolVar(&o.closes, "close-on-dispute", false, "end a contract whose relay neither drops refused lines nor ends it")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
 	cmd.MarkFlagsMutuallyExclusive("csv", "friend", "record", "line", "refused", "pay")

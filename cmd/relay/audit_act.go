@@ -76,6 +76,7 @@ func paying(r *userside.Record, now time.Time) ledger.Paying {
 type actions struct {
 	pays    bool
 	dispute bool // tell the relay which lines are refused
+	all     bool // also those that this folder only does not know
 	closes  bool // end a contract whose relay stands by them
 	yes     bool // do not ask
 	quiet   bool // nobody is there to be asked
@@ -87,7 +88,8 @@ func (p *program) actOn(ctx context.Context, c *client.Client, m *money, r *user
 	if err != nil {
 		return err
 	}
-	return p.actAs(ctx, c, m, r, a, policy, actions{pays: m != nil && policy.Mode != ledger.PayNever, dispute: o.dispute, closes: closes && m != nil, yes: o.yes})
+	return p.actAs(ctx, c, m, r, a, policy, actions{pays: m != nil && policy.Mode != ledger.PayNever, dispute: o.dispute,
+		all: o.dispute && o.insists, closes: closes && m != nil, yes: o.yes})
 }
 
 // actAs pays what was accepted, tells the relay what was not, and ends the contract if that is wished. The error is of this
@@ -101,8 +103,15 @@ func (p *program) actAs(ctx context.Context, c *client.Client, m *money, r *user
 			}
 		}
 		if may.dispute {
-			if a.told, a.untold = c.NameRefused(ctx, metered(r)); ctx.Err() != nil {
+			name := c.NameRefused
+			if may.all {
+				name = c.NameAllRefused
+			}
+			if a.told, a.untold = name(ctx, metered(r)); ctx.Err() != nil {
 				return ctx.Err()
+			}
+			if may.all && a.untold == nil {
+				a.audit.Untold = 0
 			}
 		}
 	}
@@ -120,12 +129,28 @@ func (a *auditedContract) stands() bool {
 	case a.audit.Bill.Disputed == 0 || a.audit.Ended || a.told == nil && a.untold == nil:
 		return false
 	case a.untold != nil:
-		return true
+		return refusesToHear(a.untold)
 	case a.told.Lines > 0:
 		return a.told.Outcome != protocol.RefusalDropped && a.told.Outcome != protocol.RefusalClosed
 	}
 	// It was told before. What it promised is on the bill with the next lines that it posts.
 	return a.audit.Named > a.audit.Promised || a.audit.Named > 0 && a.audit.New > 0
+}
+
+// refusesToHear tells whether a relay that could not be told which lines are refused does not want to be told. One that cannot be reached,
+// is busy, or says that the contract is past this, does not stand by them.
+func refusesToHear(err error) bool {
+	var refusal *client.RelayError
+	if !errors.As(err, &refusal) || refusal.Temporary() {
+		return false
+	}
+	switch refusal.Code {
+	case "":
+		return errors.Is(err, client.ErrTampered)
+	case protocol.CodeContractState, protocol.CodeContractEnded, protocol.CodeStale, protocol.CodeFuture:
+		return false
+	}
+	return true
 }
 
 // closeDisputed asks for the end of a contract at what was accepted, or paid if that is more.

@@ -32,6 +32,7 @@ type auditItem struct {
 	Unsaid       int64            `json:"waitingLines"` // that wait for the word of another writer
 	Named        int64            `json:"namedLines"`   // refused, told to the relay, and still on the bill
 	Dropped      int64            `json:"droppedLines"` // refused, and off the bill
+	Untold       int64            `json:"unknownLines"` // refused, and named to the relay with --dispute only: they are just not known here
 	Told         *auditTold       `json:"told,omitempty"`
 	Closing      bool             `json:"closing"` // it is ended from this side
 	Records      []auditRecord    `json:"records,omitempty"`
@@ -119,7 +120,7 @@ func auditJSON(a *auditedContract, names map[protocol.PublicKey]string) auditIte
 	item := auditItem{Contract: a.audit.Contract.String(), Relay: a.audit.Relay.String(), Address: a.address, At: stamp(a.audit.At), Lines: a.audit.Lines,
 		New: a.audit.New, AcceptedMsat: b.Accepted.String(), WaitingMsat: b.Waiting.String(), DisputedMsat: b.Disputed.String(), ClaimedMsat: b.Claimed.String(),
 		Reasons: []auditReason{}, Friends: []auditFriend{}, Unread: a.audit.Unread, Unbilled: a.audit.Unbilled,
-		Unsaid: a.audit.Unsaid, Named: a.audit.Named, Dropped: a.audit.Dropped, Told: toldJSON(a), Closing: a.closing,
+		Unsaid: a.audit.Unsaid, Named: a.audit.Named, Dropped: a.audit.Dropped, Untold: a.audit.Untold, Told: toldJSON(a), Closing: a.closing,
 		PaidSat: int64(a.paid), AskSat: int64(a.decision.Ask), ShortSat: int64(a.decision.Short)}
 	for _, r := range a.audit.Reasons {
 		item.Reasons = append(item.Reasons, auditReason{string(r.Reason), r.Lines, r.Cost.String()})

@@ -106,8 +106,12 @@ func (p *program) auditNotes(item *auditItem, a *auditedContract) error {
 func (a *auditedContract) disputeNotes() (notes []string) {
 	id := a.audit.Contract.Short()
 	if n := a.audit.Unsaid; n > 0 {
-		notes = append(notes, fmt.Sprintf("Waiting: %s about records of other writers or devices who have not told yet what they wrote. They are waited for, %d days from when they were billed.",
+		notes = append(notes, fmt.Sprintf("Waiting: %s about records that are not known here: of other writers or devices who have not told yet what they wrote, or from before you restored your keys. They are not paid, and waited for, %d days from when they were audited.",
 			count(int(n), "line"), int(client.WaitForWriters.Hours())/24))
+	}
+	if n := a.audit.Untold; n > 0 {
+		notes = append(notes, fmt.Sprintf("Not named to the relay, and not paid: %s about records that are not known here and may be yours, from another folder or from before you restored your keys. If they are not: relay audit %s --dispute",
+			count(int(n), "refused line"), id))
 	}
 	if n := a.audit.Dropped; n > 0 {
 		notes = append(notes, "Off the bill: "+count(int(n), "refused line")+", which the relay dropped.")

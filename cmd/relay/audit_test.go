@@ -1,11 +1,17 @@
 package main
 
 import (
+	"database/sql"
 	"encoding/csv"
+	"errors"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"relaymarket/client"
+	"relaymarket/internal/testnode"
 )
 
 type auditResult struct{ Audits []auditItem }
@@ -90,6 +96,39 @@ func TestAuditAndPay(t *testing.T) {
 	alice.json(&again, "audit", "--pay", "auto", "--limit", "50000")
 	if again.Audits[0].PaidSat > 1 {
 		t.Errorf("paid twice: %+v", again.Audits[0])
+	}
+	alice.doubts(node, id)
+}
+
+// doubts audits lines in her own name of which this folder knows nothing, as after a restore: they wait, are refused after three days,
+// and the relay is told of them only when --dispute is typed.
+func (s *terminal) doubts(node *testnode.Node, id string) {
+	s.t.Helper()
+	contract, err := contractID(id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	pads(s.t, node, contract, 2, s.key())
+	if a := s.audits(); a.Unsaid != 2 || a.DisputedMsat != "0" || a.Told != nil {
+		s.t.Fatalf("unknown lines: %+v, told %+v", a, a.Told)
+	}
+	db, err := sql.Open("sqlite", filepath.Join(s.dir, "state.db"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	_, err = db.ExecContext(s.t.Context(), `UPDATE refused SET audited = audited - ? WHERE raw IS NOT NULL`, client.WaitForWriters.Milliseconds())
+	if err := errors.Join(err, db.Close()); err != nil {
+		s.t.Fatal(err)
+	}
+	a := s.audits()
+	if a.Unsaid != 0 || a.Untold != 2 || a.DisputedMsat == "0" || a.Told != nil || a.Named != 0 {
+		s.t.Fatalf("after three days: %+v, told %+v", a, a.Told)
+	}
+	if out := s.runs("audit", "--close-on-dispute"); !strings.Contains(out, "Not named to the relay") || strings.Contains(out, "being ended") {
+		s.t.Errorf("audit says\n%s", out)
+	}
+	if a = s.audits("--dispute"); a.Untold != 0 || a.Told == nil || a.Told.Lines != 2 {
+		s.t.Errorf("asked for: %+v, told %+v", a, a.Told)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"relaymarket/protocol"
 )
 
-// padBill has the relay bill records that nobody wrote, as a dishonest operator would who writes into his own database: tombstones
+// padBill has the relay bill records that nobody wrote, from $3 to $4, as a dishonest operator would who writes into his own database: tombstones
 // like a record that is there, each with an envelope hash of its own and a place of its own, and what they come to on the account. The relay
 // posts them and signs the report.
 const padBill = `
@@ -18,22 +18,23 @@ WITH k AS (UPDATE relay_cursor SET n = n + $2 RETURNING n), like_this AS (
   SELECT r.* FROM records r JOIN bills b ON b.id = r.bill WHERE b.contract = $1 ORDER BY r.n LIMIT 1
 ), made AS (
   INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, state, bill)
-  SELECT k.n - $2 + g, l.sender, l.receiver, 'padded-' || k.n || '-' || g, l.account, l.bytes, l.timestamp, l.expires, l.written, l.max_pulls,
+  SELECT k.n - $2 + g, $3, $4, 'padded-' || k.n || '-' || g, l.account, l.bytes, l.timestamp, l.expires, l.written, l.max_pulls,
          l.request_hash, sha256(l.hash || int8send(k.n + g)), 1, l.bill
   FROM k, like_this l, generate_series(1, $2::bigint) g RETURNING account, bytes, expires, written, max_pulls)
 UPDATE accounts a SET used_stored = used_stored + m.stored, used_moved = used_moved + m.moved
 FROM (SELECT account, sum(bytes::numeric * (expires - written)) AS stored, sum(bytes::numeric * (1 + max_pulls)) AS moved FROM made GROUP BY account) m
 WHERE a.key = m.account`
 
-// pads pads the bill of a contract by so many records.
-func pads(t *testing.T, node *testnode.Node, contract protocol.ContractID, records int64) {
+// pads pads the bill of a contract by so many records in somebody's name.
+func pads(t *testing.T, node *testnode.Node, contract protocol.ContractID, records int64, from protocol.PublicKey) {
 	t.Helper()
 	db, err := pgx.Connect(t.Context(), node.DSN)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close(t.Context())
-	done, err := db.Exec(t.Context(), padBill, contract[:], records)
+	to := testnode.NewKey(t).Public()
+	done, err := db.Exec(t.Context(), padBill, contract[:], records, from[:], to[:])
 	if err != nil || done.RowsAffected() != 1 {
 		t.Fatalf("%v, %v", done, err)
 	}
@@ -58,7 +59,8 @@ func TestBadFaithPaddedBill(t *testing.T) {
 	alice.runs("send", "me", "--ttl", "1h", "-")
 	alice.runs("contract", "policy", "--pay", "auto", "--limit", "50000", "--cushion", "100")
 
-	pads(t, node, contract, 3)
+	stranger := testnode.NewKey(t).Public()
+	pads(t, node, contract, 3, stranger)
 	a := alice.audits("--pay", "policy")
 	if a.DisputedMsat == "0" || len(a.Reasons) != 1 || a.Reasons[0].Reason != "unknown" || a.Reasons[0].Lines != 3 || a.PaidSat == 0 ||
 		a.Told == nil || a.Told.Lines != 3 || a.Told.Outcome != string(protocol.RefusalDropped) {
@@ -85,7 +87,7 @@ func TestBadFaithPaddedBill(t *testing.T) {
 		t.Errorf("the relay is known for %+v", s)
 	}
 
-	pads(t, node, contract, 400)
+	pads(t, node, contract, 400, stranger)
 	out, errs, code := alice.types("audit", "--pay", "policy")
 	if code != 0 || !strings.Contains(out, "ends the contract") {
 		t.Fatalf("exit %d\n%s%s", code, out, errs)

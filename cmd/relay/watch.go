@@ -24,7 +24,8 @@ func (p *program) contractWatchCommand() *cobra.Command {
 		Use: "watch", Short: "Look after your contracts until you end it", Args: cobra.NoArgs,
 		Long: `Follows the chain, refunds what is due, sends again what is not confirmed, pays what is due and allowed, and says what it did.
 If you stored a policy of payment (relay contract policy) it audits the bills as well, every six hours and when a relay asks to
-be paid: what it accepts is paid as the policy says, and what it refuses is named to the relay.
+be paid: what it accepts is paid as the policy says, and what it refuses is named to the relay, but for what this folder only does not
+know (relay audit --help).
 
 relay listen does the same on the side; inbox and send look once a minute at most, and audit nothing. With --once it looks once
 and ends, for a timer of the system's.`,
