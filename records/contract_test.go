@@ -291,6 +291,45 @@ func TestWritersOfAContract(t *testing.T) {
 	}
 }
 
+// A writer who signs a contract of his own writes on his payer's until its funding is in a block.
+func TestWriterWithAPendingContract(t *testing.T) {
+	h := newHouse(t)
+	payer, laptop, bob := key(t), key(t), key(t)
+	h.contract(1, payer, 1<<50, laptop)
+	open := func(n int, payer *protocol.PrivateKey, pending bool) {
+		t.Helper()
+		if err := h.inTx(func(tx pgx.Tx) error {
+			return h.books.OpenContract(t.Context(), tx, books.Opening{ID: contractID(n), Payer: payer.Public(), Prices: dear, Pending: pending})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(id string, by *protocol.PrivateKey) {
+		t.Helper()
+		if out := h.write(h.compose(laptop, bob.Public(), id)); out[0].Err != nil || h.accountOf(laptop, id) != by.Public() {
+			t.Errorf("%s: %v, charged to %s", id, out[0].Err, h.accountOf(laptop, id))
+		}
+	}
+	write("before", payer)
+	for round := range 2 {
+		open(2, laptop, true)
+		write(fmt.Sprint("pending", round), payer)
+	}
+	open(2, laptop, false)
+	wantCode(t, h.write(h.compose(laptop, bob.Public(), "no-credit"))[0].Err, protocol.CodePaymentDue)
+	if err := h.inTx(func(tx pgx.Tx) error {
+		return h.books.SetCredit(t.Context(), tx, laptop.Public(), contractID(2), 1<<50)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	write("own", laptop)
+	h.countersMatch(2, laptop)
+
+	open(3, bob, true) // nobody else pays for him
+	wantCode(t, h.write(h.compose(bob, bob.Public(), "early"))[0].Err, protocol.CodePaymentDue)
+	h.balanced()
+}
+
 // Whom a contract lists is an account holder: he has a card, and admits others on the contract's cost.
 func TestWriterAdmits(t *testing.T) {
 	h := newHouse(t)
