@@ -330,6 +330,50 @@ func TestWriterWithAPendingContract(t *testing.T) {
 	h.balanced()
 }
 
+// A grant that is revoked while a contract is in its place does not come back after it, nor does one that was revoked before; the
+// contract goes on.
+func TestGrantRevokedUnderAContract(t *testing.T) {
+	h := newHouse(t)
+	for n, when := range []string{"never", "before", "under"} {
+		payer, bob := key(t), key(t)
+		h.grant(payer, 1<<30, 1<<30)
+		revoke := func(at string) {
+			t.Helper()
+			if when != at {
+				return
+			}
+			if err := h.books.Revoke(t.Context(), payer.Public()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		revoke("before")
+		h.contract(n, payer, 1<<50)
+		revoke("under")
+		if out := h.write(h.compose(payer, bob.Public(), "paid")); out[0].Err != nil {
+			t.Fatalf("%s: %v", when, out[0].Err)
+		}
+		h.countersMatch(n, payer)
+		if err := h.inTx(func(tx pgx.Tx) error {
+			return h.books.CloseContract(t.Context(), tx, payer.Public(), contractID(n))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if out := h.write(h.compose(payer, bob.Public(), "granted")); when == "never" && out[0].Err != nil {
+			t.Errorf("the grant is not in force again: %v", out[0].Err)
+		} else if when != "never" {
+			wantCode(t, out[0].Err, protocol.CodeNoAccount)
+		}
+		account, err := h.books.Get(t.Context(), payer.Public())
+		if err != nil || account.Kind != books.KindGrant || account.Revoked != (when != "never") {
+			t.Errorf("%s: %+v, %v", when, account, err)
+		}
+	}
+	payer := key(t)
+	h.contract(3, payer, 1<<50)
+	wantCode(t, h.books.Revoke(t.Context(), payer.Public()), protocol.CodeNotFound)
+	h.balanced()
+}
+
 // Whom a contract lists is an account holder: he has a card, and admits others on the contract's cost.
 func TestWriterAdmits(t *testing.T) {
 	h := newHouse(t)

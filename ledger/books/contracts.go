@@ -53,7 +53,7 @@ func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, contract, taking, since, storage_price, bandwidth_price, bill)
 		SELECT $1, 'contract', 0, 0, '0001-01-01', $2, NOT ($7 AND EXISTS (SELECT FROM writers w JOIN accounts p ON p.key = w.account
 		  WHERE w.key = $1 AND p.kind = 'contract' AND p.taking)), $3, $4, $5, id FROM b
-		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, last_day = CASE WHEN a.revoked THEN excluded.last_day ELSE a.last_day END, contract = $2, taking = excluded.taking, bill = excluded.bill,
+		ON CONFLICT (key) DO UPDATE SET kind = 'contract', contract = $2, taking = excluded.taking, bill = excluded.bill,
 		  since = greatest($3, a.latest + 1, a.since + 1), storage_price = $4, bandwidth_price = $5, credit = 0, used_stored = 0, used_moved = 0
 		WHERE (a.contract IS NULL OR a.contract = $6)
 		  AND NOT ($7 AND a.kind = 'grant' AND NOT a.revoked AND a.last_day >= $8::date)`,
@@ -124,10 +124,11 @@ func (s *Store) StartTaking(ctx context.Context, tx pgx.Tx, payer protocol.Publi
 }
 
 // CloseContract forgets a contract that is settled, with its writers: the payer may open another, or be given a
-// grant; one that he had before and that has not ended is in force again. What is stored stays readable until it expires. The error may be [ErrNotInForce].
+// grant; one that he had before and that has not ended is in force again, unless it was revoked, before or meanwhile. What is stored
+// stays readable until it expires. The error may be [ErrNotInForce].
 func (s *Store) CloseContract(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
 	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL, bill = NULL,
-		kind = CASE WHEN last_day >= $3::date THEN 'grant' ELSE kind END WHERE key = $1 AND contract = $2`, payer[:], id[:], string(DayOf(s.clock()))); err != nil {
+		kind = CASE WHEN revoked OR last_day >= $3::date THEN 'grant' ELSE kind END WHERE key = $1 AND contract = $2`, payer[:], id[:], string(DayOf(s.clock()))); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `DELETE FROM writers WHERE account = $1`, payer[:])
