@@ -35,7 +35,8 @@ type FileOptions struct {
 	// Patience is for how long nothing may move before it is given up for now, 2 min.
 	Patience time.Duration
 	Progress func(FileProgress) // may be nil; called by one goroutine at a time
-	// Due is called when a relay wants to be paid first; it returns true if it was. It may be nil.
+	// Due is called when a relay wants to be paid first. It returns true if it was paid more: the piece is sent again at once then,
+	// and otherwise later, until Patience is over. It may be nil.
 	Due func(ctx context.Context, relay *RelayError) bool
 }
 

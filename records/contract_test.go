@@ -291,6 +291,89 @@ func TestWritersOfAContract(t *testing.T) {
 	}
 }
 
+// A writer who signs a contract of his own writes on his payer's until its funding is in a block.
+func TestWriterWithAPendingContract(t *testing.T) {
+	h := newHouse(t)
+	payer, laptop, bob := key(t), key(t), key(t)
+	h.contract(1, payer, 1<<50, laptop)
+	open := func(n int, payer *protocol.PrivateKey, pending bool) {
+		t.Helper()
+		if err := h.inTx(func(tx pgx.Tx) error {
+			return h.books.OpenContract(t.Context(), tx, books.Opening{ID: contractID(n), Payer: payer.Public(), Prices: dear, Pending: pending})
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write := func(id string, by *protocol.PrivateKey) {
+		t.Helper()
+		if out := h.write(h.compose(laptop, bob.Public(), id)); out[0].Err != nil || h.accountOf(laptop, id) != by.Public() {
+			t.Errorf("%s: %v, charged to %s", id, out[0].Err, h.accountOf(laptop, id))
+		}
+	}
+	write("before", payer)
+	for round := range 2 {
+		open(2, laptop, true)
+		write(fmt.Sprint("pending", round), payer)
+	}
+	open(2, laptop, false)
+	wantCode(t, h.write(h.compose(laptop, bob.Public(), "no-credit"))[0].Err, protocol.CodePaymentDue)
+	if err := h.inTx(func(tx pgx.Tx) error {
+		return h.books.SetCredit(t.Context(), tx, laptop.Public(), contractID(2), 1<<50)
+	}); err != nil {
+		t.Fatal(err)
+	}
+	write("own", laptop)
+	h.countersMatch(2, laptop)
+
+	open(3, bob, true) // nobody else pays for him
+	wantCode(t, h.write(h.compose(bob, bob.Public(), "early"))[0].Err, protocol.CodePaymentDue)
+	h.balanced()
+}
+
+// A grant that is revoked while a contract is in its place does not come back after it, nor does one that was revoked before; the
+// contract goes on.
+func TestGrantRevokedUnderAContract(t *testing.T) {
+	h := newHouse(t)
+	for n, when := range []string{"never", "before", "under"} {
+		payer, bob := key(t), key(t)
+		h.grant(payer, 1<<30, 1<<30)
+		revoke := func(at string) {
+			t.Helper()
+			if when != at {
+				return
+			}
+			if err := h.books.Revoke(t.Context(), payer.Public()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		revoke("before")
+		h.contract(n, payer, 1<<50)
+		revoke("under")
+		if out := h.write(h.compose(payer, bob.Public(), "paid")); out[0].Err != nil {
+			t.Fatalf("%s: %v", when, out[0].Err)
+		}
+		h.countersMatch(n, payer)
+		if err := h.inTx(func(tx pgx.Tx) error {
+			return h.books.CloseContract(t.Context(), tx, payer.Public(), contractID(n))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if out := h.write(h.compose(payer, bob.Public(), "granted")); when == "never" && out[0].Err != nil {
+			t.Errorf("the grant is not in force again: %v", out[0].Err)
+		} else if when != "never" {
+			wantCode(t, out[0].Err, protocol.CodeNoAccount)
+		}
+		account, err := h.books.Get(t.Context(), payer.Public())
+		if err != nil || account.Kind != books.KindGrant || account.Revoked != (when != "never") {
+			t.Errorf("%s: %+v, %v", when, account, err)
+		}
+	}
+	payer := key(t)
+	h.contract(3, payer, 1<<50)
+	wantCode(t, h.books.Revoke(t.Context(), payer.Public()), protocol.CodeNotFound)
+	h.balanced()
+}
+
 // Whom a contract lists is an account holder: he has a card, and admits others on the contract's cost.
 func TestWriterAdmits(t *testing.T) {
 	h := newHouse(t)

@@ -454,7 +454,8 @@ func TestOnePaysForTwo(t *testing.T) {
 	}
 }
 
-// Credit that runs low is paid by the way, as far as the cushion goes, and then the user is asked.
+// Credit that runs low is paid by the way, as far as the policy's cushion goes, or without one the contract's, and then the user is
+// asked; a file is given up for now.
 func TestPaidByTheWay(t *testing.T) {
 	bitcoin := regtest.Start(t, regtest.Plain)
 	setup := testnode.Contracts(t, bitcoin.Node)
@@ -481,20 +482,39 @@ func TestPaidByTheWay(t *testing.T) {
 	alice.stdin = alice.runs("id", "--card", "-")
 	alice.runs("friend", "add", "-", "--name", "me")
 	sent := 0
-	for ; sent < 10; sent++ {
-		_, errs, code := alice.types("send", "me", "a small message", "--patience", "10s")
-		if code == 0 {
-			continue
+	sends := func(says string) contractItem {
+		t.Helper()
+		for ; sent < 10; sent++ {
+			_, errs, code := alice.types("send", "me", "a small message", "--patience", "10s")
+			if code == 0 {
+				continue
+			}
+			if !strings.Contains(errs, says) {
+				t.Errorf("after %d messages: exit %d\n%s", sent, code, errs)
+			}
+			break
 		}
-		if !strings.Contains(errs, "relay contract pay") {
-			t.Errorf("after %d messages: exit %d\n%s", sent, code, errs)
-		}
-		break
+		return alice.contract(id)
 	}
-	item := alice.contract(id)
-	if sent < 2 || sent > 4 || item.Paid <= testnode.OpeningPrice || item.Paid > item.Allowance {
+	alice.runs("contract", "policy", id, "--pay", "auto", "--limit", "20000", "--cushion", "100")
+	if item := sends("relay audit " + id[:8]); item.Paid != testnode.OpeningPrice+100 || item.Allowance <= item.Paid {
+		t.Errorf("with a policy of a smaller cushion than the contract's: %+v", item)
+	}
+	alice.runs("contract", "policy", id, "--forget")
+	item := sends("relay contract pay")
+	if sent < 1 || sent > 4 || item.Paid <= testnode.OpeningPrice || item.Paid > item.Allowance {
 		t.Errorf("%d messages for %+v", sent, item)
 	}
-	alice.runs("contract", "pay", id, "--accept", "5000", "--yes")
-	alice.runs("send", "me", "another one")
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, make([]byte, 20_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := alice.types("send", "me", "--file", file, "--patience", "3s"); code != exitFailed || !strings.Contains(errs, "relay contract pay") {
+		t.Errorf("a file that is not paid for is not given up: exit %d\n%s", code, errs)
+	}
+	if now := alice.contract(id).Paid; now != item.Paid {
+		t.Errorf("paid %d, %d before", now, item.Paid)
+	}
+	alice.runs("contract", "pay", id, "3000", "--accept", "5000", "--yes")
+	alice.runs("send", "me", "another one") // and those that waited
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
-	"relaymarket/protocol"
 )
 
 // healedLine is one relay in JSON.
@@ -47,9 +46,7 @@ func (p *program) heal(ctx context.Context, o client.HealOptions) error {
 	defer endWatching(c, contracts)
 	defer p.glance(ctx, contracts)
 	boundMemory()
-	o.Files.Due = func(ctx context.Context, refusal *client.RelayError) bool {
-		return errors.Is(refusal, protocol.CodePaymentDue) && p.settleUp(ctx, contracts)
-	}
+	o.Files.Due = p.paysDue(contracts)
 	shown := p.fileProgress()
 	if !p.json {
 		o.Files.Progress = shown.show

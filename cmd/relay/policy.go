@@ -190,8 +190,8 @@ func (p *program) showPolicies(ctx context.Context, c *client.Client) error {
 	return p.table(rows)
 }
 
-// unasked is what a relay is paid without asking when it says that an amount is due: what the stored policy says, or
-// without one all that was accepted and the cushion.
+// unasked is what a relay is paid without asking when it says that an amount is due: what the stored policy says, with the cushion
+// of its own, or without one all that was accepted and the contract's cushion.
 func (m *money) unasked(ctx context.Context, r *userside.Record, due btcutil.Amount) (btcutil.Amount, error) {
 	stored, err := m.client.PaymentPolicy(ctx, r.ID)
 	if err != nil {
@@ -207,6 +207,9 @@ func (m *money) unasked(ctx context.Context, r *userside.Record, due btcutil.Amo
 	case ledger.PayAsk:
 		return 0, fmt.Errorf("the relay asks for %s more. Look at its bill, and pay: relay audit %s --pay policy", sat(due-at.Paid), r.ID.Short())
 	}
-	return policyFrom(stored, r).Unasked(at), fmt.Errorf("the relay asks for %s more, and your policy has paid its limit. Pay with: relay contract pay %s",
-		sat(due-at.Paid), r.ID.Short())
+	policy := policyFrom(stored, r)
+	// What the contract allows, payDue knows; the policy may risk less.
+	most := min(policy.Unasked(at), at.Opening+ledger.Sat(at.Accepted)+policy.Cushion)
+	return most, fmt.Errorf("the relay asks for %s more, and your policy has paid all that it may. Look at the bill: relay audit %s --pay policy; or pay: relay contract pay %s",
+		sat(due-at.Paid), r.ID.Short(), r.ID.Short())
 }

@@ -166,7 +166,8 @@ func (p *program) trySend(ctx context.Context, key protocol.PublicKey, body []by
 	defer p.showNotices(ctx, c)
 	defer done()
 	m, err := c.Send(ctx, key, body, o)
-	if m != nil && errors.Is(err, protocol.CodePaymentDue) && p.settleUp(ctx, contracts) {
+	if m != nil && contracts != nil && errors.Is(err, protocol.CodePaymentDue) {
+		p.settleUp(ctx, contracts) // a state that was signed before may reach the relay only now, and nothing more be paid
 		m, err = sendAgain(ctx, c, m, err)
 	}
 	return m, err

@@ -72,9 +72,7 @@ func (p *program) sendFiles(ctx context.Context, paths []string, args []string, 
 	defer endWatching(c, contracts)
 	defer p.glance(ctx, contracts)
 	boundMemory()
-	o.Due = func(ctx context.Context, refusal *client.RelayError) bool {
-		return errors.Is(refusal, protocol.CodePaymentDue) && p.settleUp(ctx, contracts)
-	}
+	o.Due = p.paysDue(contracts)
 	names, err := friendNames(ctx, c)
 	if err != nil {
 		return err

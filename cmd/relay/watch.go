@@ -5,10 +5,12 @@ import (
 	"errors"
 	"time"
 
+	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
 	"relaymarket/escrow/userside"
+	"relaymarket/protocol"
 )
 
 const (
@@ -132,15 +134,37 @@ func (p *program) glance(ctx context.Context, m *money) {
 	p.tell(ctx, m.store)
 }
 
-// settleUp pays what relays say is due, as far as it is allowed, and tells whether it was tried.
+// settleUp pays what relays say is due, as far as it is allowed, and tells whether any of them was paid more.
 func (p *program) settleUp(ctx context.Context, m *money) bool {
 	if m == nil {
 		return false
 	}
-	if err := m.manager.Step(ctx); err != nil {
+	before, err := m.paid(ctx)
+	if err == nil {
+		err = m.manager.Step(ctx)
+	}
+	after, readErr := m.paid(ctx)
+	if err = errors.Join(err, readErr); err != nil {
 		p.complain("relay: contracts: %s\n", escape(err.Error()))
 	}
-	return true
+	return readErr == nil && after > before
+}
+
+// paid is what all contracts have paid, together. No contract's part of it ever falls.
+func (m *money) paid(ctx context.Context) (sum btcutil.Amount, err error) {
+	all, err := m.store.Contracts(ctx)
+	for i := range all {
+		last, _ := all[i].Last()
+		sum += last.Amount
+	}
+	return sum, err
+}
+
+// paysDue has a relay paid that wants it before it takes a piece of a file. It tells whether it is worth trying again at once.
+func (p *program) paysDue(m *money) func(context.Context, *client.RelayError) bool {
+	return func(ctx context.Context, refusal *client.RelayError) bool {
+		return errors.Is(refusal, protocol.CodePaymentDue) && p.settleUp(ctx, m)
+	}
 }
 
 // sendAgain has what waits go out once more, and answers how the message stands then.

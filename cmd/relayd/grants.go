@@ -152,7 +152,7 @@ func (p program) revokeCommand() *cobra.Command {
 				if err != nil {
 					return err
 				}
-				_, err = fmt.Fprintf(p.out, "%s may write no more; what it stored stays until it expires\n", key.Bech32())
+				_, err = fmt.Fprintf(p.out, "%s may write no more, unless by a contract; what it stored stays until it expires\n", key.Bech32())
 				return err
 			})
 		},

@@ -53,7 +53,7 @@ func (m *Manager) refuse(ctx context.Context, tx pgx.Tx, payer protocol.PublicKe
 		return nil, err
 	}
 	if out.Given > 0 {
-		if err := m.oweLess(ctx, tx, c, heirs, out.Given); err != nil {
+		if err := m.oweLess(ctx, tx, c, heirs, out); err != nil {
 			return nil, err
 		}
 	}
@@ -117,15 +117,19 @@ func (m *Manager) writeOff(ctx context.Context, tx pgx.Tx, c *record, heirs []*r
 	return ledger.MsatOf(most)
 }
 
-// oweLess takes what was dropped from what is owed. While the account is the contract's own it did so itself.
-func (m *Manager) oweLess(ctx context.Context, tx pgx.Tx, c *record, heirs []*record, given protocol.Msat) error {
+// oweLess takes what was dropped from what is owed. While the account is the contract's own it did so itself, as far as it counts it:
+// what was used before a renewal that was undone is carried.
+func (m *Manager) oweLess(ctx context.Context, tx pgx.Tx, c *record, heirs []*record, out books.Refused) error {
 	if len(heirs) == 0 {
+		if err := m.reduce(ctx, tx, c, 0, out.Uncounted); err != nil {
+			return err
+		}
 		return m.grantCredit(ctx, tx, c)
 	}
-	if err := m.countLess(ctx, tx, c.terms.ID, given); err != nil {
+	if err := m.countLess(ctx, tx, c.terms.ID, out.Given); err != nil {
 		return err
 	}
-	if err := m.passOn(ctx, tx, c, heirs, given); err != nil {
+	if err := m.passOn(ctx, tx, c, heirs, out.Given); err != nil {
 		return err
 	}
 	return m.grantCredit(ctx, tx, heirs[len(heirs)-1])

@@ -210,7 +210,8 @@ func TestFundingStaysAwayUntilItsEnd(t *testing.T) {
 	h.inMempool(h.latest(d.id, protocol.TxSettlement).TxHash())
 }
 
-// Who has a grant and opens a contract that comes to nothing has his grant again; one that was revoked stays so.
+// Who has a grant and opens a contract that comes to nothing has his grant again; one that was revoked stays so, before the contract
+// or under it.
 func TestGrantComesBack(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, standardOffer)

@@ -226,3 +226,70 @@ func TestRefusedLinesAreTakenOffOnce(t *testing.T) {
 	}
 	near(all - written - 2*reserved)
 }
+
+// A contract whose renewal was undone counts from 0 again: lines of before it are taken off what it carries, those of after off what
+// it counts.
+func TestRefusedAfterAnUndoneRenewal(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	o := h.outbox()
+	u := h.user()
+	old := u.active(100_000, 1500)
+	if _, err := old.pay(12_000, nil); err != nil { // something that may be written off
+		t.Fatal(err)
+	}
+	written, reserved := o.write(u, "one")
+	o.write(u, "two")
+	hash, lines := old.report()
+	if lines.Last != 2 {
+		t.Fatalf("%+v", lines)
+	}
+	coin, _ := u.coin(120_000)
+	d := old.signedRenewal(150_000, 2000, coin)
+	h.mine(1)
+	d.reaches(escrow.Active)
+	h.node.Reorg(1, u.elsewhere(coin, 5_000))
+	h.synced()
+	d.reaches(escrow.Abandoned)
+	ahead := 7_000 // paid, in satoshi
+	near := func(records btcutil.Amount) {
+		t.Helper()
+		use, err := h.books.Owed(t.Context(), h.db.Pool(), u.key.Public(), old.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := old.id
+		used := int(use.Cost) + h.count(`SELECT carried FROM contracts WHERE id = $1`, id[:])
+		if got, want := btcutil.Amount(used/1000), records*(written+reserved); got < want-4 || got > want+1 {
+			t.Fatalf("used are %d, not %d", got, want)
+		}
+		if owed := h.count(`SELECT sum(e.owed)::bigint FROM ledger_entries e JOIN bills b ON b.id = e.bill WHERE b.contract = $1`, id[:]); owed != used-1000*ahead {
+			t.Fatalf("the journal says that %d msat are owed, the contract %d", owed, used-1000*ahead)
+		}
+	}
+	old.reaches(escrow.Active)
+	near(2)
+	for range 2 {
+		answer, err := old.refuseThese(hash, protocol.RefusedLines{First: 1, Last: 1, Reason: "not_mine"})
+		if err != nil || answer.Outcome != protocol.RefusalDropped {
+			t.Fatalf("%+v, %v", answer, err)
+		}
+		near(1)
+	}
+	o.write(u, "three")
+	near(2)
+	if answer, err := old.refuseThese(hash, lines); err != nil || answer.Outcome != protocol.RefusalDropped { // the second, too
+		t.Fatalf("%+v, %v", answer, err)
+	}
+	near(1)
+	if _, err := old.pay(12_001, nil); err != nil {
+		t.Fatal(err)
+	}
+	ahead++
+	near(1)
+	if _, err := old.refund(12_001, 500); err != nil {
+		t.Fatal(err)
+	}
+	h.mine(6)
+	old.reaches(escrow.Closed)
+}

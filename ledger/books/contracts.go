@@ -28,8 +28,8 @@ type Opening struct {
 	Writers []protocol.PublicKey // whom it pays for beside the payer; each has consented
 	Prices  ledger.Prices
 	Renews  *protocol.ContractID // the contract in force that this one takes the place of
-	// Pending is a contract whose funding is in no block yet: it takes nobody anything. A grant in force stays so, and a writer whom
-	// another contract lists is still that one's, until the contract is opened again, not pending.
+	// Pending is a contract whose funding is in no block yet: it takes nobody anything. A grant in force stays so, and who writes on
+	// another's contract, be it the payer or a writer, still does, until the contract is opened again, not pending.
 	Pending bool
 }
 
@@ -51,8 +51,9 @@ func (s *Store) OpenContract(ctx context.Context, tx pgx.Tx, o Opening) error {
 		WITH b AS (INSERT INTO bills (contract, payer, storage_price, bandwidth_price) VALUES ($2, $1, $4, $5)
 		  ON CONFLICT (contract) DO UPDATE SET payer = bills.payer RETURNING id)
 		INSERT INTO accounts AS a (key, kind, quota_stored, quota_moved, last_day, contract, taking, since, storage_price, bandwidth_price, bill)
-		SELECT $1, 'contract', 0, 0, '0001-01-01', $2, true, $3, $4, $5, id FROM b
-		ON CONFLICT (key) DO UPDATE SET kind = 'contract', revoked = false, last_day = CASE WHEN a.revoked THEN excluded.last_day ELSE a.last_day END, contract = $2, taking = true, bill = excluded.bill,
+		SELECT $1, 'contract', 0, 0, '0001-01-01', $2, NOT ($7 AND EXISTS (SELECT FROM writers w JOIN accounts p ON p.key = w.account
+		  WHERE w.key = $1 AND p.kind = 'contract' AND p.taking)), $3, $4, $5, id FROM b
+		ON CONFLICT (key) DO UPDATE SET kind = 'contract', contract = $2, taking = excluded.taking, bill = excluded.bill,
 		  since = greatest($3, a.latest + 1, a.since + 1), storage_price = $4, bandwidth_price = $5, credit = 0, used_stored = 0, used_moved = 0
 		WHERE (a.contract IS NULL OR a.contract = $6)
 		  AND NOT ($7 AND a.kind = 'grant' AND NOT a.revoked AND a.last_day >= $8::date)`,
@@ -77,6 +78,11 @@ func (s *Store) opened(ctx context.Context, tx pgx.Tx, o Opening) error {
 	case current == nil && o.Pending:
 		return nil
 	case bytes.Equal(current, o.ID[:]):
+		// A pending one may have taken nothing, for another's contract did. What has used something was stopped for good.
+		if _, err := tx.Exec(ctx, `UPDATE accounts SET taking = true WHERE key = $1 AND contract = $2 AND NOT $3
+			AND NOT taking AND used_stored = 0 AND used_moved = 0`, o.Payer[:], o.ID[:], o.Pending); err != nil {
+			return wrap(err, "open contract %s", o.ID.Short())
+		}
 		return wrap(s.setWriters(ctx, tx, o), "set the writers of contract %s", o.ID.Short())
 	}
 	return protocol.Errorf(protocol.CodeConflict, "%s has the contract %x here already: renew it, or close it first", o.Payer.Bech32(), current)
@@ -118,10 +124,11 @@ func (s *Store) StartTaking(ctx context.Context, tx pgx.Tx, payer protocol.Publi
 }
 
 // CloseContract forgets a contract that is settled, with its writers: the payer may open another, or be given a
-// grant; one that he had before and that has not ended is in force again. What is stored stays readable until it expires. The error may be [ErrNotInForce].
+// grant; one that he had before and that has not ended is in force again, unless it was revoked, before or meanwhile. What is stored
+// stays readable until it expires. The error may be [ErrNotInForce].
 func (s *Store) CloseContract(ctx context.Context, tx pgx.Tx, payer protocol.PublicKey, id protocol.ContractID) error {
 	if err := inForce(ctx, tx, "close", id, `UPDATE accounts SET taking = false, contract = NULL, bill = NULL,
-		kind = CASE WHEN last_day >= $3::date THEN 'grant' ELSE kind END WHERE key = $1 AND contract = $2`, payer[:], id[:], string(DayOf(s.clock()))); err != nil {
+		kind = CASE WHEN revoked OR last_day >= $3::date THEN 'grant' ELSE kind END WHERE key = $1 AND contract = $2`, payer[:], id[:], string(DayOf(s.clock()))); err != nil {
 		return err
 	}
 	_, err := tx.Exec(ctx, `DELETE FROM writers WHERE account = $1`, payer[:])

@@ -1,8 +1,6 @@
 package books
 
 import (
-	"fmt"
-
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/ledger"
@@ -45,10 +43,10 @@ func (d *dropping) drop(waived ledger.Usage) (protocol.Msat, error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := d.giveBack(); err != nil {
+	given := before.all - after.all
+	if err := d.giveBack(given); err != nil {
 		return 0, err
 	}
-	given := before.all - after.all
 	e := entry{owed: -given, writtenOff: given}
 	if !d.bill.closed { // what was reserved of it will not be
 		e.reserved = (before.all - before.used) - (after.all - after.used)
@@ -57,19 +55,34 @@ func (d *dropping) drop(waived ledger.Usage) (protocol.Msat, error) {
 	return given, d.s.write(d.ctx, d.tx, d.bill.id, CauseRefusal, e)
 }
 
-// giveBack takes it off the account, while that is under this contract.
-func (d *dropping) giveBack() error {
+// giveBack takes what was given off the account, while that is under this contract. A contract whose renewal was undone has the account
+// a second time, which counts from 0: what it does not count is carried.
+func (d *dropping) giveBack(given protocol.Msat) error {
 	u := d.account.payers.accounts[d.r.Payer]
 	if u == nil || u.account.Contract == nil || u.account.bill != d.bill.id {
 		return nil
 	}
 	c := u.account.Contract
+	before, err := c.Prices.Cost(c.Used)
+	if err != nil {
+		return err
+	}
+	short := false
 	for i := range d.refused {
 		left, ok := c.Used.Minus(d.refused[i].sum)
 		if !ok {
-			return fmt.Errorf("line %d gives back more than the account counts", d.refused[i].line.Seq)
+			short = true
+			left.Stored, _ = c.Used.Stored.Minus(d.refused[i].sum.Stored) // 0 if that is more
+			left.Moved, _ = c.Used.Moved.Minus(d.refused[i].sum.Moved)
 		}
 		c.Used = left
+	}
+	if short {
+		after, err := c.Prices.Cost(c.Used)
+		if err != nil {
+			return err
+		}
+		d.uncounted = max(given-(before-after), 0)
 	}
 	u.changed = true
 	return d.account.Save(d.ctx, d.tx)

@@ -75,11 +75,11 @@ type Account struct {
 	Kind     Kind
 	Bound    Bound        // of a grant that a volunteer gave
 	Contract *ContractUse // of a contract account until the contract is closed, otherwise nil
-	Revoked  bool
-	Active   bool   // writes are taken today, as far as quotas or credit go
-	Stored   int64  // bytes
-	Moved    int64  // bytes in Month, reserved pulls included
-	Month    string // as 2026-01
+	Revoked  bool         // the grant, also one that a contract took the place of
+	Active   bool         // writes are taken today, as far as quotas or credit go
+	Stored   int64        // bytes
+	Moved    int64        // bytes in Month, reserved pulls included
+	Month    string       // as 2026-01
 	Admitted []AdmittedUse
 
 	latest time.Time // when the last record charged to it was written
@@ -137,10 +137,11 @@ func (s *Store) Put(ctx context.Context, g Grant) error {
 	return wrap(err, "grant %s", g.Key)
 }
 
-// Revoke ends a grant: no new writes, what is stored stays readable until it expires. The error
-// has code [protocol.CodeNotFound] when there is no such grant.
+// Revoke ends a grant: no new writes, what is stored stays readable until it expires. One that a contract took the place of is ended
+// too, and does not come back after it; the contract goes on. The error has code [protocol.CodeNotFound] when there is no such grant.
 func (s *Store) Revoke(ctx context.Context, key protocol.PublicKey) error {
-	tag, err := s.db.Pool().Exec(ctx, `UPDATE accounts SET revoked = true WHERE key = $1 AND kind = 'grant'`, key[:])
+	tag, err := s.db.Pool().Exec(ctx, `UPDATE accounts SET revoked = true
+		WHERE key = $1 AND (kind = 'grant' OR last_day > '0001-01-01')`, key[:])
 	if err == nil && tag.RowsAffected() == 0 {
 		return protocol.Errorf(protocol.CodeNotFound, "%s has no grant", key.Bech32())
 	}

@@ -27,6 +27,7 @@ type Refused struct {
 	WrittenOff protocol.Msat // what was dropped came to, all in all
 	Disputed   protocol.Msat // what was not
 	Given      protocol.Msat // by this refusal
+	Uncounted  protocol.Msat // of Given: what the account, under this contract, did not count, and is to be taken off what is carried
 }
 
 // Refuse takes lines off a contract's bill, in the transaction of who runs the contract and has locked it: what they came to
@@ -51,6 +52,8 @@ type dropping struct {
 	waived  ledger.Usage // before
 	dispute ledger.Usage
 	refused []refusedLine
+
+	uncounted protocol.Msat // that the account did not count of what was dropped
 }
 
 // refusedLine is a line that is to be dropped, or disputed.
@@ -87,7 +90,7 @@ func (d *dropping) run() (Refused, error) {
 		if out.Given, err = d.drop(waived); err != nil {
 			return Refused{}, err
 		}
-		d.waived = waived
+		d.waived, out.Uncounted = waived, d.uncounted
 	} else if len(d.refused) > 0 {
 		out.Disputes += int64(len(d.refused))
 		if err := d.note(false); err != nil {
