@@ -24,6 +24,8 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 
 // house is one relay's records on a database of its own, with a clock that tests move.
 type house struct {
+	sweeps time.Duration // between those that nobody asks for; 0: as usual
+
 	t        testing.TB
 	url      string
 	db       *db.DB
@@ -60,7 +62,8 @@ func joinWith(t testing.TB, url string, relay *protocol.PrivateKey, offset *atom
 // newStillHouse is a house whose clock stands still until it is moved.
 func newStillHouse(t testing.TB, at time.Time) *house {
 	t.Helper()
-	h := &house{t: t, url: testpg.New(t), relay: key(t), offset: new(atomic.Int64), start: at}
+	// Its models know of the sweeps that they ask for.
+	h := &house{t: t, url: testpg.New(t), relay: key(t), offset: new(atomic.Int64), start: at, sweeps: 24 * time.Hour}
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
@@ -78,7 +81,7 @@ func (h *house) open(limits records.Limits) {
 	}
 	h.books = books.New(books.Config{DB: h.db, Clock: h.clock})
 	h.store, err = records.New(t.Context(), records.Config{DB: h.db, Books: h.books, Relay: h.relay.Public(), Clock: h.clock,
-		Logger: slog.New(slog.DiscardHandler), Limits: limits})
+		Logger: slog.New(slog.DiscardHandler), Limits: limits, SweepEvery: h.sweeps})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -295,13 +295,16 @@ func (s *history) admit() {
 	s.want("admit", s.h.books.SetAdmitted(s.h.t.Context(), s.m.owner, keys), "")
 }
 
-// grant changes the grant, or ends it. A contract is in the way of both.
+// grant changes the grant, or ends it. A contract is in the way of the first; what is revoked under one is not in force again after it.
 func (s *history) grant() {
 	active, stored, moved := s.below(6) > 0, one[int64](s, 1000, 4000, 100_000), one[int64](s, 4000, 20_000, 1_000_000)
 	err := s.h.books.Put(s.h.t.Context(), books.Grant{Key: s.m.owner, QuotaStored: stored, QuotaMoved: moved, LastDay: books.DayOf(s.h.clock().AddDate(1, 0, 0))})
 	if s.m.contract != nil {
 		s.want("grant", err, protocol.CodeConflict)
-		s.want("revoke", s.h.books.Revoke(s.h.t.Context(), s.m.owner), protocol.CodeNotFound)
+		if s.below(2) == 0 {
+			s.want("revoke", s.h.books.Revoke(s.h.t.Context(), s.m.owner), "")
+			s.m.active = false
+		}
 		return
 	}
 	s.want("grant", err, "")

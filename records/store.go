@@ -1,6 +1,7 @@
 package records
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -30,6 +31,7 @@ type Config struct {
 	Waker      Waker                 // to and from other processes on the database; nil: none, or none that it reaches
 	Room       func() error          // refuses writes while the disk is nearly full; nil: never
 	PageRoom   func() error          // refuses pulls, which leave a page, while the disk is full; nil: never
+	SweepEvery time.Duration         // between sweeps; 0: ten seconds
 }
 
 // Store is the records of one relay. It is safe for concurrent use.
@@ -42,6 +44,7 @@ type Store struct {
 	waker    Waker        // may be nil
 	room     func() error // may be nil, as pageRoom
 	pageRoom func() error
+	sweeps   time.Duration // between them
 	epoch    string
 
 	queue   *queue
@@ -57,7 +60,8 @@ type Store struct {
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
-		queue: newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes), written: newWritten(writtenPaths, cfg.Clock())}
+		sweeps: cmp.Or(cfg.SweepEvery, sweepEvery),
+		queue:  newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes), written: newWritten(writtenPaths, cfg.Clock())}
 	s.seldom.Interval = time.Second
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64

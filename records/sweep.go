@@ -23,7 +23,7 @@ const (
 )
 
 const (
-	sweepEvery   = 10 * time.Second // between passes
+	sweepEvery   = 10 * time.Second // between passes, unless the store is told otherwise
 	sweepTimeout = 30 * time.Second // for one transaction
 	sweepLock    = 0x72656c61795377 // advisory lock: one process sweeps at a time
 	sweepRetry   = 20 * time.Millisecond
@@ -47,7 +47,7 @@ const (
 )
 
 func (s *Store) sweepLoop(ctx context.Context) {
-	t := time.NewTicker(sweepEvery)
+	t := time.NewTicker(s.sweeps)
 	defer t.Stop()
 	w := s.newSweeper(sweepRest)
 	for {
