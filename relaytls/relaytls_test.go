@@ -190,7 +190,7 @@ func TestCurl(t *testing.T) {
 	t.Parallel()
 	curl, err := exec.LookPath("curl")
 	if err != nil {
-		t.Fatal("curl is needed: make setup installs it")
+		t.Fatal("curl is needed: scripts/setup.sh test installs it")
 	}
 	folder, elsewhere := t.TempDir(), t.TempDir()
 	relay := newKey(t)

@@ -54,6 +54,7 @@ missing() {
 	test "$extra" = test || return 0
 	has_node || echo 'nodejs|a client in another language is tested with it'
 	have npm || echo 'npm|gets the library of that client'
+	have curl || echo 'curl|a client that is not ours has to take the certificate of a relay'
 }
 
 # install_command prints what root has to run. Debian would make a database and start it at boot; the file, written

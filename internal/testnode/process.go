@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -128,8 +127,6 @@ type Process struct {
 	// KillAt is the durable step of contracts at which the next process that is started kills itself; 0: none. It is for
 	// [ProcessOptions].Mortal.
 	KillAt int
-	// Args are more arguments of the next process that is started, after those of [ProcessOptions].
-	Args []string
 
 	t      testing.TB
 	mortal bool
@@ -192,7 +189,7 @@ func Folder(t testing.TB) string {
 func (p *Process) Start() {
 	p.t.Helper()
 	args := append([]string{"serve", "--json", "--dir", p.Dir, "--listen", strings.TrimPrefix(p.URL, "http://"),
-		"--operator-listen", strings.TrimPrefix(p.OperatorURL, "http://")}, slices.Concat(p.args, p.Args)...)
+		"--operator-listen", strings.TrimPrefix(p.OperatorURL, "http://")}, p.args...)
 	if p.mortal {
 		p.cmd = command(filepath.Join(Mortal(p.t), "relayd"), args...)
 		p.cmd.Env = append(p.cmd.Env, fmt.Sprintf("%s=%d", killpoint.Variable, p.KillAt))
