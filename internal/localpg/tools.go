@@ -122,3 +122,24 @@ func HasCluster(cfg Config) (bool, error) {
 	}
 	return place{base: base}.hasData(), nil
 }
+
+// Unclean tells whether the cluster in cfg.Dir was not shut down when it last ended, and nobody has started it since.
+func Unclean(cfg Config) (bool, error) {
+	base, err := Locate(cfg)
+	if err != nil || base == "" {
+		return false, err
+	}
+	p := place{base: base}
+	file, err := readPIDFile(p.dataDir())
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	if errors.Is(err, errDamaged) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	runs, err := isPostmaster(file.pid, p)
+	return err == nil && !runs, err
+}
