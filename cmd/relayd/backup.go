@@ -276,7 +276,7 @@ func (b *backingUp) named() (all []relaybackup.Source, err error) {
 		}
 		source := relaybackup.Source{Name: relaybackup.Elsewhere(name, path), Setting: name, From: path}
 		if within, err := filepath.Rel(b.s.dir, path); err == nil && filepath.IsLocal(within) {
-			source = b.own(path)
+			source.Name = relaybackup.InFolder(within)
 		}
 		if info, err := os.Stat(path); err != nil {
 			return nil, fmt.Errorf("%s names a file that is not there: correct the setting, or bring the file back: %w", name, err)

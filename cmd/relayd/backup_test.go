@@ -96,6 +96,11 @@ func TestBackupWhileWritersWrite(t *testing.T) {
 
 			again := testnode.ProcessOptions{Dir: testnode.Folder(t)}
 			args := []string{"restore", done.Backup, "--dir", again.Dir}
+			if !external { // a folder that is there, and may be a disk of its own
+				if err := os.Mkdir(again.Dir, 0o711); err != nil {
+					t.Fatal(err)
+				}
+			}
 			if external {
 				again.DSN = testpg.New(t)
 				args = append(args, "--database-url", again.DSN)

@@ -69,7 +69,7 @@ type File struct {
 	Name    string `json:"name"` // within the backup, with slashes
 	Bytes   int64  `json:"bytes"`
 	SHA256  string `json:"sha256"`
-	Setting string `json:"setting,omitempty"` // that names it, for a file from elsewhere
+	Setting string `json:"setting,omitempty"` // that names it, if one does
 	From    string `json:"from,omitempty"`    // where it stood
 }
 

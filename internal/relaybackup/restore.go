@@ -119,30 +119,37 @@ func begins(ctx context.Context, conn *pgx.Conn, m *Manifest, now time.Time) (ep
 
 // Folder is a relay's folder that is made from a backup, and has not got its name yet.
 type Folder struct {
-	Path string // where it is now
-	to   string
-	// Elsewhere are the files that stood elsewhere, with where their copies will be.
+	Path   string // where it is now
+	to     string
+	inside bool // it is made in to, which is there: it may be a disk of its own, or in a folder where this user makes none
+	// Elsewhere are the files that the configuration names at another place than where their copies will be.
 	Elsewhere []Copy
 }
 
-// Copy is a file that the configuration names and that did not stand in the relay's folder.
+// Copy is a file that the configuration names where it stood.
 type Copy struct {
 	Setting string `json:"setting"`
 	From    string `json:"from"`
 	Now     string `json:"now"`
 }
 
-// NewFolder makes a folder with the files of a backup, for to, which must not be there or be empty. others may pass through it if root makes it, because the private
+// NewFolder makes a folder with the files of a backup, for to, which must not be there or be empty. Others may pass through it if root makes it, because the private
 // database is another user's.
 func NewFolder(ctx context.Context, folder string, m *Manifest, to string) (f *Folder, err error) {
 	if err := freeOrEmpty(to); err != nil {
 		return nil, err
 	}
-	partial, err := makePartial(to)
-	if err != nil {
+	f = &Folder{to: to}
+	if _, err := os.Stat(to); err == nil {
+		f.inside = true
+		f.Path, err = os.MkdirTemp(to, ".relay.partial-*")
+		if err != nil {
+			return nil, err
+		}
+	} else if f.Path, err = makePartial(to); err != nil {
 		return nil, err
 	}
-	f = &Folder{Path: partial, to: to}
+	partial := f.Path
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Drop())
@@ -161,8 +168,8 @@ func NewFolder(ctx context.Context, folder string, m *Manifest, to string) (f *F
 		if err := f.put(ctx, folder, file, filepath.Join(partial, at)); err != nil {
 			return nil, err
 		}
-		if strings.HasPrefix(file.Name, otherPart) {
-			f.Elsewhere = append(f.Elsewhere, Copy{Setting: file.Setting, From: file.From, Now: filepath.Join(to, at)})
+		if now := filepath.Join(to, at); file.Setting != "" && file.From != now {
+			f.Elsewhere = append(f.Elsewhere, Copy{Setting: file.Setting, From: file.From, Now: now})
 		}
 	}
 	return f, nil
@@ -185,6 +192,9 @@ func (f *Folder) Keep() error {
 	if err := syncTreeBeside(f.Path, "db"); err != nil {
 		return err
 	}
+	if f.inside {
+		return f.moveUp()
+	}
 	if err := freeOrEmpty(f.to); err != nil { // it took a while
 		return err
 	}
@@ -193,6 +203,45 @@ func (f *Folder) Keep() error {
 	}
 	f.Path = f.to
 	return syncFolder(filepath.Dir(f.to))
+}
+
+// keyName is the file that a folder is a relay's by: serve does not start without it.
+const keyName = "relay.key"
+
+// moveUp moves everything into the folder that is there, the key last.
+func (f *Folder) moveUp() error {
+	made, err := os.ReadDir(f.Path)
+	if err != nil {
+		return err
+	}
+	there, err := os.ReadDir(f.to)
+	if err != nil {
+		return err
+	}
+	if len(there) != 1 { // it took a while
+		return fmt.Errorf("somebody put something into %s meanwhile: choose a new folder", f.to)
+	}
+	names := make([]string, 0, len(made))
+	for _, entry := range made {
+		if entry.Name() != keyName {
+			names = append(names, entry.Name())
+		}
+	}
+	for _, name := range append(names, keyName) {
+		if name == keyName {
+			if err := syncFolder(f.to); err != nil {
+				return err
+			}
+		}
+		if err := os.Rename(filepath.Join(f.Path, name), filepath.Join(f.to, name)); err != nil {
+			return fmt.Errorf("put %s into the relay's folder: %w", name, err)
+		}
+	}
+	if err := os.Remove(f.Path); err != nil {
+		return err
+	}
+	f.Path = f.to
+	return syncFolder(f.to)
 }
 
 // Drop deletes it. The database in it has been removed before.

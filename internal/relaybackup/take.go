@@ -24,7 +24,7 @@ import (
 // Source is a file that a backup takes.
 type Source struct {
 	Name    string // see [InFolder] and [Elsewhere]
-	Setting string // that names it, for one from elsewhere
+	Setting string // that names it, if one does
 	From    string // its path
 	// Write writes its content; nil: it is read from From. It is called after the database's snapshot was taken.
 	Write func(context.Context, io.Writer) error
@@ -97,10 +97,10 @@ func Take(ctx context.Context, cfg Config) (draft *Draft, err error) {
 	if err != nil {
 		return nil, err
 	}
-	draft = &Draft{Folder: folder, to: cfg.To}
+	made := &Draft{Folder: folder, to: cfg.To}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, draft.Drop())
+			err = errors.Join(err, made.Drop())
 		}
 	}()
 	t := &taking{cfg: cfg, folder: folder, tools: tools}
@@ -126,8 +126,8 @@ func Take(ctx context.Context, cfg Config) (draft *Draft, err error) {
 		return nil, err
 	}
 	m.Files, m.TookMs = t.taken, cfg.Clock().Sub(began).Milliseconds()
-	draft.Manifest = m
-	return draft, draft.write()
+	made.Manifest = m
+	return made, made.write()
 }
 
 // taking is a backup under way.

@@ -1,7 +1,7 @@
 // Package relaydoctor looks at a relay from all sides and says of each what it found and what to do about it: clock, database, disk, files, TLS,
 // its place in the market, whether strangers reach it, Bitcoin, backups, and what an earlier run left behind.
 //
-// It changes nothing that others see, works while the relay serves and while it does not, and ends in about a minute whatever hangs. cmd/relayd calls it.
+// It changes nothing that others see, works while the relay serves and while it does not, and ends in two minutes whatever hangs. cmd/relayd calls it.
 package relaydoctor
 
 import (
@@ -17,8 +17,11 @@ import (
 	"relaymarket/protocol"
 )
 
-// patience bounds each check.
-const patience = 30 * time.Second
+// patience bounds a check. Those that ask others, who may hang one after the other, have more.
+const (
+	patience      = 30 * time.Second
+	patienceAbout = 2 * time.Minute
+)
 
 // Config says what there is to look at. What is missing is not looked at.
 type Config struct {
@@ -85,14 +88,17 @@ func Visit(ctx context.Context, cfg Config) findings.List {
 	var all findings.List
 	first, files := d.process(ctx)
 	all = append(all, first)
-	checks := []func(context.Context) findings.List{d.database, d.leftovers, func(context.Context) findings.List { return files }, d.tls, d.market, d.bitcoin}
+	checks := []struct {
+		look     func(context.Context) findings.List
+		patience time.Duration
+	}{{d.database, patience}, {d.leftovers, patience}, {func(context.Context) findings.List { return files }, patience}, {d.tls, patience}, {d.market, patienceAbout}, {d.bitcoin, patience}}
 	found := make([]findings.List, len(checks))
 	var group errgroup.Group
 	for i, check := range checks {
 		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, patience)
+			ctx, cancel := context.WithTimeout(ctx, check.patience)
 			defer cancel()
-			found[i] = check(ctx)
+			found[i] = check.look(ctx)
 			return nil
 		})
 	}
