@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"relaymarket/internal/relaybackup"
 	"relaymarket/internal/testnode"
 	"relaymarket/internal/testpg"
 	"relaymarket/protocol"
@@ -169,6 +170,32 @@ func checkModes(t *testing.T, backup string) {
 	beside, err := os.ReadDir(filepath.Dir(backup))
 	if err != nil || len(beside) != 1 {
 		t.Errorf("beside the backup are %v (%v)", beside, err)
+	}
+}
+
+// A backup that is killed at any moment has its name, and then it is whole, or it has none.
+func TestKilledBackups(t *testing.T) {
+	p := testnode.StartProcess(t, testnode.ProcessOptions{DSN: testpg.New(t)})
+	named := 0
+	for _, after := range []time.Duration{30, 80, 130, 180, 230, 280, 2000} {
+		to := filepath.Join(t.TempDir(), "one")
+		cmd := testnode.Command(t, "backup", to, "--dir", p.Dir, "--database-url", p.DSN, "--no-rehearsal")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(after * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait() // it was killed, or had ended
+		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		named++
+		if m, err := relaybackup.Verify(t.Context(), to, nil); err != nil || m.Relay != p.Key {
+			t.Errorf("after %d ms: %+v, %v", after, m, err)
+		}
+	}
+	if named == 0 {
+		t.Error("none got its name: nothing was seen")
 	}
 }
 

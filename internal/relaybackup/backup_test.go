@@ -206,6 +206,26 @@ func TestRehearse(t *testing.T) {
 	}
 }
 
+// A folder that cannot be made whole leaves nothing, neither beside the one that was wanted nor in it.
+func TestNewFolderIsWholeOrNothing(t *testing.T) {
+	top, backup := t.TempDir(), t.TempDir()
+	m := manifest() // of a key that is not there
+	there := filepath.Join(top, "there")
+	if err := os.Mkdir(there, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, to := range []string{filepath.Join(top, "new"), there} {
+		if f, err := NewFolder(t.Context(), backup, m, to); !errors.Is(err, ErrDamaged) {
+			t.Errorf("%s: %+v, %v", to, f, err)
+		}
+	}
+	for _, folder := range []string{top, there} {
+		if left, err := os.ReadDir(folder); err != nil || len(left) > 1 || folder == there && len(left) > 0 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
+	}
+}
+
 // No secret of a database URL is an argument, which every user of the machine can read.
 func TestForTools(t *testing.T) {
 	for name, test := range map[string]struct {

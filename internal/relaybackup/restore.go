@@ -135,11 +135,11 @@ type Copy struct {
 
 // NewFolder makes a folder with the files of a backup, for to, which must not be there or be empty. Others may pass through it if root makes it, because the private
 // database is another user's.
-func NewFolder(ctx context.Context, folder string, m *Manifest, to string) (f *Folder, err error) {
+func NewFolder(ctx context.Context, folder string, m *Manifest, to string) (made *Folder, err error) {
 	if err := freeOrEmpty(to); err != nil {
 		return nil, err
 	}
-	f = &Folder{to: to}
+	f := &Folder{to: to}
 	if _, err := os.Stat(to); err == nil {
 		f.inside = true
 		f.Path, err = os.MkdirTemp(to, ".relay.partial-*")
