@@ -152,7 +152,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
-		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
+		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
 	return root
