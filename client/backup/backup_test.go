@@ -28,7 +28,7 @@ func folder(t testing.TB) Config {
 	c := config(t, seed)
 	s := open(t, c)
 	for i := range 20 {
-		write(t, s, c, i)
+		enqueue(t, s, c, i)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
@@ -78,8 +78,8 @@ func open(t testing.TB, c Config) *state.Store {
 	return s
 }
 
-// write queues a message.
-func write(t testing.TB, s *state.Store, c Config, n int) {
+// enqueue queues a message.
+func enqueue(t testing.TB, s *state.Store, c Config, n int) {
 	t.Helper()
 	relay := state.Relay{Key: protocol.PublicKey{9}, Address: "https://relay.example", Bytes: 1 << 20}
 	if n == 0 {
@@ -201,7 +201,7 @@ func TestWriteWhileOthersWrite(t *testing.T) {
 	go func() {
 		n := 0
 		for ; ctx.Err() == nil; n++ {
-			write(t, s, c, n+1)
+			enqueue(t, s, c, n+1)
 		}
 		done <- n
 	}()

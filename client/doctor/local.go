@@ -120,7 +120,7 @@ func Disk(dir string, h state.Health, now time.Time) Finding {
 	}
 	switch {
 	case free < noRoom:
-		return found("disk", Fail, do, "%s are free: nothing can be kept any more", size(free))
+		return found("disk", Fail, do, "only %s are free", size(free))
 	case free < 3*used:
 		return found("disk", Warn, do, "%s are free, the state has %s: a backup needs that room for a while", size(free), size(used))
 	case free < littleRoom:

@@ -107,11 +107,12 @@ func (x *examination) state(ctx context.Context) {
 		x.add(doctor.Finding{Check: "state", Level: doctor.Fail, Text: err.Error(), Do: "install the newest version of relay"})
 		return
 	}
+	now := time.Now()
 	if err != nil {
+		x.add(doctor.Disk(x.dir, state.Health{}, now)) // it may be why
 		return
 	}
 	defer s.Close()
-	now := time.Now()
 	h, err := s.Health(ctx)
 	if err != nil {
 		x.add(doctor.Finding{Check: "state", Level: doctor.Fail, Text: err.Error(), Do: "restore the folder from a backup: relay --dir NEW-FOLDER restore BACKUP"})

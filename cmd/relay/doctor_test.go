@@ -101,9 +101,9 @@ func TestDamagedFolder(t *testing.T) {
 			if err := os.Truncate(path, 100); err != nil {
 				t.Fatal(err)
 			}
-		}, "keys", "send nobody hi", "24 words"},
-		"key is rubbish": {keyFileName, func(t *testing.T, path string) { put(t, path, rubbish) }, "keys", "send nobody hi", "24 words"},
-		"key is open":    {keyFileName, func(t *testing.T, path string) { _ = os.Chmod(path, 0o644) }, "keys", "send nobody hi", "chmod 600"},
+		}, "keys", "account", "24 words"},
+		"key is rubbish": {keyFileName, func(t *testing.T, path string) { put(t, path, rubbish) }, "keys", "account", "24 words"},
+		"key is open":    {keyFileName, func(t *testing.T, path string) { _ = os.Chmod(path, 0o644) }, "keys", "account", "chmod 600"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := user(t)
