@@ -91,7 +91,13 @@ func (s *Store) PutBack(ctx context.Context, taken protocol.Timestamp) error {
 				return err
 			}
 		}
-		return nil
+		// What devices of the owner tell each other is counted by device, too; and the others do not know of this one.
+		var shares bool
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'sharing'`).Scan(&shares); err != nil || !shares {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE sharing SET seq = 0, hello = 1`)
+		return err
 	})
 	if err == nil {
 		s.device = name
@@ -136,6 +142,9 @@ func Strip(ctx context.Context, path string) error {
 func (s *Store) Kept(ctx context.Context, contentType string, before int64) (numbers []int64, err error) {
 	err = s.tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE outbox SET body = x'' WHERE receiver = ? AND content_type = ? AND length(body) > 0`, s.owner[:], contentType); err != nil {
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, `UPDATE messages SET body = x'' WHERE sender = ? AND content_type = ? AND length(body) > 0`, s.owner[:], contentType); err != nil {
 			return err
 		}
 		numbers, err = sqlite.Collect(ctx, tx, func(scan func(...any) error) (n int64, err error) { return n, scan(&n) },

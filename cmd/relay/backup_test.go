@@ -80,6 +80,51 @@ func TestRestoreReadsOldAndNewMail(t *testing.T) {
 	}
 }
 
+// A message that was queued in the backup was sent by the device that is lost. What came out of the backup sends it again: it is the same record, and the
+// relay is not taken for a liar because it confirms an envelope that is not known here.
+func TestRestoredQueue(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	alice, bob := friends(t, node)
+	node.Stop()
+	if _, errs, code := alice.types("send", "bob", "queued", "--patience", "100ms"); code != exitFailed {
+		t.Fatalf("exit %d, %s", code, errs)
+	}
+	file := filepath.Join(t.TempDir(), "backup")
+	alice.runs("backup", file)
+	node.Restart()
+	alice.runs("inbox")
+	again := shell(t)
+	if err := os.MkdirAll(again.dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	key, err := os.ReadFile(filepath.Join(alice.dir, keyFileName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, filepath.Join(again.dir, keyFileName), key)
+	again.runs("restore", file)
+	again.runs("inbox")
+	var outbox struct{ Messages []outgoingLine }
+	again.json(&outbox, "outbox")
+	if len(outbox.Messages) != 1 || outbox.Messages[0].Copies[0].State != "stored" || outbox.Messages[0].Copies[0].Error != nil {
+		t.Errorf("%+v", outbox.Messages)
+	}
+	again.runs("heal")
+	bob.runs("inbox")
+	var inbox struct{ Messages []messageLine }
+	bob.json(&inbox, "inbox", "--offline", "--all")
+	if len(inbox.Messages) != 1 {
+		t.Errorf("bob has %d messages", len(inbox.Messages))
+	}
+	// His receipt is known to be of it, though the envelope was another device's.
+	bob.runs("inbox")
+	again.runs("inbox")
+	again.json(&outbox, "outbox")
+	if outbox.Messages[0].Copies[0].Pulled == nil {
+		t.Errorf("%+v", outbox.Messages[0].Copies)
+	}
+}
+
 // wordsOf are the words of a user whose keys were made by the test.
 func wordsOf(t *testing.T, s *terminal) string {
 	t.Helper()

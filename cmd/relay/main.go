@@ -122,6 +122,8 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay read                         read the next message
   relay send --file FILE anna        send a file of any size
   relay get                          list the files that came, and fetch them
+  relay backup FILE                  back up what your words cannot give back
+  relay doctor                       look for what is wrong, and what to do
 
 Your keys and messages are in a folder: --dir, else $RELAY_DIR, else "relay" in your configuration folder.
 The passphrase is asked for when it is needed; or it is in the file --passphrase-file, or in
