@@ -68,7 +68,9 @@ func TestRestoreReadsOldAndNewMail(t *testing.T) {
 		}
 	}
 	alice.runs("inbox")
-	var inbox struct{ Messages []struct{ Contradiction bool } }
+	var inbox struct {
+		Messages []struct{ Contradiction bool }
+	}
 	alice.json(&inbox, "inbox", "--offline", "--all")
 	if len(inbox.Messages) != 4 {
 		t.Errorf("alice has %d messages", len(inbox.Messages))

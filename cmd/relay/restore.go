@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -54,6 +56,9 @@ whose time has come; the others are watched whenever relay runs. That needs rela
 				return usagef("give one FILE, or --file and --relay")
 			}
 			for _, path := range slices.Concat(args, files) {
+				if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("there is no file %s", path)
+				}
 				if !backup.Is(path) {
 					continue
 				}
