@@ -76,10 +76,14 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"announcements.json": judgeAnnouncement,
 	"authorization.json": judgeAuthorization,
 	"pages.json":         judgePage,
+	"queries.json":       judgeQuery,
+	"pulls.json":         judgePull,
 	"padding.json":       judgePadding,
 	"files.json":         judgeFile,
 	"sealed.json":        judgeSealed,
 	"plain.json":         judgePlain,
+
+	"acknowledgements.json": judgeAcknowledgement,
 }
 
 const sessionFile = "session.json" // has a test of its own
