@@ -99,7 +99,7 @@ func (b *badTable) asked() {
 	b.field(403, "wrong_query", "query", "of another hash", `"{0*64}"`)
 	for fault, swap := range map[string][]string{
 		"another limit": {`"limit":10`, `"limit":11`}, "another sender": {`{alice}`, `{stranger}`}, "another page id": {`"page"`, `"other"`},
-		"another salt": {`"salt":"7`, `"salt":"8`}, "a cursor": {`{"limit"`, `{"after":"e.1","limit"`},
+		"another salt": {`"salt":"7`, `"salt":"8`}, "another cursor": {`{"limit"`, `{"after":"e.1","limit"`},
 	} {
 		b.add(403, "wrong_query", "query with "+fault+" than was signed", &alteration{Swap: swap}, nil)
 	}
