@@ -90,18 +90,25 @@ func (n *node) operatorHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", n.api.Operator())
 	if n.bitcoin == nil || n.bitcoin.wallet == nil {
-		mux.HandleFunc("/wallet", func(w http.ResponseWriter, _ *http.Request) {
+		none := func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "this process keeps no wallet: ask the one that has bitcoin-rpc and bitcoin-wallet = \"yes\"", http.StatusNotFound)
-		})
+		}
+		mux.HandleFunc("/wallet", none)
+		mux.HandleFunc("/wallet/file", none)
 		return mux
 	}
 	token := []byte("Bearer " + operatorToken(n.cfg.Key))
-	answer := func(do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+	known := func(do http.HandlerFunc) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), token) != 1 {
 				http.Error(w, "the wallet is for who has the relay's key", http.StatusUnauthorized)
 				return
 			}
+			do(w, r)
+		}
+	}
+	answer := func(do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+		return known(func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithTimeout(r.Context(), walletTimeout)
 			defer cancel()
 			value, err := do(ctx, r)
@@ -111,8 +118,9 @@ func (n *node) operatorHandler() http.Handler {
 			}
 			w.Header().Set("Content-Type", "application/json")
 			_ = json.NewEncoder(w).Encode(value)
-		}
+		})
 	}
+	mux.HandleFunc("GET /wallet/file", known(walletFile(n.bitcoin.wallet)))
 	network := n.cfg.Bitcoin.Node.Network
 	mux.HandleFunc("GET /wallet", answer(func(ctx context.Context, _ *http.Request) (any, error) {
 		return LookAtWallet(ctx, n.bitcoin.wallet, network)

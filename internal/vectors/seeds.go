@@ -112,6 +112,7 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 		"usageRefusal": "FuzzDecodeUsageRefusal", "usageRefused": "FuzzDecodeUsageRefused",
 		"terms": "FuzzDecodeTerms", "termsAnswer": "FuzzDecodeTermsAnswer",
+		"probe": "FuzzDecodeProbe", "probeAnswer": "FuzzDecodeProbeAnswer",
 	}
 	for requestType, target := range targets {
 		var mine []sample
