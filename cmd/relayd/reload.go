@@ -118,7 +118,7 @@ func (r *reloader) take(ctx context.Context) error {
 		return err
 	}
 	r.certs.take(certs)
-	changed := r.compare(next)
+	changed := r.compare(next, certs)
 	if next.logLevel != r.level.Level() {
 		r.level.Set(next.logLevel)
 	}
@@ -144,14 +144,14 @@ func (r *reloader) read() (*settings, error) {
 }
 
 // compare logs what is different from what is in force, and tells how much of it has changed. What needs a restart is told again each time.
-func (r *reloader) compare(next *settings) (changed int) {
+func (r *reloader) compare(next *settings, certs certificates) (changed int) {
 	for _, item := range next.all {
 		text := item.value.String()
 		if text == r.values[item.name] {
 			continue
 		}
 		was := r.running[item.name].shown()
-		if !isLive(item.name) || r.needsFiles(item.name) {
+		if !isLive(item.name) || r.otherWay(item.name, certs) {
 			r.log.Warn("a setting needs a restart", "setting", item.name, "now", was, "then", item.shown())
 			continue
 		}
@@ -162,14 +162,14 @@ func (r *reloader) compare(next *settings) (changed int) {
 	return changed
 }
 
-// needsFiles tells whether a setting is of a certificate in files where the relay was not started with one: another way to
+// otherWay tells whether a setting is of a certificate in files where there was none before, or is none any more: another way to
 // have a certificate is another way to listen.
-func (r *reloader) needsFiles(name string) bool {
+func (r *reloader) otherWay(name string, next certificates) bool {
 	switch name {
 	case "tls-cert", "tls-key":
-		return r.certs.public == nil
+		return r.certs.public == nil || next.public == nil
 	case "hub-certificate", "hub-key":
-		return r.certs.hub == nil
+		return r.certs.hub == nil || next.hub == nil
 	}
 	return false
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"os"
 	"os/signal"
@@ -11,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/internal/relaynode"
-	"relaymarket/internal/status"
 	"relaymarket/internal/top"
 )
 
@@ -44,9 +42,7 @@ answer.`,
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 			defer stop()
-			cfg.Ask = func(ctx context.Context) (*status.Status, error) {
-				return relaynode.AskStatus(ctx, s.operatorListen, key)
-			}
+			cfg.Ask = relaynode.AskStatus(s.operatorListen, key)
 			err = top.Run(ctx, cfg)
 			if errors.Is(err, syscall.EPIPE) || ctx.Err() != nil {
 				return nil // nobody looks any more
