@@ -44,7 +44,9 @@ func refusalsOf(t *testing.T, s *Server, code string) float64 {
 // kind of error it comes as. A code of no table is counted as unknown, and told.
 func TestEveryRefusalIsCountedAndLogged(t *testing.T) {
 	log := &logged{}
-	g := newRig(t, func(c *Config) { c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})) })
+	g := newRig(t, func(c *Config) {
+		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	})
 	refuse := func(err error) {
 		t.Helper()
 		x := g.server.begin(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, "/x", nil))
