@@ -29,6 +29,7 @@ type announcer struct {
 	at     time.Time // of its signature
 	offers []protocol.Terms
 	from   *Live     // what it was made of
+	seq    int64     // of the newest
 	tried  time.Time // when a new one could not be kept
 	market []byte    // what the market is shown, which then is shown here too
 	until  time.Time // that is valid
@@ -69,7 +70,7 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 		return a.signed, nil
 	}
 	offers, from := a.cfg.Willing.Offers(), a.conf.Load()
-	e, said, err := a.sign(now, from)
+	e, said, err := a.sign(now, from, a.seq+1)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,7 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 	}
-	a.signed, a.at, a.offers, a.from = e.Bytes(), now, offers, from
+	a.signed, a.at, a.offers, a.from, a.seq = e.Bytes(), now, offers, from, said.Seq
 	return a.signed, nil
 }
 
@@ -94,11 +95,12 @@ func (a *announcer) changed() bool {
 	return !a.from.saysAs(a.conf.Load()) || !slices.Equal(a.offers, a.cfg.Willing.Offers())
 }
 
-// sign makes the announcement of an instant.
-func (a *announcer) sign(now time.Time, live *Live) (*protocol.Envelope, *protocol.Announcement, error) {
+// sign makes the announcement of an instant, with at least that seq.
+func (a *announcer) sign(now time.Time, live *Live, least int64) (*protocol.Envelope, *protocol.Announcement, error) {
 	at := protocol.TimestampOf(now)
 	said := a.words(live)
-	said.Seq = int64(at) // rises by itself, across restarts and processes too
+	// The clock rises by itself, across restarts and processes too; two changes in one millisecond are two announcements all the same.
+	said.Seq = max(int64(at), least)
 	said.ValidUntil = at.Add(announcementLife)
 	e, err := protocol.Sign(a.cfg.Key, a.cfg.Key.Public(), at, said)
 	if err != nil {

@@ -41,7 +41,7 @@ func (s *Server) completed(next Live) (*Live, error) {
 		return nil, err
 	}
 	made := liveOf(&c)
-	if _, _, err := s.announcer.sign(s.cfg.Clock(), made); err != nil {
+	if _, _, err := s.announcer.sign(s.cfg.Clock(), made, 0); err != nil {
 		return nil, fmt.Errorf("announcement: %w", err)
 	}
 	return made, nil

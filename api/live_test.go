@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"relaymarket/protocol"
 )
@@ -68,6 +69,25 @@ func TestChange(t *testing.T) {
 	for i := range 5 {
 		if got := g.put(recordPath(from, to, strconv.Itoa(i)), g.write(from, to, strconv.Itoa(i))); got.status != http.StatusCreated {
 			t.Errorf("without a rate: %d %s", got.status, got.body)
+		}
+	}
+}
+
+// Two changes within one moment of the clock are two announcements: readers tell them apart by seq.
+func TestChangesInOneMoment(t *testing.T) {
+	at := time.Now()
+	g := newRig(t, func(c *Config) { c.Clock = func() time.Time { return at } })
+	seq := g.announced().Seq
+	for i := range 5 {
+		next := *g.server.live()
+		next.Limits.MaxPulls = int64(10 + i)
+		if err := g.server.Change(next); err != nil {
+			t.Fatal(err)
+		}
+		if a := g.announced(); a.Seq <= seq || a.Limits.MaxPulls != next.Limits.MaxPulls {
+			t.Errorf("after seq %d it announces %+v", seq, a)
+		} else {
+			seq = a.Seq
 		}
 	}
 }

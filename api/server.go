@@ -54,7 +54,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.conf.Store(liveOf(&cfg))
 	s.announcer = &announcer{cfg: cfg, conf: &s.conf}
-	if _, _, err := s.announcer.sign(cfg.Clock(), s.live()); err != nil {
+	if _, _, err := s.announcer.sign(cfg.Clock(), s.live(), 0); err != nil {
 		return nil, fmt.Errorf("announcement: %w", err)
 	}
 	var err error
