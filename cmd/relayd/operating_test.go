@@ -23,6 +23,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/internal/regtest"
 	"relaymarket/internal/testnode"
 	"relaymarket/internal/testpg"
 	"relaymarket/protocol"
@@ -210,9 +213,48 @@ func TestReloadCertificate(t *testing.T) {
 	}
 }
 
+// New prices are announced at once to whoever asks, and contracts are opened on them; those of before are honoured as long as they were announced
+// for. Without new contracts, nothing is offered.
+func TestReloadPrices(t *testing.T) {
+	node := regtest.Start(t)
+	dir := bitcoinFolder(t, node)
+	config, err := os.ReadFile(filepath.Join(dir, "relayd.toml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := command(t, "wallet", "init", "--dir", dir); got.code != 0 {
+		t.Fatal(got.err)
+	}
+	dsn := testpg.New(t)
+	p := testnode.StartProcess(t, testnode.ProcessOptions{Dir: dir, DSN: dsn})
+	before := announcedBy(t, p.URL)
+	if before.Contracts == nil || before.Contracts.StorageMsatPerGBDay != 2000 {
+		t.Fatalf("it announces %+v", before.Contracts)
+	}
+	writeConfig(t, dir, string(config)+"\nstorage-price = 7\nbandwidth-price = 8\nopening-price = 3000\n")
+	p.Signal(syscall.SIGHUP)
+	waitFor(t, func() bool { return announcedBy(t, p.URL).Contracts.StorageMsatPerGBDay == 7 })
+	after := announcedBy(t, p.URL)
+	if c := after.Contracts; c.BandwidthMsatPerGB != 8 || c.OpeningPrice != 3000 || c.CreditLimit != before.Contracts.CreditLimit || after.Seq <= before.Seq {
+		t.Errorf("it announces %+v under seq %d, before %d", c, after.Seq, before.Seq)
+	}
+	db, err := pgx.Connect(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = db.Close(t.Context()) }()
+	var kept int
+	if err := db.QueryRow(t.Context(), `SELECT count(*) FROM contract_announcements`).Scan(&kept); err != nil || kept != 2 {
+		t.Errorf("%d announcements are kept for contracts (%v)", kept, err)
+	}
+	writeConfig(t, dir, string(config)+"\ncontracts = \"no\"\n")
+	p.Signal(syscall.SIGHUP)
+	waitFor(t, func() bool { return announcedBy(t, p.URL).Contracts == nil })
+}
+
 // relayd top beside a relay at work: once, as JSON, and when nobody answers.
 func TestTop(t *testing.T) {
-	p := testnode.StartProcess(t, testnode.ProcessOptions{DSN: testpg.New(t)})
+	p := testnode.StartProcess(t, testnode.ProcessOptions{}) // with a database of its own, whose disk is watched
 	s := newStream(t)
 	p.Grant(t, s.sender.Public())
 	e, id := s.sign(p.Key)
@@ -235,7 +277,7 @@ func TestTop(t *testing.T) {
 		t.Fatalf("exit code %d: %s%s", got.code, got.out, got.err)
 	}
 	sender := s.sender.Public().Bech32()
-	for _, want := range []string{p.Key.Bech32(), "written/s", "Latency    writes", "Database   ", "Process    ", "not_found", sender[:12] + "…" + sender[len(sender)-6:]} {
+	for _, want := range []string{p.Key.Bech32(), "written/s", "Latency    writes", "Database   ", "Disk       ", "Process    ", "not_found", sender[:12] + "…" + sender[len(sender)-6:]} {
 		if !strings.Contains(got.out, want) {
 			t.Errorf("it lacks %q\n%s", want, got.out)
 		}
@@ -259,6 +301,7 @@ func TestTop(t *testing.T) {
 			Over     float64
 			Rates    map[string]float64
 			Database struct{ Answers bool }
+			Disk     struct{ Free, Keep int64 }
 			Refused  []struct {
 				Code  string
 				Total int
@@ -271,7 +314,7 @@ func TestTop(t *testing.T) {
 		if err := json.Unmarshal(lines.Bytes(), &v); err != nil {
 			t.Fatal(err)
 		}
-		if v.Key != p.Key || v.Over <= 0 || !v.Database.Answers || len(v.Rates) != 7 || len(v.Refused) != 1 || v.Refused[0].Code != "not_found" ||
+		if v.Key != p.Key || v.Over <= 0 || !v.Database.Answers || v.Disk.Free == 0 || v.Disk.Keep != 1<<30 || len(v.Rates) != 7 || len(v.Refused) != 1 || v.Refused[0].Code != "not_found" ||
 			len(v.Accounts) != 1 || v.Accounts[0].Key != s.sender.Public() || v.Accounts[0].Moved == 0 {
 			t.Errorf("it says %s", lines.Bytes())
 		}
