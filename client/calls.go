@@ -9,6 +9,9 @@ import (
 	"relaymarket/protocol"
 )
 
+// maxAccountReply bounds an account: 1,000 admitted keys of some 180 bytes.
+const maxAccountReply = 512 << 10
+
 const contentJSON = "application/json"
 
 // The requests to a relay, one function each. The callers bound their time.
@@ -50,7 +53,7 @@ func (p *peer) account(ctx context.Context) (*rest.Account, error) {
 		send: func(ctx context.Context, e *protocol.Envelope) (*http.Response, error) {
 			return p.rest.GetAccount(ctx, authorize(e))
 		},
-		read: p.readJSON(&account),
+		read: p.readJSONUpTo(maxAccountReply, &account),
 	})
 	return &account, err
 }
