@@ -63,7 +63,7 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
 		"FuzzParseFileManifest": "files.json", "FuzzParsePullQuery": "queries.json", "FuzzParsePullBody": "pulls.json",
 		"FuzzParseAcknowledgement": "acknowledgements.json",
-		"FuzzParseFirstWord": "first-words.json",
+		"FuzzParseFirstWord":       "first-words.json",
 	} {
 		writeSeeds(files, target, "[]byte", whole(file))
 	}
