@@ -81,6 +81,7 @@ relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
 	root.SetErr(p.err)
 	root.AddCommand(p.initCommand(), p.serveCommand(), p.grantCommand(), p.grantsCommand(), p.revokeCommand(),
 		p.termsCommand(), p.allowCommand(), p.denyCommand(), p.unlistCommand(),
-		p.walletCommand(), p.contractsCommand(), p.accountsCommand(), p.refusalsCommand(), p.revenueCommand(), p.backupCommand(), p.restoreCommand(), p.restoredCommand(), p.doctorCommand(), p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
+		p.walletCommand(), p.contractsCommand(), p.accountsCommand(), p.refusalsCommand(), p.revenueCommand(), p.backupCommand(), p.restoreCommand(), p.restoredCommand(), p.doctorCommand(),
+		p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.topCommand(), p.unitCommand(), p.versionCommand())
 	return root
 }

@@ -30,6 +30,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -77,6 +78,8 @@ type Ready struct {
 	NATSURL     string // where other relayd reach the NATS server in this process; empty if it listens nowhere
 	HubURL      string // where everybody reaches the hub's NATS server in this process; empty if there is none
 	Key         protocol.PublicKey
+	// Change sets what can change while the relay runs. On an error nothing has changed.
+	Change func(Live) error
 }
 
 // node is a relay whose parts are made and not yet running.
@@ -96,6 +99,8 @@ type node struct {
 	public    *http.Server
 	operator  *http.Server
 	listeners [2]net.Listener // of public and operator
+	patience  atomic.Int64    // Config.ShutdownTimeout, until it is changed
+	look      look            // for the operator
 }
 
 // Run runs a relay until ctx is done, which is a clean end and no error, or until a part of it fails.
@@ -103,7 +108,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	n := &node{cfg: cfg, registry: prometheus.NewRegistry()}
+	n := &node{cfg: cfg, registry: prometheus.NewRegistry(), look: look{started: cfg.Clock()}}
+	n.patience.Store(int64(cfg.ShutdownTimeout))
 	// Before the database, which takes a while: a port in use is found out at once.
 	if err := n.listen(ctx); err != nil {
 		return err
@@ -218,6 +224,7 @@ func (n *node) run(ctx context.Context) error {
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}
+	group.Go(func() error { n.look.run(ctx, n); return nil })
 	n.bitcoin.run(ctx, group)
 	n.market.run(ctx, group)
 	group.Go(func() error { return serve(n.public, n.listeners[0]) })
@@ -246,12 +253,13 @@ func (n *node) run(ctx context.Context) error {
 // shutDown finishes what was accepted.
 func (n *node) shutDown(ctx context.Context, stopStoring func(), stored <-chan struct{}) {
 	log := n.cfg.Logger
-	log.Info("relay ending", "patience", n.cfg.ShutdownTimeout)
+	wait := time.Duration(n.patience.Load())
+	log.Info("relay ending", "patience", wait)
 	n.api.Drain()
-	patience, cancel := context.WithTimeout(ctx, n.cfg.ShutdownTimeout)
+	patience, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if err := n.public.Shutdown(patience); err != nil {
-		log.Warn("requests were cut off because they did not finish in time", "patience", n.cfg.ShutdownTimeout)
+		log.Warn("requests were cut off because they did not finish in time", "patience", wait)
 		_ = n.public.Close()
 	}
 	stopStoring()
@@ -267,6 +275,7 @@ func (n *node) ready() Ready {
 		NATSURL:     n.nats.URL(),
 		HubURL:      n.market.url(),
 		Key:         n.cfg.Key.Public(),
+		Change:      n.change,
 	}
 }
 
