@@ -188,6 +188,17 @@ func (g *rig) post(path string, e *protocol.Envelope) answer {
 	return g.send(http.MethodPost, path, mediaEnvelope, string(e.Bytes()))
 }
 
+// pull asks for a page; got, if not nil, acknowledges the one before.
+func (g *rig) pull(reader *protocol.PrivateKey, query protocol.PullQuery, got *protocol.PageRoot) answer {
+	g.t.Helper()
+	pull, line, err := protocol.NewPull(query, got)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	body := protocol.PullBody(g.sign(reader, g.key.Public(), pull), line)
+	return g.send(http.MethodPost, "/inbox/"+reader.Public().String(), mediaLines, string(body))
+}
+
 // signed sends a request without a body.
 func (g *rig) signed(key *protocol.PrivateKey, method, target, requestType string) answer {
 	g.t.Helper()

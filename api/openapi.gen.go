@@ -413,9 +413,6 @@ type RefuseUsageJSONRequestBody = Envelope
 // SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
 type SignContractJSONRequestBody = Envelope
 
-// PullJSONRequestBody defines body for Pull for application/json ContentType.
-type PullJSONRequestBody = Envelope
-
 // GotJSONRequestBody defines body for Got for application/json ContentType.
 type GotJSONRequestBody = Envelope
 

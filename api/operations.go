@@ -75,7 +75,7 @@ func operations(recordBytes int64) map[string]*operation {
 		"POST " + contract + "/payments": {name: "payContract", class: classWriter, media: mediaEnvelope, size: maxStateBody},
 		"POST " + contract + "/refusals": {name: "refuseUsage", class: classWriter, media: mediaEnvelope, size: maxRefusalBody},
 		"POST " + contract + "/refund":   {name: "refundContract", class: classWriter, media: mediaEnvelope, size: maxStateBody},
-		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaLines, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
 		"POST /terms":                    {name: "askTerms", class: classReader, media: mediaEnvelope, size: maxTermsBody},

@@ -416,9 +416,6 @@ type RefuseUsageJSONRequestBody = Envelope
 // SignContractJSONRequestBody defines body for SignContract for application/json ContentType.
 type SignContractJSONRequestBody = Envelope
 
-// PullJSONRequestBody defines body for Pull for application/json ContentType.
-type PullJSONRequestBody = Envelope
-
 // GotJSONRequestBody defines body for Got for application/json ContentType.
 type GotJSONRequestBody = Envelope
 
@@ -680,17 +677,13 @@ type ClientInterface interface {
 
 	// PullWithBody One page of what the named senders have for the signer.
 	//
+	// Two lines: an envelope of type pull, which may acknowledge the page before, and the query whose hash it names. Asked again with
+	// the same pageId it is the same page.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
 	PullWithBody(ctx context.Context, receiver Receiver, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// Pull One page of what the named senders have for the signer.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
-	Pull(ctx context.Context, receiver Receiver, body PullJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GotWithBody Acknowledge a page.
 	//
@@ -1073,28 +1066,14 @@ func (c *Client) SignContract(ctx context.Context, contract Contract, body SignC
 
 // PullWithBody One page of what the named senders have for the signer.
 //
+// Two lines: an envelope of type pull, which may acknowledge the page before, and the query whose hash it names. Asked again with
+// the same pageId it is the same page.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
 func (c *Client) PullWithBody(ctx context.Context, receiver Receiver, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPullRequestWithBody(c.Server, receiver, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// Pull One page of what the named senders have for the signer.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
-func (c *Client) Pull(ctx context.Context, receiver Receiver, body PullJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewPullRequest(c.Server, receiver, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1780,17 +1759,6 @@ func NewSignContractRequestWithBody(server string, contract Contract, contentTyp
 	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
-}
-
-// NewPullRequest calls the generic Pull builder with application/json body
-func NewPullRequest(server string, receiver Receiver, body PullJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewPullRequestWithBody(server, receiver, "application/json", bodyReader)
 }
 
 // NewPullRequestWithBody constructs an http.Request for the Pull method, with any body, and a specified content type
@@ -2759,17 +2727,13 @@ type ClientWithResponsesInterface interface {
 
 	// PullWithBodyWithResponse One page of what the named senders have for the signer.
 	//
+	// Two lines: an envelope of type pull, which may acknowledge the page before, and the query whose hash it names. Asked again with
+	// the same pageId it is the same page.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
 	PullWithBodyWithResponse(ctx context.Context, receiver Receiver, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PullResponse, error)
-
-	// PullWithResponse One page of what the named senders have for the signer.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
-	PullWithResponse(ctx context.Context, receiver Receiver, body PullJSONRequestBody, reqEditors ...RequestEditorFn) (*PullResponse, error)
 
 	// GotWithBodyWithResponse Acknowledge a page.
 	//
@@ -4381,24 +4345,14 @@ func (c *ClientWithResponses) SignContractWithResponse(ctx context.Context, cont
 
 // PullWithBodyWithResponse One page of what the named senders have for the signer.
 //
+// Two lines: an envelope of type pull, which may acknowledge the page before, and the query whose hash it names. Asked again with
+// the same pageId it is the same page.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
 func (c *ClientWithResponses) PullWithBodyWithResponse(ctx context.Context, receiver Receiver, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PullResponse, error) {
 	rsp, err := c.PullWithBody(ctx, receiver, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParsePullResponse(rsp)
-}
-
-// PullWithResponse One page of what the named senders have for the signer.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with POST /inbox/{receiver} (the `Pull` operationId).
-func (c *ClientWithResponses) PullWithResponse(ctx context.Context, receiver Receiver, body PullJSONRequestBody, reqEditors ...RequestEditorFn) (*PullResponse, error) {
-	rsp, err := c.Pull(ctx, receiver, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}

@@ -61,7 +61,8 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 	for target, file := range map[string]string{
 		"FuzzParseEnvelope": "envelopes.json", "FuzzCheckCanonical": "canonical.json", "FuzzParseCard": "cards.json",
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
-		"FuzzParseFileManifest": "files.json",
+		"FuzzParseFileManifest": "files.json", "FuzzParsePullQuery": "queries.json", "FuzzParsePullBody": "pulls.json",
+		"FuzzParseAcknowledgement": "acknowledgements.json",
 	} {
 		writeSeeds(files, target, "[]byte", whole(file))
 	}
