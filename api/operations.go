@@ -25,6 +25,7 @@ const (
 	maxStateBody   = 4 << 10
 	maxRefusalBody = 64 << 10
 	maxTermsBody   = 4 << 10 // sixteen wishes are 2 kB
+	maxProbeBody   = protocol.MaxAnnouncementSize + 1<<10
 )
 
 // Media types of what goes to and fro.
@@ -78,6 +79,7 @@ func operations(recordBytes int64) map[string]*operation {
 		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaLines, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"POST /probe":                    {name: "probe", class: classReader, media: mediaEnvelope, size: maxProbeBody},
 		"POST /terms":                    {name: "askTerms", class: classReader, media: mediaEnvelope, size: maxTermsBody},
 		"GET /usage":                     {name: "getUsage", class: classReader, queries: []string{"contract", "after", "line"}},
 		"GET /{user}/card":               {name: "getCard", class: classUnsigned},

@@ -27,6 +27,7 @@ type Server struct {
 	addresses  *limiter // rates by address
 	keys       *limiter // rates by key
 	openings   *limiter // by address: what strangers are given for nothing
+	probes     *limiter // by key and by address: what is tried for other relays
 	load       *load
 	listeners  *listeners
 	tellers    *tellers
@@ -47,6 +48,7 @@ func New(cfg Config) (*Server, error) {
 		addresses:  newLimiter(cfg.Rates.Address, cfg.Rates.Tracked),
 		keys:       newLimiter(cfg.Rates.Key, cfg.Rates.Tracked),
 		openings:   newLimiter(openingRate(cfg.Rates), cfg.Rates.Tracked),
+		probes:     newLimiter(Rate{PerSecond: probesPerSecond, Burst: probeBurst}, cfg.Rates.Tracked),
 		load:       newLoad(cfg.Bounds),
 		listeners:  newListeners(cfg.Bounds),
 		seldom:     rate.Sometimes{Interval: time.Second},

@@ -41,6 +41,7 @@ import (
 	"relaymarket/broadcast/publisher"
 	"relaymarket/internal/diskspace"
 	"relaymarket/internal/natsnode"
+	"relaymarket/internal/relaycare"
 	"relaymarket/ledger/books"
 	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
@@ -88,6 +89,7 @@ type node struct {
 	nats      *natsnode.Node
 	store     *store
 	room      *diskspace.Watch // nil with an external database
+	care      *relaycare.Keeper
 	books     *books.Store
 	willing   *willing.Store
 	bitcoin   *bitcoin // nil: no contracts
@@ -160,6 +162,9 @@ func (n *node) wire(ctx context.Context) error {
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
 		return err
 	}
+	if n.care, err = relaycare.New(relaycare.Config{DB: n.store.db, Free: n.store.free(), Clock: cfg.Clock, Logger: cfg.Logger, Registerer: registry}); err != nil {
+		return err
+	}
 	var room, pageRoom func() error
 	if n.room != nil {
 		room, pageRoom = n.room.Room, n.room.Pages
@@ -215,6 +220,7 @@ func (n *node) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return n.books.Run(ctx) })
 	group.Go(func() error { return n.willing.Run(ctx) })
+	group.Go(func() error { return n.care.Run(ctx) })
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}

@@ -91,11 +91,14 @@ func (n *node) operatorHandler() http.Handler {
 	mux.Handle("/", n.api.Operator())
 	mux.HandleFunc("GET /status", n.forOperator("the status", func(ctx context.Context, _ *http.Request) (any, error) { return n.status(ctx) }))
 	if n.bitcoin == nil || n.bitcoin.wallet == nil {
-		mux.HandleFunc("/wallet", func(w http.ResponseWriter, _ *http.Request) {
+		none := func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "this process keeps no wallet: ask the one that has bitcoin-rpc and bitcoin-wallet = \"yes\"", http.StatusNotFound)
-		})
+		}
+		mux.HandleFunc("/wallet", none)
+		mux.HandleFunc("/wallet/file", none)
 		return mux
 	}
+	mux.HandleFunc("GET /wallet/file", n.known("the wallet", walletFile(n.bitcoin.wallet)))
 	network := n.cfg.Bitcoin.Node.Network
 	mux.HandleFunc("GET /wallet", n.forOperator("the wallet", func(ctx context.Context, _ *http.Request) (any, error) {
 		return LookAtWallet(ctx, n.bitcoin.wallet, network)
@@ -110,14 +113,21 @@ func (n *node) operatorHandler() http.Handler {
 	return mux
 }
 
-// forOperator answers those who show that they have the relay's key.
-func (n *node) forOperator(what string, do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+// known lets in those who show that they have the relay's key.
+func (n *node) known(what string, do http.HandlerFunc) http.HandlerFunc {
 	token := []byte("Bearer " + operatorToken(n.cfg.Key))
 	return func(w http.ResponseWriter, r *http.Request) {
 		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), token) != 1 {
 			http.Error(w, what+" is for who has the relay's key", http.StatusUnauthorized)
 			return
 		}
+		do(w, r)
+	}
+}
+
+// forOperator answers those who show that they have the relay's key with a value.
+func (n *node) forOperator(what string, do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+	return n.known(what, func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), walletTimeout)
 		defer cancel()
 		value, err := do(ctx, r)
@@ -127,7 +137,7 @@ func (n *node) forOperator(what string, do func(context.Context, *http.Request) 
 		}
 		w.Header().Set("Content-Type", "application/json")
 		_ = json.NewEncoder(w).Encode(value)
-	}
+	})
 }
 
 // ErrNotRunning: no relay answers on the operator's address.
