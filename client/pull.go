@@ -170,14 +170,14 @@ func (p *puller) ask(ctx context.Context, page *state.Page) (*protocol.Page, err
 	if err != nil {
 		return nil, err
 	}
-	var got *protocol.Got
+	var got *protocol.PageRoot
 	if pending.Ack != nil && pending.Ack.Page != page.ID {
-		got = &protocol.Got{PageID: pending.Ack.Page, Root: pending.Ack.Root}
+		got = &protocol.PageRoot{PageID: pending.Ack.Page, Root: pending.Ack.Root}
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	request := &protocol.Pull{Senders: page.Senders, After: page.After, Limit: page.Limit, PageID: page.ID}
-	served, err := p.peer.pull(ctx, request, got)
+	query := protocol.PullQuery{Senders: page.Senders, After: page.After, Limit: page.Limit, PageID: page.ID}
+	served, err := p.peer.pull(ctx, query, got)
 	if err == nil || got == nil {
 		return served, err
 	}
@@ -187,7 +187,7 @@ func (p *puller) ask(ctx context.Context, page *state.Page) (*protocol.Page, err
 		if err := p.c.state.Acked(ctx, p.peer.key, got.PageID); err != nil {
 			return nil, err
 		}
-		return p.peer.pull(ctx, request, nil)
+		return p.peer.pull(ctx, query, nil)
 	}
 	return served, err
 }

@@ -213,6 +213,10 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &TermsRequest{}
 	case TypeTermsAnswer:
 		return &TermsAnswer{}
+	case TypeProbe:
+		return &Probe{}
+	case TypeProbeAnswer:
+		return &ProbeAnswer{}
 	case TypeFirstWord:
 		return &FirstWord{}
 	case TypeUsageReport:

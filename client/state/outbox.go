@@ -126,7 +126,7 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, `UPDATE copies SET hash = ?3, cursor = ?4, error = '', changed = ?5,
 			state = CASE WHEN (SELECT removed FROM outbox WHERE n = ?1) IS NULL THEN 'stored' ELSE 'removing' END
-			WHERE n = ?1 AND relay = ?2 AND EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3)`,
+			WHERE n = ?1 AND relay = ?2 AND (EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3) OR `+restoredTo+`)`,
 			n, relay[:], envelope[:], cursor, s.now())
 		if err != nil {
 			return err
@@ -136,6 +136,9 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 			return err
 		}
 		if ours = changed > 0; ours {
+			if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO attempts (n, relay, hash) VALUES (?, ?, ?)`, n, relay[:], envelope[:]); err != nil {
+				return err
+			}
 			if err := tell(ctx, tx, n, relay); err != nil {
 				return err
 			}
@@ -144,6 +147,10 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 	})
 	return ours, err
 }
+
+// restoredTo is true of a message ?1 that was queued in the backup that this state came out of: the device that went on from there may have
+// sent it, the same content under an envelope that is not known here.
+const restoredTo = `?1 <= (SELECT coalesce(max(outbox), 0) FROM restores)`
 
 // SetCopy notes another outcome: the error of an attempt with the state unchanged, or an end.
 func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, state CopyState, reason string) error {

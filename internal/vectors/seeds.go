@@ -61,7 +61,9 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 	for target, file := range map[string]string{
 		"FuzzParseEnvelope": "envelopes.json", "FuzzCheckCanonical": "canonical.json", "FuzzParseCard": "cards.json",
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
-		"FuzzParseFileManifest": "files.json", "FuzzParseFirstWord": "first-words.json",
+		"FuzzParseFileManifest": "files.json", "FuzzParsePullQuery": "queries.json", "FuzzParsePullBody": "pulls.json",
+		"FuzzParseAcknowledgement": "acknowledgements.json",
+		"FuzzParseFirstWord":       "first-words.json",
 	} {
 		writeSeeds(files, target, "[]byte", whole(file))
 	}
@@ -110,7 +112,9 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractPaymentState": "FuzzDecodeContractPayment", "contractRefundPayment": "FuzzDecodeContractRefund",
 		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 		"usageRefusal": "FuzzDecodeUsageRefusal", "usageRefused": "FuzzDecodeUsageRefused",
-		"terms": "FuzzDecodeTerms", "firstWord": "FuzzDecodeFirstWord", "termsAnswer": "FuzzDecodeTermsAnswer",
+		"terms": "FuzzDecodeTerms", "termsAnswer": "FuzzDecodeTermsAnswer",
+		"probe": "FuzzDecodeProbe", "probeAnswer": "FuzzDecodeProbeAnswer",
+		"firstWord": "FuzzDecodeFirstWord",
 	}
 	for requestType, target := range targets {
 		var mine []sample

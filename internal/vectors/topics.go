@@ -27,11 +27,15 @@ func buildTopics(previous map[string][]byte) map[string]any {
 		"work.json":          workTopic(c),
 		"authorization.json": authorizationTopic(c),
 		"pages.json":         pagesTopic(c),
+		"queries.json":       queriesTopic(c),
+		"pulls.json":         pullsTopic(c),
 		"padding.json":       paddingTopic(),
 		"plain.json":         plainTopic(),
 		"bodies.json":        bodiesTopic(),
 		"files.json":         filesTopic(),
 		sealedFile:           sealed.sealedTopic,
 		sessionFile:          sessionTopic(c, sealed),
+
+		"acknowledgements.json": acknowledgementsTopic(c),
 	}
 }
