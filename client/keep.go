@@ -146,7 +146,7 @@ func (c *Client) postWithSelf(ctx context.Context, relay protocol.PublicKey, add
 	at := post{key: relay}
 	for _, p := range posts {
 		if p.key == relay {
-			at.friends = p.friends
+			at.friends, at.invitations = p.friends, p.invitations
 		}
 	}
 	at.addresses = []string{address}

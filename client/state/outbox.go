@@ -37,6 +37,7 @@ type Outgoing struct {
 	MaxPulls    int64
 	Created     protocol.Timestamp
 	Removed     protocol.Timestamp // 0: not removed
+	Signer      []byte             // the secret of the invitation whose key signs it; nil: the owner does
 	Copies      []Copy
 }
 
@@ -93,8 +94,8 @@ func (s *Store) dropExpired(ctx context.Context, tx *sql.Tx) error {
 // insertOutgoing stores a message with a queued copy for each relay.
 func (s *Store) insertOutgoing(ctx context.Context, tx *sql.Tx, m *Outgoing, relays []Relay) error {
 	result, err := tx.ExecContext(ctx, `INSERT INTO outbox (record_id, receiver, sealed, tag, content_type, name, device, seq,
-		body, expires, max_pulls, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, m.To[:], m.Sealed, m.Tag,
-		m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created)
+		body, expires, max_pulls, created, signer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, m.To[:], m.Sealed, m.Tag,
+		m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created, m.Signer)
 	if err != nil {
 		return err
 	}
@@ -168,10 +169,10 @@ func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, 
 }
 
 // settle drops the sealed content of what is not to be put back on any relay: receipts, and what was removed. The
-// rest is kept until it expires, because a relay may lose it.
+// rest is kept until it expires, because a relay may lose it, or take a card that it refused.
 func settle(ctx context.Context, tx *sql.Tx, n int64) error {
-	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1 AND (tag = 'ack' OR removed IS NOT NULL)
-		AND NOT EXISTS (SELECT 1 FROM copies WHERE n = ?1 AND state = 'queued')`, n)
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1 AND (tag = 'ack' AND content_type <> ?2 OR removed IS NOT NULL)
+		AND NOT EXISTS (SELECT 1 FROM copies WHERE n = ?1 AND state = 'queued')`, n, protocol.CardType)
 	return err
 }
 
@@ -191,13 +192,13 @@ func (s *Store) Remove(ctx context.Context, n int64) error {
 }
 
 const outgoingColumns = `SELECT n, record_id, receiver, sealed, tag, content_type, name, device, seq, body, expires,
-	max_pulls, created, coalesce(removed, 0) FROM outbox `
+	max_pulls, created, coalesce(removed, 0), signer FROM outbox `
 
 func scanOutgoing(scan func(...any) error) (Outgoing, error) {
 	var m Outgoing
 	var receiver []byte
 	err := scan(&m.N, &m.ID, &receiver, &m.Sealed, &m.Tag, &m.ContentType, &m.Name, &m.Device, &m.Seq, &m.Body, &m.Expires,
-		&m.MaxPulls, &m.Created, &m.Removed)
+		&m.MaxPulls, &m.Created, &m.Removed, &m.Signer)
 	m.To = publicKey(receiver)
 	return m, err
 }

@@ -84,6 +84,9 @@ func adviceTable() []struct {
 		{client.ErrNameTaken, "Choose another name with --name."},
 		{client.ErrNoFriend, "See: relay friend list"},
 		{client.ErrNoRelay, "See: relay relays list"},
+		{client.ErrUsedUp, "Ask for another invitation. He is among your friends; he cannot write to you before he has your card: relay id --card me.relayid"},
+		{client.ErrNoStranger, "See: relay admit list"},
+		{client.ErrNoInvitation, "See: relay admit list"},
 		{client.ErrNoCard, "Ask for the card as a file: your friend makes it with relay id --card me.relayid"},
 		{client.ErrOtherOwner, "The key file and the messages in this folder do not belong together: choose another folder with --dir."},
 	}

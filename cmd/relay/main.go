@@ -117,6 +117,7 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay contract open ADDRESS        or one that you pay (relay wallet --help)
   relay id --card me.relayid         write your card, for friends
   relay friend add FILE --name anna  add a friend by card or link
+  relay admit --invite               or let a stranger who has a link find you
   relay send anna "hello"            send
   relay inbox                        get and list what friends sent
   relay read                         read the next message
@@ -154,7 +155,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
-		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
+		p.relaysCommand(), p.admitCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
 	return root
