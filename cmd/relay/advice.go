@@ -42,6 +42,7 @@ func adviceTable() []struct {
 		{sqlite.ErrFull, "Make room and run it again: nothing that was there is lost."},
 		{backup.ErrNoRoom, "Make room and run it again: nothing that was there is lost."},
 		{backup.ErrInUse, "Nothing was changed. Choose another folder: relay --dir NEW-FOLDER restore FILE"},
+		{backup.ErrOpen, "Nothing was changed. End the daemon, or the listener, that uses it, and run this again."},
 		{backup.ErrOtherKeys, "Nothing was changed. Are these the right words, and is it the right file?"},
 		{backup.ErrDamaged, "Nothing was changed. Take another copy of the backup, or an older one."},
 		{backup.ErrNewer, "Nothing was changed."},
