@@ -31,8 +31,8 @@ type RelayReport struct {
 // SyncResult is what a Sync found.
 type SyncResult struct {
 	Messages []Message     // that arrived, in order of arrival
-	Gaps     []Gap         // that were noticed and did not close
-	Changes  []CardChange  // of friends' cards
+	Gaps     []Gap         // that were noticed since the last Sync and did not close
+	Changes  []CardChange  // of friends' cards, since the last Sync
 	Pulled   []RelayReport // the relays of friends
 	Sent     []RelayReport // own relays that had something queued, or lacked the card
 	Expiring []Outgoing    // own messages that expire soon and were not fetched; each is told once
@@ -46,7 +46,47 @@ func (r *SyncResult) Failed() []RelayReport {
 
 // Sync sends what is queued and pulls what friends left, from all their relays at once. A relay
 // that fails is reported and holds up nobody else. At most once an hour it looks for newer cards of friends.
+//
+// What is told once, a change of a card, a gap, a message that expires, is told here, also if [Client.SyncUnseen] or
+// [Client.Listen] found it before.
 func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
+	started := c.now()
+	result, err := c.sync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	before, err := c.takeUntold(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result.Changes = append(before, result.Changes...)
+	since, err := c.state.TellGaps(ctx, started)
+	if err != nil {
+		return nil, err
+	}
+	if result.Gaps, err = c.state.Gaps(ctx, since); err != nil {
+		return nil, err
+	}
+	result.Expiring, err = c.warn(ctx)
+	return result, err
+}
+
+// SyncUnseen is Sync for a program that shows nobody what it found: the next Sync tells that. Of Changes and Gaps it has what
+// is new; Expiring is empty, see [Client.NearExpiry].
+func (c *Client) SyncUnseen(ctx context.Context) (*SyncResult, error) {
+	started := c.now()
+	result, err := c.sync(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.keepUntold(ctx, result.Changes); err != nil {
+		return nil, err
+	}
+	result.Gaps, err = c.state.Gaps(ctx, started)
+	return result, err
+}
+
+func (c *Client) sync(ctx context.Context) (*SyncResult, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
 	}
@@ -54,7 +94,6 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	started := c.now()
 	result := &SyncResult{}
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -80,13 +119,7 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	result.Sent = append(result.Sent, receipts...)
-	if result.Messages, err = c.state.Messages(ctx, state.Filter{After: before}); err != nil {
-		return nil, err
-	}
-	if result.Gaps, err = c.state.Gaps(ctx, started); err != nil {
-		return nil, err
-	}
-	result.Expiring, err = c.warn(ctx)
+	result.Messages, err = c.state.Messages(ctx, state.Filter{After: before})
 	return result, err
 }
 

@@ -45,6 +45,12 @@ type program struct {
 	verbose        bool
 	passphraseFile string
 	proxy          string
+	noDaemon       bool
+
+	args []string // as they were typed
+	// host is the daemon that runs this command for somebody, who sits at from; nil outside of a daemon.
+	host *host
+	from caller
 }
 
 // exitError ends a command with a code of its own. The message may be empty: all was said already.
@@ -68,6 +74,7 @@ func usagef(format string, args ...any) error {
 
 func (p *program) run(ctx context.Context, args []string) int {
 	began := false
+	p.args = args
 	root := p.root(&began)
 	root.SetArgs(args)
 	root.SetIn(p.in)
@@ -122,6 +129,7 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay read                         read the next message
   relay send --file FILE anna        send a file of any size
   relay get                          list the files that came, and fetch them
+  relay daemon                       stay, and have all this done by itself
 
 Your keys and messages are in a folder: --dir, else $RELAY_DIR, else "relay" in your configuration folder.
 The passphrase is asked for when it is needed; or it is in the file --passphrase-file, or in
@@ -141,7 +149,7 @@ func (p *program) root(began *bool) *cobra.Command {
 				return err
 			}
 			*began = true
-			return nil
+			return p.throughDaemon(cmd)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -151,10 +159,12 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "tell on standard error what is done")
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
+	flags.BoolVar(&p.noDaemon, "no-daemon", false, "do it here, also if a daemon runs (relay daemon --help)")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
 		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
-		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
+		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.daemonCommand(), p.versionCommand())
+	served(root)
 	return root
 }
 
