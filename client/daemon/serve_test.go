@@ -134,7 +134,7 @@ func TestRefusals(t *testing.T) {
 		"id":       {func(c *localapi.Command) { c.Id = uuid.Nil }, localapi.Malformed},
 		"words":    {func(c *localapi.Command) { c.Arguments = make([]string, 1001) }, localapi.Malformed},
 		"argument": {func(c *localapi.Command) { c.Arguments = []string{strings.Repeat("x", 300_000)} }, localapi.TooLarge},
-		"input":    {func(c *localapi.Command) { b := make([]byte, 4<<20); c.Input = &b }, localapi.TooLarge},
+		"input":    {func(c *localapi.Command) { b := make([]byte, 12<<20); c.Input = &b }, localapi.TooLarge},
 	} {
 		t.Run(name, func(t *testing.T) { problem(t, run(c.change), c.want) })
 	}

@@ -148,7 +148,9 @@ func TestUnit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command(verify, "verify", "--user", path).CombinedOutput(); err != nil || strings.Contains(string(out), path) {
+	command := exec.Command(verify, "verify", "--user", path)
+	command.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+t.TempDir())
+	if out, err := command.CombinedOutput(); err != nil || strings.Contains(string(out), path) {
 		t.Errorf("systemd-analyze: %v, %s", err, out)
 	}
 }

@@ -1,11 +1,11 @@
 -- What a daemon notices is told when its user looks.
-CREATE TABLE told (
+CREATE TABLE gaps_told (
   id   INTEGER PRIMARY KEY CHECK (id = 1),
-  gaps INTEGER NOT NULL            -- gaps that were noticed before this time were told
+  till INTEGER NOT NULL            -- gaps that were noticed before this time were told
 ) STRICT;
 
 -- Changes of friends' cards that were noticed when nobody looked, JSON.
-CREATE TABLE untold (
+CREATE TABLE untold_changes (
   n      INTEGER PRIMARY KEY AUTOINCREMENT,
   change BLOB NOT NULL
 ) STRICT;
