@@ -19,6 +19,8 @@ import (
 var (
 	// ErrNotRunning: the folder has no daemon that answers.
 	ErrNotRunning = errors.New("no daemon runs")
+	// ErrSilent: something has the socket and does not answer. What it did with a command is not known.
+	ErrSilent = errors.New("the daemon does not answer")
 	// ErrCut: the daemon died while it ran a command. What the command did is not known.
 	ErrCut = errors.New("the daemon ended before it said how the command went")
 )
@@ -37,7 +39,7 @@ func (e *RefusedError) Error() string {
 const (
 	// askTime is how long a daemon may take to begin its reply.
 	askTime = 10 * time.Second
-	// lineMost bounds one line of a reply: a piece of output in base64, and what is around it.
+	// replyMost bounds a reply that is not the output of a command.
 	replyMost = 1 << 20
 )
 
@@ -162,7 +164,7 @@ func plain(err error) error {
 		return ErrNotRunning
 	}
 	if cause := errors.Unwrap(err); cause != nil {
-		return fmt.Errorf("the daemon does not answer: %w", cause)
+		err = cause
 	}
-	return err
+	return fmt.Errorf("%w: %w", ErrSilent, err)
 }

@@ -15,6 +15,8 @@ const (
 	lookEvery = 5 * time.Second
 	// healSoon is the pause after a healing that a relay failed at; it grows to HealEvery.
 	healSoon = time.Minute
+	// healFirst is the pause before the first healing: what is queued goes out before.
+	healFirst = 5 * time.Second
 	// syncTime bounds one look at all relays.
 	syncTime = 10 * time.Minute
 )
@@ -99,7 +101,7 @@ func (d *Daemon) heal(ctx context.Context) error {
 		return err
 	}
 	again := min(healSoon, d.c.HealEvery)
-	next := again // not at once: what is queued goes out first
+	next := min(healFirst, d.c.HealEvery)
 	for {
 		if err := d.awaitHeal(ctx, relays, time.Now().Add(around(next))); err != nil || ctx.Err() != nil {
 			return err

@@ -33,9 +33,7 @@ StartLimitIntervalSec=0
 Type=notify
 ExecStart=` + strings.Join(quoted, " ") + `
 Restart=on-failure
-RestartSec=5
-RestartMaxDelaySec=5min
-RestartSteps=6
+RestartSec=10
 # 2: the command line is wrong; 5: the keys are locked and nobody can be asked.
 RestartPreventExitStatus=2 5
 TimeoutStopSec=30

@@ -77,7 +77,7 @@ func (h *host) follow(ctx context.Context, handle func(client.Event) error) erro
 
 // contracts looks after them, as relay contract watch does. What was done stays to be told to the user, by his next command.
 func (h *host) contracts(ctx context.Context) error {
-	p := &program{getenv: noEnvironment, out: io.Discard, err: lineLog{h.log}, host: h}
+	p := &program{getenv: noEnvironment, out: io.Discard, err: lineLog{h.log}, host: h, unseen: true}
 	for ctx.Err() == nil {
 		m, err := p.moneyIfAny(ctx, h.dir, h.seed, h.client.Lend())
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"relaymarket/client/daemon"
 	"relaymarket/client/daemon/localapi"
+	"relaymarket/internal/localsock"
 	"relaymarket/protocol"
 )
 
@@ -32,7 +33,7 @@ const servedMark = "served by a daemon"
 // served marks them.
 func served(root *cobra.Command) {
 	for _, command := range root.Commands() {
-		for _, each := range append(command.Commands(), command) {
+		for _, each := range append([]*cobra.Command{command}, command.Commands()...) {
 			path := each.CommandPath()[len(root.CommandPath())+1:]
 			if slices.Contains(servedCommands, path) {
 				each.Annotations = map[string]string{servedMark: path}
@@ -79,10 +80,10 @@ func (p *program) throughDaemon(cmd *cobra.Command) error {
 	last, err := p.follow(cmd.Context(), at, command)
 	var refused *daemon.RefusedError
 	switch {
-	case errors.Is(err, daemon.ErrNotRunning):
-		return nil // it was killed, and its socket is left
+	case errors.Is(err, daemon.ErrNotRunning), errors.Is(err, localsock.ErrForeign):
+		return nil // it was killed, and its socket is left; or it is somebody else's, and not to be believed
 	case errors.As(err, &refused):
-		if refused.Problem.Code == localapi.OtherSettings && *refused.Problem.Detail == "version" {
+		if refused.Problem.Code == localapi.OtherSettings && refused.Problem.Detail != nil && *refused.Problem.Detail == "version" {
 			p.complain("relay: the daemon is of another version than this command, which goes on without it. End it, and start it again: relay daemon stop\n")
 		}
 		return nil
@@ -170,14 +171,17 @@ func (p *program) follow(ctx context.Context, at *daemon.Caller, command localap
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() {
-		if at.Interrupt(work, command) != nil {
-			cancel()
-			return
-		}
-		select {
-		case <-work.Done():
-		case <-time.After(graceTime):
-			cancel()
+		defer cancel()
+		// Again and again: it may not have begun yet.
+		for began := time.Now(); time.Since(began) < graceTime; {
+			if at.Interrupt(work, command) != nil {
+				return
+			}
+			select {
+			case <-work.Done():
+				return
+			case <-time.After(200 * time.Millisecond):
+			}
 		}
 	})
 	defer stop()

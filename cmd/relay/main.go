@@ -51,6 +51,8 @@ type program struct {
 	// host is the daemon that runs this command for somebody, who sits at from; nil outside of a daemon.
 	host *host
 	from caller
+	// unseen: nobody sees what it prints. What is told once is left to be told to somebody.
+	unseen bool
 }
 
 // exitError ends a command with a code of its own. The message may be empty: all was said already.
