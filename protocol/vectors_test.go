@@ -80,6 +80,7 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"files.json":         judgeFile,
 	"sealed.json":        judgeSealed,
 	"plain.json":         judgePlain,
+	"bodies.json":        judgeBody,
 }
 
 const sessionFile = "session.json" // has a test of its own

@@ -56,7 +56,7 @@ func quantile(sorted []time.Duration, share float64) time.Duration {
 }
 
 // margin is how much more is prepared than the warm-up's speed asks for.
-const margin = 1.6
+const margin = 1.4
 
 // measure warms a workload up and measures it.
 func measure(ctx context.Context, p point, w workload, warm, duration time.Duration, around func() (stop func() error, err error)) (result, error) {

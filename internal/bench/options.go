@@ -62,7 +62,7 @@ func parseOptions(args []string, errOut io.Writer) (options, error) {
 	set := flag.NewFlagSet("bench", flag.ContinueOnError)
 	set.SetOutput(io.Discard)
 	set.StringVar(&points, "points", "", "points to measure, as write,pull or write@64; each brings its limit (default all)")
-	set.Float64Var(&seconds, "seconds", 10, "how long each point is measured, after a warm-up of a quarter of it (2 s at most)")
+	set.Float64Var(&seconds, "seconds", 10, "how long each point is measured, after a warm-up of a quarter of it (1 s at most)")
 	set.IntVar(&o.repeats, "repeats", 3, "how often each point is measured; medians are reported")
 	set.StringVar(&sizes, "sizes", "1300,2400", "bytes of a record's envelope; 2400 is a sealed \"hi\"")
 	set.BoolVar(&o.json, "json", false, "only the JSON lines, no table")
@@ -133,4 +133,4 @@ func (o *options) check() error {
 }
 
 // warmUp is how long a point runs before the clock starts.
-func (o *options) warmUp() time.Duration { return min(o.duration/4, 2*time.Second) }
+func (o *options) warmUp() time.Duration { return min(o.duration/4, time.Second) }

@@ -92,6 +92,19 @@ func limitOf(p point, of []point) (point, bool) {
 	return found, found.name != ""
 }
 
+// others is the points that are measured with another size than the first, for a whole run to end in time: those that speak of the size, and
+// their limits. The lines of a ledger are as long for any record. What was named is measured with each.
+func others(chosen []point, named bool) []point {
+	kept := slices.DeleteFunc(slices.Clone(chosen), func(p point) bool { return p.sizeless || p.metered && !named })
+	limits := map[string]bool{}
+	for _, p := range kept {
+		if l, ok := limitOf(p, kept); ok {
+			limits[l.id()] = true
+		}
+	}
+	return slices.DeleteFunc(kept, func(p point) bool { return p.isLimit() && !named && !limits[p.id()] })
+}
+
 // choose is the points of those names, and their limits.
 func choose(names []string) ([]point, error) {
 	all := points()

@@ -52,10 +52,15 @@ func (r *report) add(points []point, size int, results, fixed map[string][]resul
 		if p.sizeless {
 			measured = fixed[p.id()]
 		}
-		rows[p.id()] = summarize(p, size, measured)
+		if len(measured) > 0 {
+			rows[p.id()] = summarize(p, size, measured)
+		}
 	}
 	for _, p := range points {
-		at := rows[p.id()]
+		at, measured := rows[p.id()]
+		if !measured {
+			continue
+		}
 		if limit, ok := limitOf(p, points); ok {
 			at.compare(rows[limit.id()])
 		}

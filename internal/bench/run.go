@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/pprof"
-	"slices"
 	"time"
 )
 
@@ -54,7 +53,10 @@ func run(ctx context.Context, o options, out io.Writer, say *progress) (err erro
 		if err := b.start(ctx, filepath.Join(dir, fmt.Sprintf("relay-%d", size))); err != nil {
 			return err
 		}
-		todo := slices.DeleteFunc(slices.Clone(chosen), func(p point) bool { return i > 0 && p.sizeless })
+		todo := chosen
+		if i > 0 {
+			todo = others(chosen, len(o.points) > 0)
+		}
 		results, err := b.rounds(ctx, todo, size, say)
 		if err != nil {
 			return advice(err, o.url == "")

@@ -81,8 +81,15 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		words = append(words, wordSample{bad(w, protocol.CodeMalformed), w})
 	}
 	writeSeeds(files, "FuzzBase64", "string", words)
-	writeSeeds(files, "FuzzParseReceipts", "[]byte", receiptSamples())
-	writeSeeds(files, "FuzzParseWritings", "[]byte", writingSamples())
+	for target, kind := range map[string]string{"FuzzParseReceipts": kindReceipts, "FuzzParseWritings": kindWritings} {
+		var mine []sample
+		for _, s := range whole("bodies.json") {
+			if s.(bodyCase).Kind == kind {
+				mine = append(mine, s)
+			}
+		}
+		writeSeeds(files, target, "[]byte", mine)
+	}
 	writeSeeds(files, "FuzzParseUsageHeader", "[]byte", usageHeaderSamples())
 	var hubs []sample
 	for _, w := range []string{"nats://hub.example:4222", "tls://[2001:db8::1]:4222", "https://hub.example", "nats://127.0.0.1:1"} {

@@ -27,6 +27,7 @@ func buildTopics(previous map[string][]byte) map[string]any {
 		"pages.json":         pagesTopic(c),
 		"padding.json":       paddingTopic(),
 		"plain.json":         plainTopic(),
+		"bodies.json":        bodiesTopic(),
 		"files.json":         filesTopic(),
 		sealedFile:           sealed.sealedTopic,
 		sessionFile:          sessionTopic(c, sealed),

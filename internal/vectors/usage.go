@@ -88,33 +88,6 @@ func (b *requestTopicBuilder) usageRefused() {
 	}
 }
 
-// receiptSamples are seeds: receipts travel sealed, and have no vector file.
-func receiptSamples() []sample {
-	h := strings.Repeat("1a", 32)
-	one := `{"bytes":7,"got":1,"hash":"` + h + `","recordId":"a","relay":"` + h + `"}`
-	var all []sample
-	for _, text := range []string{`{"receipts":[` + one + `]}`, `{"later":1,"receipts":[` + one + `,` + one + `]}`} {
-		all = append(all, wordSample{good("receipts"), text})
-	}
-	for _, text := range []string{`{"receipts":[]}`, `{"receipts":[{}]}`, `{}`, `{"receipts":[` + strings.Replace(one, ":7", ":0", 1) + `]}`} {
-		all = append(all, wordSample{bad("receipts", protocol.CodeMalformed), text})
-	}
-	return all
-}
-
-func writingSamples() []sample {
-	h := strings.Repeat("1a", 32)
-	one := `{"bytes":7,"expires":2,"hash":"` + h + `","maxPulls":3,"recordId":"a","relay":"` + h + `","signed":1,"to":"` + h + `"}`
-	var all []sample
-	for _, text := range []string{`{"writings":[` + one + `]}`, `{"later":1,"writings":[` + one + `,` + strings.Replace(one, `"expires"`, `"deleted":2,"expires"`, 1) + `]}`} {
-		all = append(all, wordSample{good("writings"), text})
-	}
-	for _, text := range []string{`{"writings":[]}`, `{"writings":[{}]}`, `{}`, `{"writings":[` + strings.Replace(one, ":7", ":0", 1) + `]}`} {
-		all = append(all, wordSample{bad("writings", protocol.CodeMalformed), text})
-	}
-	return all
-}
-
 func usageHeaderSamples() []sample {
 	h := strings.Repeat("1a", 32)
 	var all []sample
