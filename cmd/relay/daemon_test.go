@@ -127,7 +127,7 @@ func TestSameThroughDaemon(t *testing.T) {
 		polled := slices.ContainsFunc(s.Tasks, func(t localapi.Task) bool { return t.Name == "poll" && t.Last != nil })
 		return len(s.Relays) == 1 && s.Relays[0].Listening && polled
 	})
-	changing := regexp.MustCompile(`"(checked|changed|read|received)": "[^"]*"|[0-9a-f]{8}-[0-9a-f-]{27}`)
+	changing := regexp.MustCompile(`"(checked|changed|read|received)": "[^"]*"|"time": [0-9]+|[0-9a-f]{8}-[0-9a-f-]{27}`)
 	for _, args := range [][]string{
 		{"inbox"}, {"inbox", "--all"}, {"inbox", "--offline", "--limit", "1"}, {"inbox", "--limit", "-1"}, {"inbox", "extra"},
 		{"read", "latest"}, {"read", "nothing-like-it"}, {"read", "latest", "--raw"},

@@ -90,7 +90,10 @@ func (p *program) throughDaemon(cmd *cobra.Command) error {
 	case err != nil:
 		return err
 	case last.Ask != nil:
-		err := p.goOn(cmd.Context(), *last.Ask)
+		copies, err := cmd.Flags().GetInt("copies")
+		if err == nil {
+			err = p.goOn(cmd.Context(), *last.Ask, copies)
+		}
 		if err == nil {
 			err = exitError{}
 		}

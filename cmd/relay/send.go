@@ -219,8 +219,8 @@ func (p *program) canOffer(refused error) bool {
 }
 
 // goOn is the end of a send that a daemon began, and left to whoever sits at the terminal: the message waits for a contract.
-func (p *program) goOn(ctx context.Context, id string) error {
-	m, refused, err := p.flushOne(ctx, id)
+func (p *program) goOn(ctx context.Context, id string, copies int) error {
+	m, refused, err := p.flushOne(ctx, id, copies)
 	if m == nil || err != nil {
 		return err
 	}
@@ -231,7 +231,7 @@ func (p *program) goOn(ctx context.Context, id string) error {
 }
 
 // flushOne has what waits go out, and tells how one message stands then, and why.
-func (p *program) flushOne(ctx context.Context, id string) (_ *client.Outgoing, refused, err error) {
+func (p *program) flushOne(ctx context.Context, id string, copies int) (_ *client.Outgoing, refused, err error) {
 	c, err := p.openKeys(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -241,7 +241,7 @@ func (p *program) flushOne(ctx context.Context, id string) (_ *client.Outgoing, 
 	if err != nil {
 		return nil, nil, err
 	}
-	failures := []error{client.ErrNotStored}
+	var failures []error
 	for _, r := range reports {
 		if r.Err != nil {
 			failures = append(failures, r.Err)
@@ -251,8 +251,16 @@ func (p *program) flushOne(ctx context.Context, id string) (_ *client.Outgoing, 
 	if err != nil || len(found) != 1 {
 		return nil, nil, err
 	}
-	if len(failures) > 1 {
-		refused = errors.Join(failures...)
+	stored := 0
+	for _, copied := range found[0].Copies {
+		if copied.State == "stored" {
+			stored++
+		}
+	}
+	if stored < copies && len(failures) > 0 {
+		refused = fmt.Errorf("%w (%d of %d): %w", client.ErrNotStored, stored, copies, errors.Join(failures...))
+	} else if stored < copies {
+		refused = client.ErrNotStored
 	}
 	return &found[0], refused, nil
 }
