@@ -297,3 +297,13 @@ func readListenLine(line []byte) (*rest.ListenLine, error) {
 	}
 	return &told, nil
 }
+
+// Listened are the relays that Listen listens to now, with an address of each.
+func (c *Client) Listened(ctx context.Context) (map[protocol.PublicKey]string, error) {
+	posts, err := c.posts(ctx)
+	all := make(map[protocol.PublicKey]string, len(posts))
+	for _, p := range posts {
+		all[p.key] = p.addresses[0]
+	}
+	return all, err
+}

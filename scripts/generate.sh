@@ -7,6 +7,7 @@ root=$PWD
 to=${1:-$root}
 
 scripts/tools.sh
+test -e "$to/go.mod" || cp go.mod "$to/" # the generator looks for the Go version there
 generate() {
 	mkdir -p "$to/${1%/*}"
 	# The configuration names its output from the root of the project.

@@ -56,7 +56,7 @@ func (d *Daemon) Follow(ctx context.Context, handle func(client.Event) error) er
 	}
 	told := map[protocol.PublicKey]int{}
 	for {
-		wanted, err := d.listened(ctx)
+		wanted, err := d.c.Client.Listened(ctx)
 		if err != nil {
 			return err
 		}
@@ -95,28 +95,4 @@ func (d *Daemon) lastMessage(ctx context.Context) (int64, error) {
 		return 0, err
 	}
 	return newest[0].N, nil
-}
-
-// listened are the relays, and an address of each, that are listened to for a friend: others had their last word.
-func (d *Daemon) listened(ctx context.Context) (map[protocol.PublicKey]string, error) {
-	friends, err := d.c.Client.Friends(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own, err := d.c.Client.Relays(ctx)
-	if err != nil {
-		return nil, err
-	}
-	wanted := map[protocol.PublicKey]string{}
-	for _, f := range friends {
-		if f.Key == d.c.Client.Key() || len(f.Card.Relays) == 0 {
-			for _, r := range own {
-				wanted[r.Key] = r.Address
-			}
-		}
-		for _, r := range f.Card.Relays {
-			wanted[r.PubKey] = r.Address
-		}
-	}
-	return wanted, nil
 }

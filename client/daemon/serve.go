@@ -217,7 +217,7 @@ func (d *Daemon) interruptAll() {
 
 // Status tells what the daemon is and does.
 func (d *Daemon) Status(ctx context.Context) (*localapi.Status, error) {
-	wanted, err := d.listened(ctx)
+	wanted, err := d.c.Client.Listened(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -110,8 +110,8 @@ func TestByItself(t *testing.T) {
 	}
 }
 
-// A daemon's user adds a relay: it is healed at once, not at the next hour.
-func TestNewRelayIsHealedSoon(t *testing.T) {
+// Between the hours at which a daemon heals and polls: a relay that its user adds is healed at once, and what waits is tried again soon.
+func TestBetweenTheHours(t *testing.T) {
 	one, two := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
 	alice, bob := newHome(t).joins(one), newHome(t)
 	alice.befriends(bob)
@@ -119,6 +119,10 @@ func TestNewRelayIsHealedSoon(t *testing.T) {
 	alice.starts(daemon.Config{PollEvery: time.Hour, HealEvery: time.Hour})
 	alice.joins(two)
 	eventually(t, "the message is on the new relay", func() bool { return records(t, two) == 1 })
+	two.Stop()
+	alice.sends(bob, "when it is back")
+	two.Restart()
+	eventually(t, "the other message is, too", func() bool { return records(t, two) == 2 })
 }
 
 // What is found when nobody looks is told when somebody does, and once: that a message expires unread, and that a friend has a

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/client/daemon"
 	"relaymarket/client/daemon/localapi"
 	"relaymarket/internal/testnode"
 )
@@ -240,14 +241,40 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("in the folder: %s", out)
 	}
 
+	if err := errors.Join(listen.Process.Signal(syscall.SIGINT), listen.Wait()); err != nil {
+		t.Errorf("the listener, after Ctrl-C: %v, %s", err, errs.String())
+	}
+
+	// The daemon's end ends those who listen through it, and tells them, also when it is killed.
+	listens := func() (*exec.Cmd, *lockedText) {
+		errs := &lockedText{}
+		cmd := locked.command(t.Context(), "listen")
+		cmd.Stderr = errs
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "it listens", func() bool { return strings.Contains(errs.String(), "Listening on") })
+		return cmd, errs
+	}
+	listener, said := listens()
+	locked.runs("daemon", "stop")
+	if err := listener.Wait(); err == nil || !strings.Contains(said.String(), errStopped.Error()) {
+		t.Errorf("the listener of a stopped one: %v, %s", err, said)
+	}
+	if err := first.ends(syscall.SIGTERM); err != nil {
+		t.Errorf("stopped, it ended with: %v\n%s", err, first.log)
+	}
+	second := bob.starts("--poll", "1h")
+	listener, said = listens()
+
 	// Killed while a message waits: the next one sends it.
 	node.Stop()
 	if _, errs, code := locked.types("send", "alice", "survives", "--patience", "200ms"); code != exitFailed || !strings.Contains(errs, client.ErrNotStored.Error()) {
 		t.Errorf("send: exit %d, %s", code, errs)
 	}
-	_ = first.ends(syscall.SIGKILL)
-	if err := listen.Wait(); err == nil || !strings.Contains(errs.String(), "the daemon ended before it said") {
-		t.Errorf("the listener of a killed one: %v, %s", err, errs.String())
+	_ = second.ends(syscall.SIGKILL)
+	if err := listener.Wait(); err == nil || !strings.Contains(said.String(), daemon.ErrCut.Error()) {
+		t.Errorf("the listener of a killed one: %v, %s", err, said)
 	}
 	if _, errs, code := bob.types("daemon", "stop"); code != exitNothing {
 		t.Errorf("stop of a killed one: exit %d, %s", code, errs)
@@ -256,7 +283,7 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("beside a killed one: %s", out)
 	}
 	node.Restart()
-	second := bob.starts("--poll", "1h")
+	third := bob.starts("--poll", "1h")
 	eventually(t, "what waits is sent", func() bool {
 		var s localapi.Status
 		locked.json(&s, "daemon", "status")
@@ -265,29 +292,6 @@ func TestDaemon(t *testing.T) {
 	if out := alice.runs("inbox"); strings.Count(out, "survives") != 1 {
 		t.Errorf("alice has %s", out)
 	}
-
-	// Ctrl-C ends a listener and not the daemon; the daemon's end ends a listener, and says so.
-	for _, end := range []func(*exec.Cmd){
-		func(cmd *exec.Cmd) { _ = cmd.Process.Signal(syscall.SIGINT) },
-		func(*exec.Cmd) { locked.runs("daemon", "stop") },
-	} {
-		errs := &lockedText{}
-		listen := locked.command(t.Context(), "listen")
-		listen.Stderr = errs
-		if err := listen.Start(); err != nil {
-			t.Fatal(err)
-		}
-		eventually(t, "it listens", func() bool { return strings.Contains(errs.String(), "Listening on") })
-		end(listen)
-		err := listen.Wait()
-		if stopped := strings.Contains(errs.String(), errStopped.Error()); (err != nil) != stopped {
-			t.Errorf("the listener: %v, %s", err, errs)
-		}
-	}
-	if err := second.ends(syscall.SIGTERM); err != nil {
-		t.Errorf("stopped, it ended with: %v\n%s", err, second.log)
-	}
-	third := bob.starts()
 	if err := third.ends(syscall.SIGTERM); err != nil {
 		t.Errorf("after SIGTERM: %v\n%s", err, third.log)
 	}
