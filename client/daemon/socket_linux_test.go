@@ -1,6 +1,7 @@
 package daemon_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"log/slog"
@@ -89,8 +90,10 @@ func TestOneDaemon(t *testing.T) {
 	h := newHome(t)
 	first := h.starts(daemon.Config{})
 	second := func() error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
 		return daemon.New(daemon.Config{Client: h.client, Folder: h.dir, Settings: settings, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
-			Ready: func() { t.Error("it serves") }}).Run(t.Context())
+			Ready: func() { t.Error("it serves"); cancel() }}).Run(ctx)
 	}
 	var running *daemon.RunningError
 	if err := second(); !errors.As(err, &running) || running.PID != os.Getpid() {
