@@ -46,8 +46,16 @@ func (b *badTable) add(status int, code, fault string, envelope *alteration, htt
 // field alters one member of the request to each of the values.
 func (b *badTable) field(status int, code, name string, values ...string) {
 	for i := 0; i < len(values); i += 2 {
-		b.add(status, code, name+" "+values[i], set(name, values[i+1]), nil)
+		b.add(status, code, name+" "+values[i], b.set(name, values[i+1]), nil)
 	}
+}
+
+// set alters a member of the request, or of the query beside it if that is where such a one stands.
+func (b *badTable) set(name, value string) *alteration {
+	if _, asked := b.base.asks[name]; asked || b.base.asks != nil && name == "after" {
+		return &alteration{Ask: map[string]json.RawMessage{name: raw(value)}}
+	}
+	return set(name, value)
 }
 
 func set(name, value string) *alteration {
@@ -173,6 +181,9 @@ func (b *badTable) bodies() {
 		body(400, "not_canonical", "newline after the envelope", &wireFault{Body: text("{envelope}\n")})
 		body(400, "malformed", "two envelopes", &wireFault{Body: text("{envelope}{envelope}")})
 	}
+	if b.op == "pull" {
+		b.twoLines(body)
+	}
 	if b.op != "writeBatch" {
 		return
 	}
@@ -180,6 +191,22 @@ func (b *badTable) bodies() {
 	body(400, "malformed", "line empty", &wireFault{Body: text("\n")})
 	body(400, "not_canonical", "carriage return", &wireFault{Body: text("{envelope}\r\n")})
 	body(413, "too_large", "too many lines", &wireFault{Body: text("{[]\n*1001}")})
+}
+
+// twoLines are faults of a body that is an envelope and the query that it names.
+func (b *badTable) twoLines(body func(status int, code, fault string, h *wireFault)) {
+	for fault, lines := range map[string]string{
+		"lines swapped": "{query}\n{envelope}\n", "three lines": "{envelope}\n{query}\n{query}\n", "empty line after the query": "{envelope}\n{query}\n\n",
+		"bytes after the query": "{envelope}\n{query}\nx", "query line absent": "{envelope}\n", "query line empty": "{envelope}\n\n", "newline between absent": "{envelope}{query}\n",
+		"last newline absent": "{envelope}\n{query}", "query line an array": "{envelope}\n[{query}]\n", "query line an envelope": "{envelope}\n{envelope}\n",
+		"empty line between": "{envelope}\n\n{query}\n",
+	} {
+		body(400, "malformed", fault, &wireFault{Body: text(lines)})
+	}
+	body(400, "not_canonical", "carriage returns", &wireFault{Body: text("{envelope}\r\n{query}\r\n")})
+	body(400, "not_canonical", "carriage return after the query", &wireFault{Body: text("{envelope}\n{query}\r\n")})
+	body(400, "not_canonical", "space after the query", &wireFault{Body: text("{envelope}\n{query} \n")})
+	body(413, "too_large", "query line too large", &wireFault{Body: text("{envelope}\n{ *131072}\n")})
 }
 
 // authorizations are faults of the header that stands for a body.

@@ -19,6 +19,7 @@ type baseRequest struct {
 	requestType         string // "" when nothing is signed
 	signer, to          string // names of keys
 	request             map[string]string
+	asks                map[string]string // of a pull: the members of its query
 }
 
 const hexRecord = "/{alice}/outbox/{bob}/"
@@ -35,8 +36,9 @@ var baseRequests = map[string]baseRequest{
 		request: writeMembers("fresh")},
 	"writeBatch": {method: "POST", path: "/{alice}/outbox", media: mediaLines, requestType: protocol.TypeWrite, signer: "alice", to: "bob",
 		request: writeMembers("batched")},
-	"pull": {method: "POST", path: "/inbox/{bob}", media: mediaEnvelope, requestType: protocol.TypePull, signer: "bob", to: "relay",
-		request: map[string]string{"senders": `["{alice}"]`, "limit": `10`, "pageId": `"page"`}},
+	"pull": {method: "POST", path: "/inbox/{bob}", media: mediaLines, requestType: protocol.TypePull, signer: "bob", to: "relay",
+		request: map[string]string{"query": `"{query}"`},
+		asks:    map[string]string{"senders": `["{alice}"]`, "limit": `10`, "pageId": `"page"`, "salt": `"{7*32}"`}},
 	"got": {method: "POST", path: "/inbox/{carol}/got", media: mediaEnvelope, requestType: protocol.TypeGot, signer: "carol", to: "relay",
 		request: map[string]string{"pageId": `"open"`, "root": `"{root}"`}},
 	"listen": {method: "POST", path: "/inbox/{bob}/listen", media: mediaEnvelope, requestType: protocol.TypeListen, signer: "bob", to: "relay",
@@ -45,6 +47,8 @@ var baseRequests = map[string]baseRequest{
 		request: map[string]string{"keys": `[{"bytes":1000,"key":"{bob}","records":1}]`}},
 	"askTerms": {method: "POST", path: "/terms", media: mediaEnvelope, requestType: protocol.TypeTerms, signer: "alice", to: "relay",
 		request: map[string]string{"wishes": `[` + wishGrant + `]`}},
+	"probe": {method: "POST", path: "/probe", media: mediaEnvelope, requestType: protocol.TypeProbe, signer: "alice", to: "relay",
+		request: map[string]string{"address": `"https://relay.example"`, "announcement": `{}`}},
 	"putCard": {method: "PUT", path: "/{alice}/card", media: mediaEnvelope, requestType: protocol.TypeIdentity, signer: "alice", to: "alice",
 		request: map[string]string{"label": `"Alice"`, "relays": `[{"address":"https://relay.example","pubkey":"{relay}"}]`, "sealing": `[{"key":"AAAA","suite":200}]`}},
 }
@@ -93,11 +97,6 @@ func (w *world) envelope(t *testing.T, base baseRequest, a *alteration, target s
 		request = map[string]string{"target": quote(target)}
 	}
 	request["type"] = `"` + base.requestType + `"`
-	if a.Rider != nil {
-		rider := baseRequests["got"]
-		rider.signer, rider.path = base.signer, base.path
-		request["got"] = w.envelope(t, rider, a.Rider, "")
-	}
 	alter(request, a.Set)
 	from := override(base.signer, a.Signer)
 	msg := map[string]string{"from": `"{` + from + `}"`, "request": object(request), "timestamp": `{now+0}`, "to": `"{` + base.to + `}"`}
@@ -105,7 +104,8 @@ func (w *world) envelope(t *testing.T, base baseRequest, a *alteration, target s
 		msg["to"] = msg["from"]
 	}
 	alter(msg, a.Msg)
-	text := w.expand(object(msg))
+	signed, _ := w.asked(t, base, a)
+	text := strings.ReplaceAll(w.expand(object(msg)), "{query}", protocol.QueryHash([]byte(signed)).String())
 	for i := 0; i+1 < len(a.Text); i += 2 {
 		text = replace(t, text, w.expand(a.Text[i]), w.expand(a.Text[i+1]))
 	}
@@ -119,6 +119,28 @@ func (w *world) envelope(t *testing.T, base baseRequest, a *alteration, target s
 		wire = replace(t, wire, w.expand(a.Wire[i]), w.expand(a.Wire[i+1]))
 	}
 	return wire[:len(wire)-a.Cut]
+}
+
+// asked is the query beside the base request with its alteration, as it is hashed and as it is sent.
+func (w *world) asked(t *testing.T, base baseRequest, a *alteration) (signed, sent string) {
+	t.Helper()
+	if base.asks == nil {
+		return "", ""
+	}
+	if a == nil {
+		a = &alteration{}
+	}
+	members := maps.Clone(base.asks)
+	alter(members, a.Ask)
+	signed = w.expand(object(members))
+	for i := 0; i+1 < len(a.Asked); i += 2 {
+		signed = replace(t, signed, w.expand(a.Asked[i]), w.expand(a.Asked[i+1]))
+	}
+	sent = signed
+	for i := 0; i+1 < len(a.Swap); i += 2 {
+		sent = replace(t, sent, w.expand(a.Swap[i]), w.expand(a.Swap[i+1]))
+	}
+	return signed, sent
 }
 
 func replace(t *testing.T, text, old, with string) string {

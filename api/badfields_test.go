@@ -68,16 +68,17 @@ func (b *badTable) reading() {
 		b.field(422, "invalid_value", "senders", "empty", `[]`, "twice the same", `["{alice}","{alice}"]`)
 		b.field(400, "malformed", "senders", "absent", `null`, "a string", `"{alice}"`, "of numbers", `[1]`, "of short keys", `["abc"]`,
 			"in capitals", `["{A*64}"]`, "of no hex", `["{g*64}"]`)
-		b.add(422, "invalid_value", "senders too many", set("senders", manyKeys(1001)), nil)
+		b.add(422, "invalid_value", "senders too many", b.set("senders", manyKeys(1001)), nil)
 		b.field(400, "bad_cursor", "after", "empty", `""`, "too long", `"{a*65}"`, "with a space", `"a b"`, "of no epoch", `"7"`,
 			"negative", `"epoch.-1"`, "of Unicode", `"é.1"`)
 		b.field(410, "cursor_epoch", "after", "of another epoch", `"000000000000.1"`)
 		b.field(400, "malformed", "after", "a number", `7`)
 		b.add(403, "mismatch", "signer another than the path's", &alteration{Signer: "stranger"}, nil)
 	}
-	b.op = "pull"
-	b.add(401, "bad_signature", "signature over another limit", &alteration{Wire: []string{`"limit":10`, `"limit":11`}}, nil)
+	b.op, b.base = "pull", baseRequests["pull"]
+	b.asked()
 	b.count("limit", "1001")
+	b.hex("salt", "32")
 	b.name("pageId", "65")
 	b.field(400, "malformed", "pageId", "absent", `null`)
 	b.add(409, "page_open", "another page while one is open", &alteration{Signer: "carol"}, &wireFault{Path: "/inbox/{carol}"})
@@ -92,24 +93,45 @@ func (b *badTable) reading() {
 	b.queries()
 }
 
+// asked are faults of the query beside a pull, and of how the two belong together.
+func (b *badTable) asked() {
+	b.hex("query", "64")
+	b.field(403, "wrong_query", "query", "of another hash", `"{0*64}"`)
+	for fault, swap := range map[string][]string{
+		"another limit": {`"limit":10`, `"limit":11`}, "another sender": {`{alice}`, `{stranger}`}, "another page id": {`"page"`, `"other"`},
+		"another salt": {`"salt":"7`, `"salt":"8`}, "another cursor": {`{"limit"`, `{"after":"e.1","limit"`},
+	} {
+		b.add(403, "wrong_query", "query with "+fault+" than was signed", &alteration{Swap: swap}, nil)
+	}
+	b.add(400, "malformed", "query with an unknown member", &alteration{Ask: map[string]json.RawMessage{"zzz": raw("1")}}, nil)
+	b.add(400, "malformed", "query with a type", &alteration{Ask: map[string]json.RawMessage{"type": raw(`"pull"`)}}, nil)
+	b.add(400, "malformed", "query with a member twice", &alteration{Asked: []string{`{"limit"`, `{"limit":10,"limit"`}}, nil)
+	b.add(400, "not_canonical", "query with a space", &alteration{Asked: []string{`"limit":10`, `"limit": 10`}}, nil)
+	b.add(400, "not_canonical", "query in another order", &alteration{Asked: []string{`{"limit":10,`, `{`, `}`, `,"limit":10}`}}, nil)
+	b.add(400, "malformed", "query in the request", set("limit", "10"), nil)
+}
+
 // riders are faults of the acknowledgement within a pull.
 func (b *badTable) riders() {
-	b.field(400, "malformed", "got", "a string", `"x"`, "a number", `1`, "an array", `[]`, "an empty object", `{}`)
-	rider := func(status int, code, fault string, a *alteration) {
-		b.add(status, code, "got "+fault, &alteration{Rider: a}, nil)
+	const page, root = `"pageId":"open"`, `"root":"{root}"`
+	b.field(400, "malformed", "got", "a string", `"x"`, "a number", `1`, "an array", `[]`, "an empty object", `{}`,
+		"without a root", `{`+page+`}`, "without a page", `{`+root+`}`, "with a short root", `{`+page+`,"root":"abc"}`,
+		"with a bad page id", `{"pageId":"a.b",`+root+`}`, "with an unknown member", `{`+page+`,`+root+`,"zzz":1}`,
+		"an envelope", `{"msg":{"from":"{carol}","request":{`+page+`,`+root+`,"type":"got"},"timestamp":1,"to":"{relay}"},"sig":"{0*128}"}`)
+	b.field(400, "not_canonical", "got", "null", `@null`)
+	b.field(404, "not_found", "got", "for an unknown page", `{"pageId":"unknown",`+root+`}`, "for another reader's page", `{`+page+`,`+root+`}`)
+	carols := &wireFault{Path: "/inbox/{carol}"}
+	rider := func(root string) *alteration {
+		return &alteration{Signer: "carol", Set: map[string]json.RawMessage{"got": raw(`{` + page + `,"root":"` + root + `"}`)}}
 	}
-	rider(403, "mismatch", "of another reader", &alteration{Signer: "stranger"})
-	rider(421, "wrong_audience", "to another relay", msg("to", `"{other}"`))
-	rider(401, "stale", "stale", msg("timestamp", "{now-301000}"))
-	rider(401, "future", "of the future", msg("timestamp", "{now+310000}"))
-	rider(403, "wrong_type", "of another type", set("type", `"listen"`))
-	rider(401, "bad_signature", "forged", &alteration{Forger: "stranger"})
-	rider(400, "malformed", "with a short root", set("root", `"abc"`))
-	rider(400, "malformed", "with a bad page id", set("pageId", `"a.b"`))
-	rider(400, "malformed", "with an unknown member", set("zzz", "1"))
-	rider(404, "not_found", "for an unknown page", &alteration{})
-	b.add(422, "root_mismatch", "got with another root", &alteration{Signer: "carol", Rider: &alteration{Signer: "carol",
-		Set: map[string]json.RawMessage{"root": raw(`"{0*64}"`)}}}, &wireFault{Path: "/inbox/{carol}"})
+	b.add(422, "root_mismatch", "got with another root", rider("{0*64}"), carols)
+	changed := func(fault string, a *alteration, wire ...string) {
+		a.Wire = wire
+		b.add(401, "bad_signature", "got "+fault+" after it was signed", a, carols)
+	}
+	changed("stripped", rider("{root}"), `"got":{`+page+`,`+root+`},`, ``)
+	changed("replaced", rider("{0*64}"), `"root":"{0*64}"`, root)
+	changed("added", &alteration{Signer: "carol"}, `{"query"`, `{"got":{`+page+`,`+root+`},"query"`)
 }
 
 // queries are faults of the values in a query.
@@ -249,7 +271,12 @@ func (b *badTable) order() {
 	b.add(403, "wrong_type", "two faults: type before party", &alteration{Signer: "stranger", Set: members{"type": raw(`"got"`)}}, nil)
 	b.add(403, "mismatch", "two faults: party before time", &alteration{Signer: "stranger", Msg: members{"timestamp": stale}}, nil)
 	b.add(401, "stale", "two faults: time before signature", &alteration{Forger: "stranger", Msg: members{"timestamp": stale}}, nil)
-	b.add(401, "bad_signature", "two faults: signature before the cursor's epoch", &alteration{Forger: "stranger", Set: members{"after": raw(`"000000000000.1"`)}}, nil)
+	b.add(401, "bad_signature", "two faults: signature before the cursor's epoch", &alteration{Forger: "stranger", Ask: members{"after": raw(`"000000000000.1"`)}}, nil)
+	swapped := []string{`"limit":10`, `"limit":11`}
+	b.add(400, "malformed", "two faults: shape of the query before audience", &alteration{Ask: members{"zzz": raw("1")}, Msg: members{"to": other}}, nil)
+	b.add(403, "mismatch", "two faults: party before query", &alteration{Signer: "stranger", Swap: swapped}, nil)
+	b.add(403, "wrong_query", "two faults: query before time", &alteration{Swap: swapped, Msg: members{"timestamp": stale}}, nil)
+	b.add(403, "wrong_query", "two faults: query before signature", &alteration{Swap: swapped, Forger: "stranger"}, nil)
 	b.op, b.base = "writeRecord", baseRequests["writeRecord"]
 	b.add(401, "bad_signature", "two faults: signature before account", &alteration{Signer: "stranger", Forger: "other"}, pathOf("writeRecord", "stranger"))
 	b.op, b.base = "readRecord", baseRequests["readRecord"]

@@ -27,7 +27,7 @@ var update = flag.Bool("update", false, "write testdata/badinput anew from badca
 const badInputDir = "testdata/badinput"
 
 // badCase is one file of testdata/badinput: a request that was right before it was altered, and what
-// it is answered. Texts may hold {alice}, {bob} and so on: keys; {root}; {now±ms}; {x*n}: n times x; {ff}: that byte.
+// it is answered. Texts may hold {alice}, {bob} and so on: keys; {root}; {query}: of a pull, its hash in the request and itself in a body; {now±ms}; {x*n}: n times x; {ff}: that byte.
 type badCase struct {
 	Operation string      `json:"operation"`
 	Fault     string      `json:"fault"`
@@ -46,7 +46,9 @@ type alteration struct {
 	Text   []string                   `json:"text,omitempty"`   // old, new in what is signed
 	Wire   []string                   `json:"wire,omitempty"`   // old, new in the signed envelope
 	Cut    int                        `json:"cut,omitempty"`    // bytes off the end
-	Rider  *alteration                `json:"rider,omitempty"`  // a got within the request, altered like this
+	Ask    map[string]json.RawMessage `json:"ask,omitempty"`    // members of the query beside a pull, before it is hashed, like those of Set
+	Asked  []string                   `json:"asked,omitempty"`  // old, new in the query before it is hashed
+	Swap   []string                   `json:"swap,omitempty"`   // old, new in the query after it was hashed
 }
 
 // wireFault is what is done to the HTTP request.
@@ -194,8 +196,7 @@ func newWorld(t *testing.T) *world {
 	w.store(w.keys["alice"], w.keys["carol"], "served")
 	w.store(w.keys["alice"], w.keys["dave"], "single")
 	carol := w.keys["carol"]
-	page := w.post("/inbox/"+carol.Public().String(), w.sign(carol, w.key.Public(),
-		&protocol.Pull{Senders: []protocol.PublicKey{w.keys["alice"].Public()}, Limit: 10, PageID: "open"}))
+	page := w.pull(carol, protocol.PullQuery{Senders: []protocol.PublicKey{w.keys["alice"].Public()}, Limit: 10, PageID: "open"}, nil)
 	read, err := protocol.ReadPage(bytes.NewReader(page.body))
 	if err != nil || read.Header.Root == nil {
 		t.Fatalf("pull: %d %s", page.status, page.body)
@@ -302,11 +303,17 @@ func (w *world) do(t *testing.T, c *badCase) answer {
 		if base.media == mediaLines {
 			body += "\n"
 		}
+		if base.asks != nil {
+			_, sent := w.asked(t, base, c.Envelope)
+			body += sent + "\n"
+		}
 	}
 	if fault.Body != nil {
 		body = w.expand(*fault.Body)
 		if base.media != "" {
 			body = strings.ReplaceAll(body, "{envelope}", w.envelope(t, base, c.Envelope, ""))
+			_, sent := w.asked(t, base, c.Envelope)
+			body = strings.ReplaceAll(body, "{query}", sent)
 		}
 	}
 	for name, value := range fault.Headers {

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"net/http"
 
 	"relaymarket/protocol"
@@ -24,58 +23,41 @@ func (s *routes) Pull(w http.ResponseWriter, r *http.Request, receiver Receiver)
 }
 
 func (s *Server) pull(x *exchange, r *http.Request, reader protocol.PublicKey) (*records.Page, error) {
-	var pull protocol.Pull
-	e, err := s.envelope(x, r, &pull)
+	body, err := s.body(x, r)
 	if err != nil {
 		return nil, err
 	}
-	var rider *protocol.Envelope
-	var got protocol.Got
-	if e.Type == protocol.TypePull && pull.Got != nil {
-		if rider, err = parseRider(pull.Got, &got); err != nil {
-			return nil, inGot(err)
-		}
-	}
-	if err := s.checkRequest(e, protocol.TypePull, func() error { return checkSigner(e, reader) }); err != nil {
+	e, line, err := protocol.ParsePullBody(body)
+	if err != nil {
 		return nil, err
 	}
-	if rider != nil {
-		err := s.checkRequest(rider, protocol.TypeGot, func() error { return checkSigner(rider, reader) })
-		if err != nil {
-			return nil, inGot(err)
+	var pull protocol.Pull
+	if err := decode(e, &pull); err != nil {
+		return nil, err
+	}
+	query, err := protocol.ParsePullQuery(line)
+	if err != nil {
+		return nil, err
+	}
+	err = s.checkRequest(e, protocol.TypePull, func() error {
+		if err := checkSigner(e, reader); err != nil {
+			return err
 		}
+		return pull.CheckQuery(line)
+	})
+	if err != nil {
+		return nil, err
 	}
 	if err := s.authentic(x, e); err != nil {
 		return nil, err
 	}
-	request := records.PullRequest{Reader: reader, Senders: pull.Senders, After: pull.After, Limit: pull.Limit, PageID: pull.PageID}
-	if rider != nil {
-		if err := rider.Verify(); err != nil {
-			return nil, inGot(err)
-		}
-		request.Got = &records.Acknowledgement{Envelope: rider, PageID: got.PageID, Root: got.Root}
+	request := records.PullRequest{Reader: reader, Senders: query.Senders, After: query.After, Limit: query.Limit, PageID: query.PageID}
+	if pull.Got != nil {
+		request.Got = &records.Acknowledgement{Envelope: e, PageID: pull.Got.PageID, Root: pull.Got.Root}
 	}
 	ctx, cancel := s.work(r)
 	defer cancel()
 	return s.cfg.Records.Pull(ctx, request)
-}
-
-// parseRider reads the acknowledgement within a pull.
-func parseRider(data []byte, got *protocol.Got) (*protocol.Envelope, error) {
-	rider, err := protocol.ParseEnvelope(data)
-	if err != nil {
-		return nil, err
-	}
-	return rider, decode(rider, got)
-}
-
-// inGot says that a refusal is about the acknowledgement within a pull.
-func inGot(err error) error {
-	var refusal *protocol.Error
-	if errors.As(err, &refusal) {
-		return protocol.Errorf(refusal.Code, "got: %s", refusal.Detail)
-	}
-	return err
 }
 
 // pageLines are the bytes of a page. Envelopes are what was written, not copied.

@@ -94,7 +94,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	})
 	g.willing = willing.New(willing.Config{DB: g.db, Books: g.books, Clock: g.clock, Policy: policy})
 	cfg := Config{Key: g.key, Records: g.records, Books: g.books, Willing: g.willing, Clock: g.clock, Limits: limits,
-		Logger: slog.New(slog.NewTextHandler(g.log, nil)), Addresses: []string{"https://relay.example"}, Contact: "operator@relay.example <&>"}
+		Logger: slog.New(slog.NewTextHandler(g.log, nil)), Addresses: []string{"https://relay.example"}, Contact: "operator@relay.example <&>",
+		Prober: &trials{}}
 	for _, c := range change {
 		c(&cfg)
 	}
@@ -186,6 +187,17 @@ func (g *rig) put(path string, e *protocol.Envelope) answer {
 
 func (g *rig) post(path string, e *protocol.Envelope) answer {
 	return g.send(http.MethodPost, path, mediaEnvelope, string(e.Bytes()))
+}
+
+// pull asks for a page; got, if not nil, acknowledges the one before.
+func (g *rig) pull(reader *protocol.PrivateKey, query protocol.PullQuery, got *protocol.PageRoot) answer {
+	g.t.Helper()
+	pull, line, err := protocol.NewPull(query, got)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	body := protocol.PullBody(g.sign(reader, g.key.Public(), pull), line)
+	return g.send(http.MethodPost, "/inbox/"+reader.Public().String(), mediaLines, string(body))
 }
 
 // signed sends a request without a body.

@@ -155,7 +155,7 @@ func (a *billAuthor) lines(s *state.Store) []*ledger.Line {
 			leaves[i] = written[i].Hash
 		}
 		paths, root := protocol.MerklePaths(leaves)
-		got, err := protocol.Sign(a.reader, a.m.Relay, 1, &protocol.Got{PageID: protocol.PageID(fmt.Sprint("p", a.records)), Root: root})
+		got, err := protocol.Sign(a.reader, a.m.Relay, 1, &protocol.Pull{Got: &protocol.PageRoot{PageID: protocol.PageID(fmt.Sprint("p", a.records)), Root: root}})
 		if err != nil {
 			a.b.Fatal(err)
 		}

@@ -9,7 +9,14 @@ import (
 	"relaymarket/protocol"
 )
 
-const contentJSON = "application/json"
+// maxAccountReply bounds an account: 1,000 admitted keys of some 180 bytes.
+const maxAccountReply = 512 << 10
+
+// Media types of bodies.
+const (
+	contentJSON  = "application/json"
+	contentLines = "application/x-ndjson"
+)
 
 // The requests to a relay, one function each. The callers bound their time.
 
@@ -50,7 +57,7 @@ func (p *peer) account(ctx context.Context) (*rest.Account, error) {
 		send: func(ctx context.Context, e *protocol.Envelope) (*http.Response, error) {
 			return p.rest.GetAccount(ctx, authorize(e))
 		},
-		read: p.readJSON(&account),
+		read: p.readJSONUpTo(maxAccountReply, &account),
 	})
 	return &account, err
 }
@@ -79,22 +86,20 @@ func (p *peer) delete(ctx context.Context, path protocol.Path) error {
 
 // pull asks for a page. got, if not nil, acknowledges the page before. A reply that was cut gives the part
 // that arrived whole, and an error.
-func (p *peer) pull(ctx context.Context, request *protocol.Pull, got *protocol.Got) (*protocol.Page, error) {
+func (p *peer) pull(ctx context.Context, query protocol.PullQuery, got *protocol.PageRoot) (*protocol.Page, error) {
 	var page *protocol.Page
+	var line []byte
 	err := p.do(ctx, exchange{
-		build: func(at protocol.Timestamp) (*protocol.Envelope, error) {
-			request.Got = nil
-			if got != nil {
-				e, err := p.signed(got)(at)
-				if err != nil {
-					return nil, err
-				}
-				request.Got = e.Bytes()
+		build: func(at protocol.Timestamp) (e *protocol.Envelope, err error) {
+			request, signedLine, err := protocol.NewPull(query, got)
+			if err != nil {
+				return nil, err
 			}
+			line = signedLine
 			return p.signed(request)(at)
 		},
 		send: func(ctx context.Context, e *protocol.Envelope) (*http.Response, error) {
-			return p.rest.PullWithBody(ctx, p.c.Key(), contentJSON, bytes.NewReader(e.Bytes()))
+			return p.rest.PullWithBody(ctx, p.c.Key(), contentLines, bytes.NewReader(protocol.PullBody(e, line)))
 		},
 		read: func(reply *http.Response) (err error) {
 			page, err = protocol.ReadPage(reply.Body)

@@ -25,13 +25,14 @@ var errStartOver = errors.New("start over")
 
 // puller pulls one relay.
 type puller struct {
-	c        *Client
-	peer     *peer
-	friends  []protocol.PublicKey
-	holder   string
-	stored   int // new records
-	setbacks int
-	pages    int
+	c           *Client
+	peer        *peer
+	friends     []protocol.PublicKey
+	invitations map[protocol.PublicKey]bool // those of friends that are keys of invitations
+	holder      string
+	stored      int // new records
+	setbacks    int
+	pages       int
 }
 
 // pullPost pulls a relay at the first of its addresses that answers. The error is a failure on this side.
@@ -44,7 +45,7 @@ func (c *Client) pullPost(ctx context.Context, at post) (RelayReport, error) {
 		if p, report.Err = c.peer(at.key, address); report.Err != nil {
 			continue
 		}
-		pull := &puller{c: c, peer: p, friends: at.friends, holder: uuid.NewString()}
+		pull := &puller{c: c, peer: p, friends: at.friends, invitations: at.invitations, holder: uuid.NewString()}
 		report.Err = pull.run(ctx)
 		report.Records += pull.stored
 		var refusal *RelayError
@@ -169,14 +170,14 @@ func (p *puller) ask(ctx context.Context, page *state.Page) (*protocol.Page, err
 	if err != nil {
 		return nil, err
 	}
-	var got *protocol.Got
+	var got *protocol.PageRoot
 	if pending.Ack != nil && pending.Ack.Page != page.ID {
-		got = &protocol.Got{PageID: pending.Ack.Page, Root: pending.Ack.Root}
+		got = &protocol.PageRoot{PageID: pending.Ack.Page, Root: pending.Ack.Root}
 	}
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	request := &protocol.Pull{Senders: page.Senders, After: page.After, Limit: page.Limit, PageID: page.ID}
-	served, err := p.peer.pull(ctx, request, got)
+	query := protocol.PullQuery{Senders: page.Senders, After: page.After, Limit: page.Limit, PageID: page.ID}
+	served, err := p.peer.pull(ctx, query, got)
 	if err == nil || got == nil {
 		return served, err
 	}
@@ -186,7 +187,7 @@ func (p *puller) ask(ctx context.Context, page *state.Page) (*protocol.Page, err
 		if err := p.c.state.Acked(ctx, p.peer.key, got.PageID); err != nil {
 			return nil, err
 		}
-		return p.peer.pull(ctx, request, nil)
+		return p.peer.pull(ctx, query, nil)
 	}
 	return served, err
 }

@@ -1,6 +1,7 @@
 package ledger_test
 
 import (
+	"bytes"
 	"testing"
 
 	"relaymarket/ledger"
@@ -87,6 +88,28 @@ func TestBadFaithPullThatNeverWas(t *testing.T) {
 			got[at] = "01"[1-(got[at]&1)]
 			e.Got = got
 		},
+		"a pull signed by the relay": func(w *world, e *ledger.Evidence, r *written) {
+			e.Got = w.sign(relayKey, relayKey.Public(), riding(r.hash)).Bytes()
+		},
+		"a pull from another relay": func(w *world, e *ledger.Evidence, r *written) {
+			e.Got = w.sign(r.reader, payerKey.Public(), riding(r.hash)).Bytes()
+		},
+		"a pull that acknowledges other records": func(w *world, e *ledger.Evidence, r *written) {
+			e.Got = w.sign(r.reader, relayKey.Public(), riding(protocol.Hash{1})).Bytes()
+		},
+		"a pull that acknowledges nothing": func(w *world, e *ledger.Evidence, r *written) {
+			e.Got = w.sign(r.reader, relayKey.Public(), &protocol.Pull{Query: protocol.Hash{1}}).Bytes()
+		},
+		"a pull with the page put into it": func(w *world, e *ledger.Evidence, r *written) {
+			pull := w.sign(r.reader, relayKey.Public(), &protocol.Pull{Query: protocol.Hash{1}}).Bytes()
+			got := w.sign(r.reader, relayKey.Public(), riding(r.hash)).Bytes()
+			e.Got = bytes.Replace(got, got[len(got)-130:len(got)-2], pull[len(pull)-130:len(pull)-2], 1)
+		},
+		"the page out of a pull": func(w *world, e *ledger.Evidence, r *written) {
+			got := w.sign(r.reader, relayKey.Public(), riding(r.hash)).Bytes()
+			alone := w.sign(r.reader, relayKey.Public(), &protocol.Got{PageID: "x", Root: r.hash}).Bytes()
+			e.Got = bytes.Replace(alone, alone[len(alone)-130:len(alone)-2], got[len(got)-130:len(got)-2], 1)
+		},
 		"another request": func(w *world, e *ledger.Evidence, r *written) {
 			e.Got = w.sign(r.reader, relayKey.Public(), &protocol.Targeted{Type: protocol.TypeAccount, Target: "GET /account"}).Bytes()
 		},
@@ -104,6 +127,11 @@ func TestBadFaithPullThatNeverWas(t *testing.T) {
 			}
 		})
 	}
+}
+
+// riding is a pull that acknowledges a page with that one record.
+func riding(hash protocol.Hash) *protocol.Pull {
+	return &protocol.Pull{Got: &protocol.PageRoot{PageID: "x", Root: hash}, Query: protocol.Hash{1}}
 }
 
 func moveBefore(lines []*ledger.Line, from, to int) []*ledger.Line {

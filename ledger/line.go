@@ -50,7 +50,7 @@ type Line struct {
 // Evidence is why a pull may be billed: the reader's signature under a root, and the way from the
 // record to that root.
 type Evidence struct {
-	Got     jsontext.Value  `json:"got"`     // the reader's envelope of a [protocol.Got] to the relay
+	Got     jsontext.Value  `json:"got"`     // the reader's envelope to the relay, see [protocol.ParseAcknowledgement]
 	Index   int64           `json:"index"`   // of the record in its page, from 0
 	Records int64           `json:"records"` // in the page
 	Path    []protocol.Hash `json:"path,omitempty"`
@@ -189,15 +189,9 @@ var ErrEvidence = errors.New("no evidence")
 // use.
 type Witness struct {
 	relay protocol.PublicKey
-	seen  map[protocol.Hash]acknowledged
+	seen  map[protocol.Hash]*protocol.Acknowledgement
 	order []protocol.Hash // of seen, a ring
 	next  int
-}
-
-type acknowledged struct {
-	by   protocol.PublicKey
-	page protocol.PageID
-	root protocol.Hash
 }
 
 // rememberGots bounds the acknowledgements that a [Witness] remembers.
@@ -205,7 +199,7 @@ const rememberGots = 256
 
 // NewWitness is for the pulls on one relay.
 func NewWitness(relay protocol.PublicKey) *Witness {
-	return &Witness{relay: relay, seen: make(map[protocol.Hash]acknowledged), order: make([]protocol.Hash, rememberGots)}
+	return &Witness{relay: relay, seen: make(map[protocol.Hash]*protocol.Acknowledgement), order: make([]protocol.Hash, rememberGots)}
 }
 
 // Check verifies that the reader named by a pull has signed, to this relay, a page with the record
@@ -226,14 +220,14 @@ func (w *Witness) Check(l *Line) (protocol.PageID, error) {
 		w.seen[key], w.order[w.next] = ack, key
 		w.next = (w.next + 1) % len(w.order)
 	}
-	if ack.by != l.To {
-		return "", fmt.Errorf("%w in line %d: %s has signed, not the reader", ErrEvidence, l.Seq, ack.by.Short())
+	if ack.Reader != l.To {
+		return "", fmt.Errorf("%w in line %d: %s has signed, not the reader", ErrEvidence, l.Seq, ack.Reader.Short())
 	}
 	root, ok := protocol.MerkleClimb(l.Hash, l.Evidence.Index, l.Evidence.Records, l.Evidence.Path)
-	if !ok || root != ack.root {
+	if !ok || root != ack.Root {
 		return "", fmt.Errorf("%w in line %d: the record is not under the root that was signed", ErrEvidence, l.Seq)
 	}
-	return ack.page, nil
+	return ack.PageID, nil
 }
 
 // Reading is what can be said of a line without those before it: several readers may each have a part of a report.
@@ -259,20 +253,13 @@ func (w *Witness) Read(data []byte) (Reading, error) {
 	return r, nil
 }
 
-func (w *Witness) read(raw []byte) (acknowledged, error) {
-	e, err := protocol.ParseEnvelope(raw)
+func (w *Witness) read(raw []byte) (*protocol.Acknowledgement, error) {
+	ack, err := protocol.ParseAcknowledgement(raw)
 	if err != nil {
-		return acknowledged{}, err
+		return nil, err
 	}
-	var got protocol.Got
-	if err := e.Decode(&got); err != nil {
-		return acknowledged{}, err
+	if ack.Relay != w.relay {
+		return nil, fmt.Errorf("it is addressed to %s, another relay", ack.Relay.Short())
 	}
-	if e.To != w.relay {
-		return acknowledged{}, fmt.Errorf("it is addressed to %s, another relay", e.To.Short())
-	}
-	if err := e.Verify(); err != nil {
-		return acknowledged{}, err
-	}
-	return acknowledged{by: e.From, page: got.PageID, root: got.Root}, nil
+	return ack, nil
 }

@@ -84,7 +84,11 @@ func (w *world) pull(records ...*written) []*ledger.Line {
 	}
 	paths, root := protocol.MerklePaths(leaves)
 	w.pages++
-	got := w.sign(records[0].reader, relayKey.Public(), &protocol.Got{PageID: protocol.PageID(fmt.Sprint("p", w.pages)), Root: root})
+	page := protocol.PageRoot{PageID: protocol.PageID(fmt.Sprint("p", w.pages)), Root: root}
+	got := w.sign(records[0].reader, relayKey.Public(), &protocol.Got{PageID: page.PageID, Root: page.Root})
+	if w.pages%2 == 0 { // it rides on the pull of the next page
+		got = w.sign(records[0].reader, relayKey.Public(), &protocol.Pull{Got: &page})
+	}
 	var lines []*ledger.Line
 	for i, r := range records {
 		l := w.line(ledger.KindPull, r)

@@ -28,6 +28,7 @@ const (
 	CodeWrongTarget Code = "wrong_target" // 403: the signed target is not this request line
 	CodeWrongType   Code = "wrong_type"   // 403: the signed request type is not the route's
 	CodeMismatch    Code = "mismatch"     // 403: path and body disagree
+	CodeWrongQuery  Code = "wrong_query"  // 403: the query beside a pull is not the one that was signed
 	CodeWrongParty  Code = "wrong_party"  // 403: the other of the two parties may do this
 
 	CodeDenied     Code = "denied"     // 403: the relay's operator does not serve this key
@@ -127,6 +128,7 @@ var codeTable = map[Code]struct {
 	CodeWrongTarget:       {http.StatusForbidden, "The authorization is for another request"},
 	CodeWrongType:         {http.StatusForbidden, "The request type does not belong to this route"},
 	CodeMismatch:          {http.StatusForbidden, "Path and body disagree"},
+	CodeWrongQuery:        {http.StatusForbidden, "The query is not the one that was signed"},
 	CodeWrongParty:        {http.StatusForbidden, "The other party may do this, not you"},
 	CodeDenied:            {http.StatusForbidden, "This relay does not serve this key"},
 	CodeOffTopic:          {http.StatusForbidden, "The account is for another topic"},

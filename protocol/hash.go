@@ -13,6 +13,7 @@ const (
 	TagNode     = "relaymarket/v1/node"     // an inner node of a page's or a report's tree
 	TagLine     = "relaymarket/v1/line"     // a line of the ledger, leaf of a report's tree
 	TagRequest  = "relaymarket/v1/request"  // the identity of a write, whatever its timestamp
+	TagQuery    = "relaymarket/v1/query"    // what a pull asks for, named in its request
 	LabelSeal   = "relaymarket/v1/seal"     // HPKE info prefix
 
 	TagAnnouncement = "relaymarket/v1/announcement" // proof of work of an announcement
@@ -59,6 +60,7 @@ var tagPrefixes = map[string][2 * sha256.Size]byte{
 	TagNode:         tagPrefix(TagNode),
 	TagLine:         tagPrefix(TagLine),
 	TagRequest:      tagPrefix(TagRequest),
+	TagQuery:        tagPrefix(TagQuery),
 	TagAnnouncement: tagPrefix(TagAnnouncement),
 	TagPiece:        tagPrefix(TagPiece),
 }

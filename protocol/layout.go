@@ -111,31 +111,44 @@ func (p *Pull) readLayout(object []byte) bool {
 	l := layout{rest: object}
 	*p = Pull{Type: TypePull}
 	l.literal(`{`)
+	if l.optional(`"got":{"pageId":"`) {
+		p.Got = &PageRoot{PageID: PageID(l.text())}
+		l.literal(`","root":"`)
+		l.hex(p.Got.Root[:])
+		l.literal(`"},`)
+	}
+	l.literal(`"query":"`)
+	l.hex(p.Query[:])
+	l.literal(`","type":"pull"}`)
+	return l.done() && p.Validate() == nil
+}
+
+// readLayout is that of a [laidOut], which a query, having no type, is not.
+func (q *PullQuery) readLayout(object []byte) bool {
+	l := layout{rest: object}
+	*q = PullQuery{}
+	l.literal(`{`)
 	if l.optional(`"after":"`) {
 		after := string(l.text())
-		p.After = &after
+		q.After = &after
 		l.literal(`",`)
 	}
-	if l.optional(`"got":{`) {
-		start := object[len(object)-len(l.rest)-1:]
-		end := skipValue(start, 0)
-		p.Got, l.rest = start[:end:end], start[end:]
-		l.literal(`,`)
-	}
 	l.literal(`"limit":`)
-	p.Limit = l.integer()
+	q.Limit = l.integer()
 	l.literal(`,"pageId":"`)
-	p.PageID = PageID(l.text())
+	q.PageID = PageID(l.text())
+	l.literal(`","salt":"`)
+	l.hex(q.Salt[:])
 	l.literal(`","senders":["`)
 	const each = 2*PublicKeySize + len(`","`)
-	p.Senders = make([]PublicKey, 0, min(len(l.rest)/each+1, MaxSenders))
-	for more := true; more && !l.bad && len(p.Senders) < MaxSenders; more = l.optional(`","`) {
+	q.Senders = make([]PublicKey, 0, min(len(l.rest)/each+1, MaxSenders))
+	for more := true; more && !l.bad && len(q.Senders) < MaxSenders; more = l.optional(`","`) {
 		var key PublicKey
 		l.hex(key[:])
-		p.Senders = append(p.Senders, key)
+		q.Senders = append(q.Senders, key)
 	}
-	l.literal(`"],"type":"pull"}`)
-	return l.done() && p.Validate() == nil
+	l.literal(`"]}`)
+	return l.done() && q.Validate() == nil
 }
 
 func (g *Got) readLayout(object []byte) bool {

@@ -45,16 +45,58 @@ func sameReading(t fataler, fast laidOut, object []byte) {
 	}
 }
 
+// noType stands for the query of a pull, which is no request and has none.
+const noType = ""
+
+// sameQuery fails when the fast reader of a query and the generic one differ about a canonical object.
+func sameQuery(t fataler, object []byte) (accepted bool) {
+	t.Helper()
+	after := "before"
+	fast := PullQuery{After: &after, Limit: 7, PageID: "before", Salt: Salt{7}, Senders: []PublicKey{{7}}}
+	slow := fast
+	fault := slow.decodeSlow(object)
+	accepted = fast.readLayout(object)
+	switch {
+	case accepted && fault != nil:
+		t.Fatalf("the fast reader accepts what the slow one refuses with %v: %q", fault, object)
+	case accepted && !reflect.DeepEqual(fast, slow):
+		t.Fatalf("the fast reader has\n%+v\nthe slow one\n%+v\nof %q", fast, slow, object)
+	case !accepted && fault == nil && bytes.IndexByte(object, '\\') < 0:
+		t.Fatalf("the fast reader leaves %q to the slow one", object)
+	}
+	return accepted
+}
+
+// The same of the query of a pull.
+func TestQueryLayoutIsTheGenericReader(t *testing.T) {
+	accepted, refused := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		for range 10 {
+			data := drawRequest(t, noType)
+			if CheckCanonical(data) != nil {
+				continue
+			}
+			if sameQuery(t, data) {
+				accepted++
+			} else {
+				refused++
+			}
+		}
+	})
+	if accepted < 50 || refused < 50 {
+		t.Errorf("%d were accepted, %d refused", accepted, refused)
+	}
+}
+
 // filled is a request of a type whose fields all have something in them, which must not shine through.
 func filled(t fataler, requestType string) laidOut {
 	t.Helper()
-	after := "before"
 	tag := Tag("before")
 	switch requestType {
 	case TypeWrite:
 		return &Write{Tag: &tag, Content: "before", MaxPulls: 7, RecordID: "before"}
 	case TypePull:
-		return &Pull{After: &after, Got: []byte(`{"before":1}`), Limit: 7, PageID: "before", Senders: []PublicKey{{7}}}
+		return &Pull{Got: &PageRoot{PageID: "before"}, Query: Hash{7}}
 	case TypeGot:
 		return &Got{PageID: "before", Root: Hash{7}}
 	}
@@ -90,7 +132,13 @@ func requestMembers(requestType string) map[string]*rapid.Generator[any] {
 			"maxPulls": mostly([]int64{1, MaxPullsLimit}, []int64{0, -1, MaxPullsLimit + 1}),
 			"content":  mostly([]string{"AAAA", "aGk=", "aA==", "+/+/aGVsbG8gd29y"}, []string{"aB==", "AAAA=", "A", "", "AAAAAAAAé", `AAA\`, "AAA\n"})}
 	case TypePull:
-		return map[string]*rapid.Generator[any]{"pageId": name, "got?": drawJSON(2),
+		got := rapid.Custom(func(t *rapid.T) any {
+			return map[string]any{"pageId": name.Draw(t, "pageId"), "root": drawHex().Draw(t, "root")}
+		})
+		return map[string]*rapid.Generator[any]{"query": drawHex(), "got?": rapid.OneOf(got, got, got, drawJSON(2))}
+	case noType:
+		salt := rapid.Map(drawHex(), func(v any) any { return v.(string)[:32] })
+		return map[string]*rapid.Generator[any]{"pageId": name, "salt": salt,
 			"senders": rapid.Map(rapid.SliceOfN(drawHex(), 0, 4), func(s []any) any { return s }),
 			"after?":  mostly([]string{"c.1"}, []string{"", "a b", `a\b`, `a"b`, "é"}),
 			"limit":   mostly([]int64{1, MaxPageRecords}, []int64{0, -1, MaxPageRecords + 1})}
@@ -101,7 +149,10 @@ func requestMembers(requestType string) map[string]*rapid.Generator[any] {
 // drawRequest draws a request that is mostly right, in canonical form or nearly.
 func drawRequest(t *rapid.T, requestType string) []byte {
 	members := requestMembers(requestType)
-	object := map[string]any{"type": requestType}
+	object := map[string]any{}
+	if requestType != noType {
+		object["type"] = requestType
+	}
 	var names []string
 	for name := range members {
 		names = append(names, name)
@@ -162,11 +213,23 @@ func TestLayoutsAreTheGenericReader(t *testing.T) {
 func TestLayoutsOfOurRequests(t *testing.T) {
 	key := testKey(t, 1).Public()
 	tag, after := Tag("ack"), "e.7"
+	for _, q := range []PullQuery{
+		{Senders: []PublicKey{key}, Limit: 1, PageID: "p"},
+		{Senders: []PublicKey{key, {2}}, Limit: 1000, PageID: "p", After: &after},
+	} {
+		_, line, err := NewPull(q, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !sameQuery(t, line) {
+			t.Errorf("%s is left to the generic reader", line)
+		}
+	}
 	for _, r := range []laidOut{
 		&Write{Relay: key, RecordID: "a-1", Expires: 2000, MaxPulls: 3, Content: "aGk="},
 		&Write{Relay: key, RecordID: "a-1", Expires: 2000, MaxPulls: 3, Content: "aGk=", Tag: &tag},
-		&Pull{Senders: []PublicKey{key}, Limit: 1, PageID: "p"},
-		&Pull{Senders: []PublicKey{key, {2}}, Limit: 1000, PageID: "p", After: &after, Got: []byte(`{"msg":{},"sig":"}"}`)},
+		&Pull{Query: Hash{1}},
+		&Pull{Query: Hash{1}, Got: &PageRoot{PageID: "p", Root: Hash{2}}},
 		&Got{PageID: "p", Root: Hash{1}},
 	} {
 		r.setType()

@@ -50,7 +50,7 @@ func (*Write) required() []string { return writeRequired }
 // write path decodes one of these for every record.
 var (
 	writeRequired    = []string{"relay", "recordId", "expires", "maxPulls", "content"}
-	pullRequired     = []string{"senders", "limit", "pageId"}
+	pullRequired     = []string{"query"}
 	gotRequired      = []string{"pageId", "root"}
 	listenRequired   = []string{"senders"}
 	admitRequired    = []string{"keys"}
@@ -88,43 +88,8 @@ func (w *Write) validateTerms() error {
 	return nil
 }
 
-// Pull asks for one page of what any of the senders has for the signer on this relay, from after
-// on, in cursor order. Asked again with the same page id it is the same page.
-type Pull struct {
-	Type    string         `json:"type"`
-	Senders []PublicKey    `json:"senders"`         // 1 … [MaxSenders], distinct
-	After   *string        `json:"after,omitempty"` // absent: from the beginning
-	Limit   int64          `json:"limit"`           // 1 … [MaxPageRecords] records
-	PageID  PageID         `json:"pageId"`
-	Got     jsontext.Value `json:"got,omitzero"` // the envelope of a [Got] for the page before
-}
-
-// RequestType implements [Request].
-func (*Pull) RequestType() string { return TypePull }
-
-func (p *Pull) setType()         { p.Type = TypePull }
-func (*Pull) open() bool         { return false }
-func (*Pull) required() []string { return pullRequired }
-
-// Validate implements [Request].
-func (p *Pull) Validate() error {
-	if err := validateSenders(p.Senders); err != nil {
-		return err
-	}
-	if p.Limit < 1 || p.Limit > MaxPageRecords {
-		return Errorf(CodeInvalidValue, "limit is 1 to %d", MaxPageRecords)
-	}
-	if err := validateCursor(p.After); err != nil {
-		return err
-	}
-	if p.Got != nil && p.Got.Kind() != '{' {
-		return Errorf(CodeMalformed, "got is the envelope of an acknowledgement")
-	}
-	return p.PageID.Validate()
-}
-
 // Got is a reader's statement that he has the records of a page: the Merkle root of their
-// envelope hashes, see [MerkleRoot]. It names no sender.
+// envelope hashes, see [MerkleRoot]. It names no sender. A [Pull] of the next page may say the same.
 type Got struct {
 	Type   string `json:"type"`
 	PageID PageID `json:"pageId"`

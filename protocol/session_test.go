@@ -16,6 +16,7 @@ type sessionStep struct {
 		Method, RequestURI, Body string
 		Headers                  map[string]string
 	}
+	Query     string
 	Envelopes []struct {
 		Signer, Request, Msg, Envelope string
 		To                             PublicKey
@@ -86,14 +87,14 @@ func checkStep(t *testing.T, f *vectorFile, s *sessionStep) {
 	equal(t, "signer", s.Envelopes[len(wires)-1].Signer, s.By)
 	switch s.Request.Headers["Content-Type"] {
 	case "application/x-ndjson":
+		if s.Query != "" {
+			checkQuery(t, s)
+			wires = append(wires, s.Query)
+		}
 		equal(t, "body", s.Request.Body, strings.Join(wires, "\n")+"\n")
 	case "application/json":
 		equal(t, "body", s.Request.Body, outer)
-		for _, inner := range wires[:len(wires)-1] {
-			if !strings.Contains(outer, `"got":`+inner) {
-				t.Error("the inner envelope does not stand in the outer one")
-			}
-		}
+		equal(t, "envelopes", len(wires), 1)
 	default:
 		e, err := ParseAuthorization(s.Request.Headers["Authorization"])
 		if err != nil {
@@ -108,6 +109,26 @@ func checkStep(t *testing.T, f *vectorFile, s *sessionStep) {
 	}
 }
 
+// checkQuery judges the query beside a pull.
+func checkQuery(t *testing.T, s *sessionStep) {
+	t.Helper()
+	e, line, err := ParsePullBody([]byte(s.Request.Body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pull Pull
+	if err := e.Decode(&pull); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParsePullQuery(line); err != nil {
+		t.Error(err)
+	}
+	if err := pull.CheckQuery(line); err != nil {
+		t.Error(err)
+	}
+	equal(t, "query", string(line), s.Query)
+}
+
 // checkPulledPage reads the page as its receiver does: root, acknowledgement, signature, content.
 func checkPulledPage(t *testing.T, f *vectorFile, steps map[string]*sessionStep) {
 	p, err := ReadPage(strings.NewReader(steps["bob-pulls"].Response.Body))
@@ -117,11 +138,12 @@ func checkPulledPage(t *testing.T, f *vectorFile, steps map[string]*sessionStep)
 	if err := p.CheckRoot(); err != nil {
 		t.Fatal(err)
 	}
-	var got struct{ Root Hash }
-	if err := json.Unmarshal([]byte(steps["bob-acknowledges-and-pulls-on"].Envelopes[0].Request), &got); err != nil {
+	ack, err := ParseAcknowledgement([]byte(steps["bob-acknowledges-and-pulls-on"].Envelopes[0].Envelope))
+	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, "acknowledged root", got.Root, *p.Header.Root)
+	equal(t, "acknowledged root", ack.Root, *p.Header.Root)
+	equal(t, "acknowledged page", ack.PageID, p.Header.PageID)
 	record := p.Lines[0].Envelope
 	equal(t, "first record", string(record.Bytes()), steps["alice-writes"].Request.Body)
 	var w Write

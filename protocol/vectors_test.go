@@ -72,15 +72,21 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"targets.json":       judgeTarget,
 	"addresses.json":     judgeAddress,
 	"links.json":         judgeLink,
+	"invitations.json":   judgeInvitation,
+	"first-words.json":   judgeFirstWord,
 	"cards.json":         judgeCard,
 	"announcements.json": judgeAnnouncement,
 	"authorization.json": judgeAuthorization,
 	"pages.json":         judgePage,
+	"queries.json":       judgeQuery,
+	"pulls.json":         judgePull,
 	"padding.json":       judgePadding,
 	"files.json":         judgeFile,
 	"sealed.json":        judgeSealed,
 	"plain.json":         judgePlain,
 	"bodies.json":        judgeBody,
+
+	"acknowledgements.json": judgeAcknowledgement,
 }
 
 const sessionFile = "session.json" // has a test of its own

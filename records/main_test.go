@@ -187,12 +187,21 @@ func (r *reader) ack(h protocol.PageHeader) *records.Acknowledgement {
 	return &records.Acknowledgement{Envelope: e, PageID: h.PageID, Root: *h.Root}
 }
 
+// riding is the acknowledgement in the pull of the next page.
+func (r *reader) riding(h protocol.PageHeader) *records.Acknowledgement {
+	e, err := protocol.Sign(r.key, r.h.relay.Public(), r.h.now(), &protocol.Pull{Got: &protocol.PageRoot{PageID: h.PageID, Root: *h.Root}})
+	if err != nil {
+		r.h.t.Fatal(err)
+	}
+	return &records.Acknowledgement{Envelope: e, PageID: h.PageID, Root: *h.Root}
+}
+
 func (r *reader) request(limit int64, senders ...protocol.PublicKey) records.PullRequest {
 	r.pages++
 	req := records.PullRequest{Reader: r.key.Public(), Senders: senders, After: r.after, Limit: limit,
 		PageID: protocol.PageID(fmt.Sprintf("page-%s-%d", rand.Text(), r.pages))} // a time may be that of another device's, too
 	if r.open != nil {
-		req.Got = r.ack(*r.open)
+		req.Got = r.riding(*r.open)
 	}
 	return req
 }

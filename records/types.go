@@ -45,7 +45,7 @@ type PullRequest struct {
 	Got     *Acknowledgement // rides along, for the page before
 }
 
-// Acknowledgement is a reader's verified statement that he has a page. Its envelope is the
+// Acknowledgement is a reader's verified statement that he has a page. Its envelope, of a got or of the pull of the next page, is the
 // evidence that a bill rests on.
 type Acknowledgement struct {
 	Envelope *protocol.Envelope

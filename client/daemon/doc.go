@@ -11,7 +11,7 @@
 //   - It holds nothing that the folder does not: all it does is done through package client, which has it on disk before it
 //     says so. Killed at any moment it loses nothing, and beside it other programs may use the folder.
 //   - What it does by itself goes on when one thing fails: a task that fails is begun again after a pause.
-//   - What it finds when nobody looks (a friend's new card, a gap, a message that expires) is told by the next Sync.
+//   - What it finds when nobody looks (a friend's new card, a gap, a message that expires) stays to be told to the user.
 //   - Memory is bounded: requests, how many commands run at once, and what is kept for whoever follows.
 //
 // # Interface

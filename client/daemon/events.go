@@ -54,6 +54,10 @@ func (d *Daemon) Follow(ctx context.Context, handle func(client.Event) error) er
 	if err != nil {
 		return err
 	}
+	noticed, err := d.c.Client.LastNotice(ctx)
+	if err != nil {
+		return err
+	}
 	told := map[protocol.PublicKey]int{}
 	for {
 		wanted, err := d.c.Client.Listened(ctx)
@@ -68,6 +72,16 @@ func (d *Daemon) Follow(ctx context.Context, handle func(client.Event) error) er
 			}
 			told[key] = s.count
 			if err := handle(client.Event{Relay: &s.report}); err != nil {
+				return err
+			}
+		}
+		notices, err := d.c.Client.NoticesAfter(ctx, noticed)
+		if err != nil {
+			return err
+		}
+		for i := range notices {
+			noticed = notices[i].N
+			if err := handle(client.Event{Notice: &notices[i]}); err != nil {
 				return err
 			}
 		}

@@ -27,6 +27,8 @@ func (d *Daemon) listen(ctx context.Context) error {
 		switch {
 		case e.Message != nil:
 			d.log.Info("a message arrived", "from", e.Message.From.Short(), "id", e.Message.ID)
+		case e.Notice != nil:
+			d.log.Warn("noticed", "friend", e.Notice.Name, "key", e.Notice.Friend.Short(), "what", e.Notice.Kind)
 		case e.Relay.Err != nil:
 			d.log.Warn("a relay is not listened to", "relay", e.Relay.Address, "error", e.Relay.Err)
 		default:
@@ -73,9 +75,9 @@ func (d *Daemon) pollOnce(ctx context.Context) error {
 		failures = append(failures, r.Err)
 	}
 	d.failed("poll", errors.Join(failures...))
-	for _, change := range result.Changes {
-		d.log.Warn("a friend has a new card", "friend", change.Name, "sealingKey", change.SealingChanged, "relaysAdded", len(change.RelaysAdded),
-			"relaysRemoved", len(change.RelaysRemoved))
+	for i := range result.Notices {
+		n := &result.Notices[i]
+		d.log.Warn("noticed", "friend", n.Name, "key", n.Friend.Short(), "what", n.Kind)
 	}
 	for _, gap := range result.Gaps {
 		d.log.Warn("messages are missing", "from", gap.From.Short(), "first", gap.First, "last", gap.Last)

@@ -25,7 +25,7 @@ func (s *Store) Payers(ctx context.Context) ([]protocol.PublicKey, error) {
 // tell notes that payers are to be told of a copy. Records that tell are not told themselves: who reads one knows it.
 func tell(ctx context.Context, tx *sql.Tx, n int64, relay protocol.PublicKey) error {
 	_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT p.payer, p.relay, o.n FROM payers p JOIN outbox o ON o.n = ?
-		WHERE p.relay = ? AND o.content_type <> ?`, n, relay[:], protocol.WritingsType)
+		WHERE p.relay = ? AND o.content_type <> ? AND o.signer IS NULL`, n, relay[:], protocol.WritingsType)
 	return err
 }
 
@@ -40,7 +40,7 @@ func (s *Store) met(ctx context.Context, tx *sql.Tx) error {
 	}
 	for _, relay := range fresh {
 		if _, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT ?1, c.relay, c.n FROM copies c JOIN outbox o ON o.n = c.n
-			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.expires > ?3`, s.owner[:], protocol.WritingsType, s.now()-keepReceived, relay); err != nil {
+			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.signer IS NULL AND o.expires > ?3`, s.owner[:], protocol.WritingsType, s.now()-keepReceived, relay); err != nil {
 			return err
 		}
 	}

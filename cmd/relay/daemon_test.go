@@ -135,7 +135,7 @@ func TestSameThroughDaemon(t *testing.T) {
 		{"outbox"}, {"outbox", "nothing-like-it"}, {"outbox", "--limit", "x"},
 		{"friend", "list"}, {"friend", "ls"}, {"friend", "rm", "nobody"}, {"friend", "add", "no-such-file"}, {"friend", "add"},
 		{"relays"}, {"relays", "list"}, {"relays", "rm", "http://127.0.0.1:1"}, {"relays", "add", "::"},
-		{"account"}, {"account", "nowhere"}, {"heal"}, {"get"}, {"get", "nothing-like-it"},
+		{"friend", "show", "alice"}, {"admit", "list"}, {"admit", "nobody"}, {"account"}, {"account", "nowhere"}, {"heal"}, {"get"}, {"get", "nothing-like-it"},
 		{"send", "nobody", "hello"}, {"send", "alice"}, {"send", "alice", ""}, {"send", "alice", "x", "--ttl", "1"},
 		{"send", "alice", "x", "--copies", "9"}, {"send", "--resume"}, {"send", "--file", "no-such-file", "alice"}, {"send", "--file", ".", "alice"},
 		{"rm", "nothing-like-it"}, {"heal", "--no-such-flag"},

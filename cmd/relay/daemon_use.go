@@ -24,7 +24,8 @@ import (
 // about money, or makes and keeps secrets, it runs none.
 var servedCommands = []string{
 	"send", "inbox", "read", "listen", "outbox", "rm", "get", "heal", "account",
-	"friend list", "friend add", "friend rm", "relays", "relays list", "relays add", "relays rm",
+	"friend list", "friend show", "friend add", "friend accept", "friend rm", "admit", "admit list", "admit rm",
+	"relays", "relays list", "relays add", "relays rm",
 }
 
 // servedMark is on the commands that a daemon runs.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 	"strings"
 	"syscall"
 	"testing"
@@ -10,9 +9,6 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 
 	"relaymarket/escrow/relayside"
-	"relaymarket/internal/regtest"
-	"relaymarket/internal/relaynode"
-	"relaymarket/internal/testnode"
 	"relaymarket/ledger"
 )
 
@@ -20,16 +16,7 @@ import (
 // itself under a stored policy, and the rest given back. What the relay earned, what the user spent, what the ledger comes
 // to and what is on the chain agree to the satoshi.
 func TestADayOfTraffic(t *testing.T) {
-	bitcoin := regtest.Start(t, regtest.Plain)
-	var config relaynode.Bitcoin
-	contracts := testnode.Contracts(t, bitcoin.Node)
-	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
-		contracts(c)
-		config = c.Bitcoin
-	}})
-	alice := user(t)
-	alice.connects(bitcoin)
-	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	bitcoin, node, alice, asOperator := operatedMarket(t)
 	before := alice.balance()
 	opened := alice.opens(bitcoin, node)
 	id := opened.ID
@@ -111,15 +98,11 @@ func TestADayOfTraffic(t *testing.T) {
 	if spent := before - alice.balance(); spent != btcutil.Amount(paid)+fees {
 		t.Errorf("%d sat were spent: %d paid, %d of fees", int64(spent), paid, int64(fees))
 	}
-	err = relaynode.WithContracts(t.Context(), relaynode.Database{URL: node.DSN, Connections: 4}, node.Secret, config, slog.New(slog.DiscardHandler),
-		func(ctx context.Context, m *relayside.Manager) error {
-			r, err := m.Revenue(ctx)
-			if err == nil && (int64(r.Settled) != paid || r.Live != 0 || r.Unpaid != 0) {
-				t.Errorf("the relay has %+v, %d were paid", r, paid)
-			}
-			return err
-		})
-	if err != nil {
-		t.Error(err)
-	}
+	asOperator(func(ctx context.Context, m *relayside.Manager) error {
+		r, err := m.Revenue(ctx)
+		if err == nil && (int64(r.Settled) != paid || r.Live != 0 || r.Unpaid != 0) {
+			t.Errorf("the relay has %+v, %d were paid", r, paid)
+		}
+		return err
+	})
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 
+	"relaymarket/escrow/relayside"
 	"relaymarket/internal/testnode"
 	"relaymarket/protocol"
 )
@@ -37,10 +39,10 @@ func deafTo(t *testing.T, node *testnode.Node) (address string) {
 }
 
 // Bad faith: a relay pads its bill and wants to hear of no refusal: it neither drops the lines nor ends the contract. Who watches with
-// --close-on-dispute ends it from this side, at what was accepted; the relay does not take part in that either, and settles in time with what
+// --close-on-dispute ends it from this side, at what was accepted; the relay does not take part in that either, and settles with what
 // it was paid, and no more. Under the policy "ask" the same watch tells what there is to pay, and pays nothing.
 func TestBadFaithRelayThatHearsNoRefusal(t *testing.T) {
-	bitcoin, node, alice := market(t)
+	bitcoin, node, alice, asOperator := operatedMarket(t)
 	address := deafTo(t, node)
 	var opened contractItem
 	alice.json(&opened, "contract", "open", address, "--deposit", "100000", "--wait", "0", "--yes")
@@ -78,8 +80,8 @@ func TestBadFaithRelayThatHearsNoRefusal(t *testing.T) {
 	}
 	item := alice.reaches(id, "refund_requested")
 	paid = item.Paid
-	bitcoin.Mine(int(item.LastUsage) - 100) // the relay takes no usage any more, and has what it holds on its way
-	for deadline := time.Now().Add(2 * time.Minute); alice.contract(id).State != "closed" && time.Now().Before(deadline); {
+	asOperator(func(ctx context.Context, m *relayside.Manager) error { return m.Settle(ctx, contract) }) // with what it holds, as in time by itself
+	for deadline := time.Now().Add(time.Minute); alice.contract(id).State != "closed" && time.Now().Before(deadline); {
 		bitcoin.Mine(1)
 	}
 	if item = alice.reaches(id, "closed"); item.Paid != paid || paid <= opened.OpeningPrice {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,19 +13,42 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
 
+	"relaymarket/escrow/relayside"
 	"relaymarket/internal/regtest"
+	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testnode"
 )
 
 // market is a Bitcoin node, a relay that makes contracts, and a user whose wallet has money.
 func market(t *testing.T) (*regtest.Test, *testnode.Node, *terminal) {
 	t.Helper()
+	bitcoin, node, alice, _ := operatedMarket(t)
+	return bitcoin, node, alice
+}
+
+// asOperator looks into the contracts of a relay that runs, as relayd's commands do beside relayd serve.
+type asOperator func(func(context.Context, *relayside.Manager) error)
+
+// operatedMarket is a market of whose relay the test is the operator, too.
+func operatedMarket(t *testing.T) (*regtest.Test, *testnode.Node, *terminal, asOperator) {
+	t.Helper()
 	bitcoin := regtest.Start(t, regtest.Plain)
-	node := testnode.Start(t, testnode.Options{Setup: testnode.Contracts(t, bitcoin.Node)})
+	var config relaynode.Bitcoin
+	contracts := testnode.Contracts(t, bitcoin.Node)
+	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
+		contracts(c)
+		config = c.Bitcoin
+	}})
 	alice := user(t)
 	alice.connects(bitcoin)
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
-	return bitcoin, node, alice
+	return bitcoin, node, alice, func(do func(context.Context, *relayside.Manager) error) {
+		t.Helper()
+		database := relaynode.Database{URL: node.DSN, Connections: 4}
+		if err := relaynode.WithContracts(t.Context(), database, node.Secret, config, slog.New(slog.DiscardHandler), do); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 // connects names the Bitcoin node.

@@ -12,7 +12,7 @@ import (
 	"relaymarket/protocol"
 )
 
-// A bare pull is the least that could be one: Go's HTTP server, the check of form and signature of the request and of the
+// A bare pull is the least that could be one: Go's HTTP server, the check of form and signature of the request, with the
 // acknowledgement that rides on it, one record read by its primary key, and one durable row with the acknowledgement, in one transaction and
 // one round trip for all that wait. It looks at no reader, no page and no sender, and counts no pull.
 type barePull struct {
@@ -54,7 +54,7 @@ func (r *bareRelay) pull(w http.ResponseWriter, q *http.Request, body []byte) {
 }
 
 func readBarePull(body []byte) (*barePull, error) {
-	e, err := protocol.ParseEnvelope(body)
+	e, line, err := protocol.ParsePullBody(body)
 	if err != nil {
 		return nil, err
 	}
@@ -62,19 +62,17 @@ func readBarePull(body []byte) (*barePull, error) {
 	if err := e.Decode(&pull); err != nil {
 		return nil, err
 	}
-	if err := e.Verify(); err != nil {
+	if _, err := protocol.ParsePullQuery(line); err != nil {
+		return nil, err
+	}
+	if err := pull.CheckQuery(line); err != nil {
 		return nil, err
 	}
 	p := &barePull{reader: append([]byte(nil), e.From[:]...), done: make(chan struct{})}
-	if pull.Got == nil {
-		return p, nil
+	if pull.Got != nil {
+		p.got = e.Bytes()
 	}
-	got, err := protocol.ParseEnvelope(pull.Got)
-	if err != nil {
-		return nil, err
-	}
-	p.got = got.Bytes()
-	return p, got.Verify()
+	return p, e.Verify()
 }
 
 // pullWaiting serves what waits, and leaves what came meanwhile to a goroutine.

@@ -124,11 +124,23 @@ func TestBareRelayChecks(t *testing.T) {
 	}
 	forged := bytes.Clone(record.Bytes())
 	forged[len(forged)-3] ^= 1 // the last digit of the signature
+	pull, err := newAuthor(from.Public()).pull(from, protocol.PullQuery{Senders: []protocol.PublicKey{from.Public()}, Limit: 1, PageID: "p"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unsigned := bytes.Clone(pull)
+	last := bytes.Index(unsigned, []byte(`"}`+"\n")) - 1
+	unsigned[last] = "01"[1-(unsigned[last]&1)] // another last digit of the signature
+	another := bytes.Replace(pull, []byte(`"limit":1`), []byte(`"limit":2`), 1)
 	for _, c := range []struct {
-		body []byte
-		want int
-	}{{record.Bytes(), http.StatusCreated}, {forged, http.StatusBadRequest}} {
-		request, err := http.NewRequestWithContext(t.Context(), http.MethodPut, "http://"+address+"/", bytes.NewReader(c.body))
+		method, path string
+		body         []byte
+		want         int
+	}{
+		{http.MethodPut, "/", record.Bytes(), http.StatusCreated}, {http.MethodPut, "/", forged, http.StatusBadRequest},
+		{http.MethodPost, inboxPrefix, unsigned, http.StatusBadRequest}, {http.MethodPost, inboxPrefix, another, http.StatusBadRequest},
+	} {
+		request, err := http.NewRequestWithContext(t.Context(), c.method, "http://"+address+c.path, bytes.NewReader(c.body))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -32,8 +32,8 @@ type inbox struct {
 	cursors  []string
 	at       int // where the next page to be signed begins; record 0 is only where to begin after
 	requests [][]byte
-	pages    []protocol.Got // of requests
-	open     *protocol.Got  // the page that waits for its acknowledgement
+	pages    []protocol.PageRoot // of requests
+	open     *protocol.PageRoot  // the page that waits for its acknowledgement
 }
 
 // What is loaded for all readers of a point, in records for each second of measurement. A reader who has had all
@@ -140,11 +140,11 @@ func (w *pulls) acknowledge() error {
 		if in.open == nil {
 			continue
 		}
-		e, err := w.b.author.sign(in.reader, in.open)
+		e, err := w.b.author.sign(in.reader, &protocol.Got{PageID: in.open.PageID, Root: in.open.Root})
 		if err != nil {
 			return err
 		}
-		if _, err := in.conn.expect(http.StatusNoContent, request(http.MethodPost, in.path()+"/got", w.b.relay.host, "application/json", e.Bytes())); err != nil {
+		if _, err := in.conn.expect(http.StatusNoContent, request(http.MethodPost, in.path()+"/got", w.b.relay.host, mediaEnvelope, e.Bytes())); err != nil {
 			return fmt.Errorf("acknowledge the last page: %w", err)
 		}
 		in.open = nil
@@ -158,26 +158,23 @@ const inboxPrefix = "/inbox/"
 func (in *inbox) path() string { return inboxPrefix + in.reader.Public().String() }
 
 func (in *inbox) prepare(b *bench, limit, n int) error {
-	in.requests, in.pages = make([][]byte, n), make([]protocol.Got, n)
+	in.requests, in.pages = make([][]byte, n), make([]protocol.PageRoot, n)
 	for i := range n {
 		if in.at+limit > len(in.hashes) {
 			in.at = 1
 		}
-		pull := &protocol.Pull{Senders: []protocol.PublicKey{in.sender.Public()}, After: &in.cursors[in.at-1], Limit: int64(limit), PageID: b.author.pageID()}
+		query := protocol.PullQuery{Senders: []protocol.PublicKey{in.sender.Public()}, After: &in.cursors[in.at-1], Limit: int64(limit), PageID: b.author.pageID()}
+		var got *protocol.PageRoot
 		if i > 0 {
-			got, err := b.author.sign(in.reader, &in.pages[i-1])
-			if err != nil {
-				return err
-			}
-			pull.Got = got.Bytes()
+			got = &in.pages[i-1]
 		}
-		in.pages[i] = protocol.Got{PageID: pull.PageID, Root: protocol.MerkleRoot(in.hashes[in.at : in.at+limit])}
+		in.pages[i] = protocol.PageRoot{PageID: query.PageID, Root: protocol.MerkleRoot(in.hashes[in.at : in.at+limit])}
 		in.at += limit
-		e, err := b.author.sign(in.reader, pull)
+		body, err := b.author.pull(in.reader, query, got)
 		if err != nil {
 			return err
 		}
-		in.requests[i] = request(http.MethodPost, in.path(), b.relay.host, "application/json", e.Bytes())
+		in.requests[i] = request(http.MethodPost, in.path(), b.relay.host, mediaLines, body)
 	}
 	return nil
 }

@@ -96,6 +96,19 @@ func (a *author) sign(from *protocol.PrivateKey, r protocol.Request) (*protocol.
 	return protocol.Sign(from, a.relay, protocol.TimestampOf(time.Now()), r)
 }
 
+// pull makes the body of a pull; got, if not nil, is the page before.
+func (a *author) pull(from *protocol.PrivateKey, query protocol.PullQuery, got *protocol.PageRoot) ([]byte, error) {
+	pull, line, err := protocol.NewPull(query, got)
+	if err != nil {
+		return nil, err
+	}
+	e, err := a.sign(from, pull)
+	if err != nil {
+		return nil, err
+	}
+	return protocol.PullBody(e, line), nil
+}
+
 // each runs do for 0 … n−1 on all processors and returns the first error.
 func each(n int, do func(i int) error) error {
 	var next atomic.Int64

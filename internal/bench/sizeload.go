@@ -287,16 +287,16 @@ func (g *grown) checkServed(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = c.close() }()
-	pull := &protocol.Pull{Limit: pageRecords, PageID: g.author.pageID()}
+	query := protocol.PullQuery{Limit: pageRecords, PageID: g.author.pageID()}
 	for _, k := range senders {
-		pull.Senders = append(pull.Senders, k.Public())
+		query.Senders = append(query.Senders, k.Public())
 	}
 	path := "/inbox/" + reader.Public().String()
-	e, err := g.author.sign(reader, pull)
+	body, err := g.author.pull(reader, query, nil)
 	if err != nil {
 		return err
 	}
-	reply, err := c.expect(http.StatusOK, request(http.MethodPost, path, g.relay.host, "application/json", e.Bytes()))
+	reply, err := c.expect(http.StatusOK, request(http.MethodPost, path, g.relay.host, mediaLines, body))
 	if err != nil {
 		return err
 	}
@@ -318,9 +318,10 @@ func (g *grown) checkServed(ctx context.Context) error {
 		hashes[i] = line.Envelope.Hash()
 	}
 	// The relay judges the root: it is that of the hashes it was given.
-	if e, err = g.author.sign(reader, &protocol.Got{PageID: pull.PageID, Root: protocol.MerkleRoot(hashes)}); err != nil {
+	e, err := g.author.sign(reader, &protocol.Got{PageID: query.PageID, Root: protocol.MerkleRoot(hashes)})
+	if err != nil {
 		return err
 	}
-	_, err = c.expect(http.StatusNoContent, request(http.MethodPost, path+"/got", g.relay.host, "application/json", e.Bytes()))
+	_, err = c.expect(http.StatusNoContent, request(http.MethodPost, path+"/got", g.relay.host, mediaEnvelope, e.Bytes()))
 	return err
 }

@@ -27,8 +27,11 @@ type conn struct {
 // replyPatience is how long a reply may take before the run is given up.
 const replyPatience = time.Minute
 
-// mediaEnvelope is the media type of a request that is one envelope.
-const mediaEnvelope = "application/json"
+// Media types of requests: one envelope, and lines.
+const (
+	mediaEnvelope = "application/json"
+	mediaLines    = "application/x-ndjson"
+)
 
 // dial opens a connection, which ctx closes.
 func dial(ctx context.Context, host string) (*conn, error) { return dialSized(ctx, host, 16<<10) }

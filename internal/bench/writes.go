@@ -82,7 +82,7 @@ func writeRequest(b *bench, from *protocol.PrivateKey, to protocol.PublicKey, si
 		path := protocol.Path{Sender: from.Public(), Receiver: to, ID: b.author.id(first)}
 		return request(http.MethodPut, path.String(), b.relay.host, "application/json", envelopes[0].Bytes()), envelopes, nil
 	}
-	return request(http.MethodPost, "/"+from.Public().String()+"/outbox", b.relay.host, "application/x-ndjson", body), envelopes, nil
+	return request(http.MethodPost, "/"+from.Public().String()+"/outbox", b.relay.host, mediaLines, body), envelopes, nil
 }
 
 func (w *writes) step(_ context.Context, c, i int) (sample, error) {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"relaymarket/protocol"
@@ -52,7 +53,7 @@ func (f *forger) run(ctx context.Context, stop <-chan struct{}) error {
 func (f *forger) judge(m message, answer *reply) {
 	code := answer.problem().Code
 	refused := answer.status == http.StatusUnauthorized && code == protocol.CodeBadSignature
-	if m.lines {
+	if m.lines && !refused {
 		refused = answer.status == http.StatusOK && bytes.Contains(answer.body, []byte(`"code":"`+string(protocol.CodeBadSignature)+`"`))
 	}
 	if !refused {
@@ -80,8 +81,19 @@ func (f *forger) forge() (message, *protocol.Path, error) {
 	case 3:
 		return f.remove(path)
 	}
-	e, err := f.asVictim(f.cohort.readers[0], f.cohort.relay, &protocol.Pull{Senders: []protocol.PublicKey{victim.Public()}, Limit: 10, PageID: protocol.PageID(path.ID)})
-	return message{method: http.MethodPost, path: "/inbox/" + f.cohort.readers[0].Public().String(), body: e}, nil, err
+	return f.pull(victim.Public(), protocol.PageID(path.ID))
+}
+
+// pull asks in a reader's name for what a sender left for him.
+func (f *forger) pull(sender protocol.PublicKey, id protocol.PageID) (message, *protocol.Path, error) {
+	pull, line, err := protocol.NewPull(protocol.PullQuery{Senders: []protocol.PublicKey{sender}, Limit: 10, PageID: id}, nil)
+	if err != nil {
+		return message{}, nil, err
+	}
+	reader := f.cohort.readers[0]
+	e, err := f.asVictim(reader, f.cohort.relay, pull)
+	body := slices.Concat(e, []byte("\n"), line, []byte("\n"))
+	return message{method: http.MethodPost, path: "/inbox/" + reader.Public().String(), lines: true, body: body}, nil, err
 }
 
 func (f *forger) write(id protocol.RecordID) *protocol.Write {

@@ -7,8 +7,6 @@ import (
 	"net/http"
 	"sync"
 
-	"github.com/go-json-experiment/json/jsontext"
-
 	"relaymarket/protocol"
 )
 
@@ -105,19 +103,22 @@ func (r *reader) pull(ctx context.Context) (empty bool, err error) {
 }
 
 func (r *reader) pullMessage(p *page, limit int64, riding *page) (message, error) {
-	pull := &protocol.Pull{Senders: r.senders, After: r.after, Limit: limit, PageID: p.id}
+	var got *protocol.PageRoot
 	if riding != nil {
-		got, err := r.got(riding)
-		if err != nil {
-			return message{}, err
-		}
-		pull.Got = jsontext.Value(got)
+		got = &protocol.PageRoot{PageID: riding.id, Root: riding.root}
+	}
+	pull, line, err := protocol.NewPull(protocol.PullQuery{Senders: r.senders, After: r.after, Limit: limit, PageID: p.id}, got)
+	if err != nil {
+		return message{}, err
 	}
 	e, err := protocol.Sign(r.key, r.cohort.relay, now(), pull)
 	if err != nil {
 		return message{}, err
 	}
-	return message{method: http.MethodPost, path: r.inbox(""), body: e.Bytes()}, nil
+	if riding != nil {
+		riding.gots[string(e.Bytes())] = true
+	}
+	return message{method: http.MethodPost, path: r.inbox(""), lines: true, body: protocol.PullBody(e, line)}, nil
 }
 
 func (r *reader) inbox(rest string) string { return "/inbox/" + r.key.Public().String() + rest }

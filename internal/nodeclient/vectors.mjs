@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { canonical, checkWork, hostOf, open, read, Refusal, work } from "./announcement.mjs";
 import { verify } from "./bip340.mjs";
+import { acknowledgement, pull, query } from "./pulls.mjs";
 
 const folder = process.argv[2];
 const bytes = (digits) => Buffer.from(digits, "hex");
@@ -18,6 +19,12 @@ function accepted(what) {
     if (err instanceof Refusal || err instanceof SyntaxError || err instanceof TypeError && err.code === "ERR_ENCODING_INVALID_ENCODED_DATA") return false;
     throw err;
   }
+}
+
+// same tells whether everything that was read is what the case says.
+function same(c, values) {
+  for (const [name, value] of Object.entries(values)) if (c[name] !== value) throw new Error(`${c.name}: ${name} is ${value}`);
+  return true;
 }
 
 const judges = {
@@ -34,6 +41,9 @@ const judges = {
     if (c.valid && (subject.toString("hex") !== c.subject || proof.toString("hex") !== c.work)) throw new Error(`${c.name}: another subject, or work`);
     checkWork(e, c.bits);
   }),
+  queries: (c) => accepted(() => same(c, { hash: query(c.query) })),
+  pulls: (c) => accepted(() => same(c, pull(inputOf(c)))),
+  acknowledgements: (c) => accepted(() => same(c, acknowledgement(Buffer.from(c.envelope)))),
 };
 
 let wrong = 0;

@@ -34,7 +34,8 @@ type Call struct {
 	Method, Path string
 	Body         []protocol.Request   // several travel as NDJSON
 	To           []protocol.PublicKey // audience of each body
-	Type         string               // without a body: the type that is signed
+	Query        *protocol.PullQuery  // in place of a body: a pull
+	Type         string               // without either: the type that is signed
 }
 
 // Reply is what came back whole.
@@ -56,8 +57,8 @@ func (p *Person) Write(to protocol.PublicKey, id string, maxPulls int64) Call {
 
 // Pull is a call for a page.
 func (p *Person) Pull(page string, after *string, limit int64, senders ...protocol.PublicKey) Call {
-	return Call{Method: http.MethodPost, Path: "/inbox/" + p.Key.Public().String(), To: []protocol.PublicKey{p.Relay},
-		Body: []protocol.Request{&protocol.Pull{Senders: senders, After: after, Limit: limit, PageID: protocol.PageID(page)}}}
+	return Call{Method: http.MethodPost, Path: "/inbox/" + p.Key.Public().String(),
+		Query: &protocol.PullQuery{Senders: senders, After: after, Limit: limit, PageID: protocol.PageID(page)}}
 }
 
 // Got is a call that acknowledges a page.
@@ -127,6 +128,9 @@ func (p *Person) SendWith(ctx context.Context, client *http.Client, url string, 
 
 func (p *Person) sign(ctx context.Context, url string, c Call) (*http.Request, error) {
 	now := protocol.TimestampOf(time.Now())
+	if c.Query != nil {
+		return p.signPull(ctx, url, c, now)
+	}
 	if c.Body == nil {
 		r, err := http.NewRequestWithContext(ctx, c.Method, url+c.Path, nil)
 		if err != nil {
@@ -158,5 +162,22 @@ func (p *Person) sign(ctx context.Context, url string, c Call) (*http.Request, e
 	if len(c.Body) > 1 {
 		r.Header.Set("Content-Type", "application/x-ndjson")
 	}
+	return r, nil
+}
+
+func (p *Person) signPull(ctx context.Context, url string, c Call, now protocol.Timestamp) (*http.Request, error) {
+	pull, line, err := protocol.NewPull(*c.Query, nil)
+	if err != nil {
+		return nil, err
+	}
+	e, err := protocol.Sign(p.Key, p.Relay, now, pull)
+	if err != nil {
+		return nil, err
+	}
+	r, err := http.NewRequestWithContext(ctx, c.Method, url+c.Path, bytes.NewReader(protocol.PullBody(e, line)))
+	if err != nil {
+		return nil, err
+	}
+	r.Header.Set("Content-Type", "application/x-ndjson")
 	return r, nil
 }

@@ -21,7 +21,7 @@ func taggedTopic() topic {
 	t := topic{Description: "hash = SHA-256(SHA-256(tag) || SHA-256(tag) || data), tag in UTF-8, data and hash in hex. " +
 		"Invalid cases are what a hash made another way would be."}
 	data := []byte(`{"type":"got"}`)
-	for _, tag := range []string{protocol.TagEnvelope, protocol.TagLeaf, protocol.TagNode, protocol.TagLine, protocol.TagRequest} {
+	for _, tag := range []string{protocol.TagEnvelope, protocol.TagLeaf, protocol.TagNode, protocol.TagLine, protocol.TagRequest, protocol.TagQuery} {
 		for _, d := range [][]byte{nil, data} {
 			h := byHand(tag, d)
 			t.Cases = append(t.Cases, taggedCase{good(fmt.Sprintf("%s-%d-bytes", shortTag(tag), len(d))), tag, hex.EncodeToString(d), hex.EncodeToString(h[:])})

@@ -40,6 +40,7 @@ var advice = map[protocol.Code]string{
 	protocol.CodeWrongTarget:       "a defect of the client, or a proxy that rewrites request lines",
 	protocol.CodeWrongType:         "a defect of the client; do not repeat",
 	protocol.CodeMismatch:          "a defect of the client; do not repeat",
+	protocol.CodeWrongQuery:        "a defect of the client, or a proxy that changes bodies; do not repeat",
 	protocol.CodeWrongParty:        "only the receiver pulls, only the sender deletes",
 	protocol.CodeDenied:            "use another relay",
 	protocol.CodeOffTopic:          "do not repeat; the account's topic is in `GET /account`: give the record that tag, or use another relay",

@@ -25,7 +25,7 @@ type requestTopicBuilder struct {
 func requestsTopic(c cast) topic {
 	b := &requestTopicBuilder{}
 	b.Description = "Request objects, as they stand in an otherwise valid envelope, read by somebody who expects the type given. " +
-		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus, contractList, usageReport and termsAnswer ignore them."
+		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus, contractList, usageReport, termsAnswer, probeAnswer and firstWord ignore them."
 	b.write(c)
 	b.pull(c)
 	b.got()
@@ -41,6 +41,9 @@ func requestsTopic(c cast) topic {
 	b.usageRefused()
 	b.terms()
 	b.termsAnswer(c)
+	b.probe(c)
+	b.probeAnswer()
+	b.firstWord(c)
 	return b.topic
 }
 
@@ -197,21 +200,21 @@ func (b *requestTopicBuilder) after() {
 
 func (b *requestTopicBuilder) pull(c cast) {
 	b.begin("pull", pullMembers(c), false)
-	b.senders(c)
-	b.after()
-	b.integer("limit")
-	b.accept("limit-least", members{"limit": "1"})
-	b.accept("limit-greatest", members{"limit": "1000"})
-	b.refuse("limit-zero", protocol.CodeInvalidValue, members{"limit": "0"})
-	b.refuse("limit-negative", protocol.CodeInvalidValue, members{"limit": "-1"})
-	b.refuse("limit-too-great", protocol.CodeInvalidValue, members{"limit": "1001"})
-	b.word("pageId", 64, true)
-	b.accept("got", members{"got": string(signed(c.bob, c.relay.Public, now, object(gotMembers())).Bytes())})
-	b.refuse("got-is-null", protocol.CodeNotCanonical, members{"got": "null"})
-	wrong := wrongKinds("object")
-	for _, k := range slices.Sorted(maps.Keys(wrong)) {
-		b.refuse("got-is-"+k, protocol.CodeMalformed, members{"got": wrong[k]})
-	}
+	b.hex("query")
+	b.member("got", "object", false)
+	page := pageMembers()
+	got := func(changes members) members { return members{"got": object(page.with(changes))} }
+	b.accept("got", got(nil))
+	b.accept("got-of-the-longest-name", got(members{"pageId": quote(strings.Repeat("Z", 64))}))
+	b.refuse("got-empty", protocol.CodeMalformed, members{"got": "{}"})
+	b.refuse("got-without-root", protocol.CodeMalformed, got(members{"root": ""}))
+	b.refuse("got-without-page", protocol.CodeMalformed, got(members{"pageId": ""}))
+	b.refuse("got-with-type", protocol.CodeMalformed, got(members{"type": `"got"`}))
+	b.refuse("got-with-page-of-no-name", protocol.CodeMalformed, got(members{"pageId": `"a.b"`}))
+	b.refuse("got-with-root-in-upper-case", protocol.CodeMalformed, got(members{"root": upper(page["root"])}))
+	b.refuse("got-with-short-root", protocol.CodeMalformed, got(members{"root": `"00"`}))
+	b.refuse("got-an-envelope", protocol.CodeMalformed, members{"got": string(signed(c.bob, c.relay.Public, now, object(gotMembers())).Bytes())})
+	b.refuse("with-its-query", protocol.CodeMalformed, queryMembers(c))
 }
 
 func (b *requestTopicBuilder) got() {

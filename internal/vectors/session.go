@@ -23,7 +23,8 @@ type step struct {
 	Story     string            `json:"story"`
 	By        string            `json:"by"` // who signs, a name in keys
 	Request   httpRequest       `json:"request"`
-	Envelopes []signedValues    `json:"envelopes,omitempty"` // what the request carries, inner ones first
+	Envelopes []signedValues    `json:"envelopes,omitempty"` // what the request carries
+	Query     string            `json:"query,omitempty"`     // of a pull: the line after its envelope
 	Response  httpResponse      `json:"response"`
 	Values    map[string]string `json:"values,omitempty"`
 }
@@ -110,16 +111,11 @@ func (b *sessionBuilder) values(e *protocol.Envelope) signedValues {
 
 func (b *sessionBuilder) add(s step) { b.Cases = append(b.Cases, s) }
 
-// body is a step whose request carries an envelope, with those within it first.
-func (b *sessionBuilder) body(v verdict, story, method, uri string, response httpResponse, envelopes ...*protocol.Envelope) {
-	outer := envelopes[len(envelopes)-1]
-	s := step{verdict: v, Story: story, By: b.nameOf(outer.From), Response: response, Request: httpRequest{
-		method, uri, map[string]string{"Content-Type": "application/json"}, string(outer.Bytes()),
-	}}
-	for _, e := range envelopes {
-		s.Envelopes = append(s.Envelopes, b.values(e))
-	}
-	b.add(s)
+// body is a step whose request is an envelope.
+func (b *sessionBuilder) body(v verdict, story, method, uri string, response httpResponse, e *protocol.Envelope) {
+	b.add(step{verdict: v, Story: story, By: b.nameOf(e.From), Response: response, Envelopes: []signedValues{b.values(e)}, Request: httpRequest{
+		method, uri, map[string]string{"Content-Type": "application/json"}, string(e.Bytes()),
+	}})
 }
 
 // bare is a step whose request has no body.
@@ -220,15 +216,27 @@ func (b *sessionBuilder) listed(e *protocol.Envelope, cursor, tag string) map[st
 	return r
 }
 
-func (b *sessionBuilder) pull(pageID protocol.PageID, after string, got *protocol.Envelope) *protocol.Envelope {
-	p := &protocol.Pull{Senders: []protocol.PublicKey{b.c.alice.Public, b.c.carol.Public}, Limit: 100, PageID: pageID}
-	if after != "" {
-		p.After = &after
-	}
+// pull is a step whose request is an envelope and the query that it names.
+func (b *sessionBuilder) pull(v verdict, story string, who actor, query, got members, response httpResponse) {
+	b.clock = b.clock.Add(time.Second)
+	query = query.with(members{"salt": quote(fmt.Sprintf("%032x", int64(b.clock)))}) // any that did not serve before
+	request := pullOf(object(query))
 	if got != nil {
-		p.Got = got.Bytes()
+		request["got"] = object(got)
 	}
-	return b.sign(b.c.bob, b.c.relay.Public, p)
+	e := signed(who, b.c.relay.Public, b.clock, object(request))
+	b.add(step{verdict: v, Story: story, By: b.nameOf(who.Public), Response: response, Envelopes: []signedValues{b.values(e)}, Query: object(query), Request: httpRequest{
+		"POST", "/inbox/" + b.c.bob.Public.String(), map[string]string{"Content-Type": "application/x-ndjson"}, string(e.Bytes()) + "\n" + object(query) + "\n",
+	}})
+}
+
+// query is what Bob asks for under the id of a page.
+func (b *sessionBuilder) query(pageID, after string) members {
+	m := members{"senders": list(quote(b.c.alice.Public.String()), quote(b.c.carol.Public.String())), "limit": "100", "pageId": quote(pageID)}
+	if after != "" {
+		m["after"] = quote(after)
+	}
+	return m
 }
 
 func (b *sessionBuilder) root() protocol.Hash {
@@ -244,23 +252,24 @@ func (b *sessionBuilder) pageBody(served int) httpResponse {
 }
 
 func (b *sessionBuilder) pulls() {
-	inbox := "/inbox/" + b.c.bob.Public.String()
-	b.body(good("bob-pulls"), "Bob asks for what Alice and Carol have for him. The root is over the two records.", "POST", inbox, b.pageBody(1), b.pull("page-1", "", nil))
-	b.body(good("bob-pulls-the-page-again"), "His reply was cut. The same pageId is the same page, counted once.", "POST", inbox, b.pageBody(2), b.pull("page-1", "", nil))
-	b.body(bad("bob-pulls-another-page", protocol.CodePageOpen), "One page may be open: the first waits for its acknowledgement.", "POST", inbox,
-		refused(protocol.CodePageOpen, map[string]any{"pageId": "page-1"}), b.pull("page-2", "7f3a.42", nil))
-	b.body(bad("carol-pulls-for-bob", protocol.CodeMismatch), "Carol signs a pull of Bob's inbox.", "POST", inbox, refused(protocol.CodeMismatch, nil),
-		b.sign(b.c.carol, b.c.relay.Public, &protocol.Pull{Senders: []protocol.PublicKey{b.c.alice.Public}, Limit: 1, PageID: "carol-2"}))
+	b.pull(good("bob-pulls"), "Bob asks for what Alice and Carol have for him. The root is over the two records.", b.c.bob, b.query("page-1", ""), nil, b.pageBody(1))
+	b.pull(good("bob-pulls-the-page-again"), "His reply was cut. The same pageId is the same page, counted once; the salt is another.", b.c.bob,
+		b.query("page-1", ""), nil, b.pageBody(2))
+	b.pull(bad("bob-pulls-another-page", protocol.CodePageOpen), "One page may be open: the first waits for its acknowledgement.", b.c.bob, b.query("page-2", "7f3a.42"), nil,
+		refused(protocol.CodePageOpen, map[string]any{"pageId": "page-1"}))
+	b.pull(bad("carol-pulls-for-bob", protocol.CodeMismatch), "Carol signs a pull of Bob's inbox.", b.c.carol,
+		members{"senders": list(quote(b.c.alice.Public.String())), "limit": "1", "pageId": `"carol-2"`}, nil, refused(protocol.CodeMismatch, nil))
 }
 
 func (b *sessionBuilder) acknowledgements() {
 	inbox := "/inbox/" + b.c.bob.Public.String()
 	wrong := b.sign(b.c.bob, b.c.relay.Public, &protocol.Got{PageID: "page-1", Root: b.first.Hash()})
 	b.body(bad("bob-acknowledges-another-root", protocol.CodeRootMismatch), "That is the hash of one record, not the root.", "POST", inbox+"/got", refused(protocol.CodeRootMismatch, nil), wrong)
-	got := b.sign(b.c.bob, b.c.relay.Public, &protocol.Got{PageID: "page-1", Root: b.root()})
 	empty := object(pageHeader(0, "").with(members{"cursor": `"7f3a.42"`, "pageId": `"page-3"`, "served": "0"})) + "\n"
-	b.body(good("bob-acknowledges-and-pulls-on"), "The acknowledgement rides on the next pull. Nothing new is there.", "POST", inbox,
-		httpResponse{Status: 200, Headers: map[string]string{"Content-Type": "application/x-ndjson"}, Body: empty}, got, b.pull("page-3", "7f3a.42", got))
+	b.pull(good("bob-acknowledges-and-pulls-on"), "One signature acknowledges the page and asks for the next. Nothing new is there.", b.c.bob, b.query("page-3", "7f3a.42"),
+		members{"pageId": `"page-1"`, "root": quote(b.root().String())},
+		httpResponse{Status: 200, Headers: map[string]string{"Content-Type": "application/x-ndjson"}, Body: empty})
+	got := b.sign(b.c.bob, b.c.relay.Public, &protocol.Got{PageID: "page-1", Root: b.root()})
 	b.body(good("bob-acknowledges-again"), "The same acknowledgement alone; it has one effect.", "POST", inbox+"/got", httpResponse{Status: 204}, got)
 	after := "7f3a.41"
 	listen := b.sign(b.c.bob, b.c.relay.Public, &protocol.Listen{Senders: []protocol.PublicKey{b.c.alice.Public}, After: &after})

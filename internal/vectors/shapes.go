@@ -20,13 +20,6 @@ func gotMembers() members {
 	return members{"type": `"got"`, "pageId": `"page-1"`, "root": quote(protocol.Hash(root).String())}
 }
 
-func pullMembers(c cast) members {
-	return members{
-		"type": `"pull"`, "senders": list(quote(c.alice.Public.String()), quote(c.carol.Public.String())),
-		"limit": "100", "pageId": `"page-2"`,
-	}
-}
-
 func listenMembers(c cast) members {
 	return members{"type": `"listen"`, "senders": list(quote(c.alice.Public.String()))}
 }

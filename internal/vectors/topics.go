@@ -20,16 +20,22 @@ func buildTopics(previous map[string][]byte) map[string]any {
 		"targets.json":       targetsTopic(c),
 		"addresses.json":     addressesTopic(),
 		"links.json":         linksTopic(c),
+		"invitations.json":   invitationsTopic(c),
+		"first-words.json":   firstWordsTopic(c),
 		"cards.json":         cardsTopic(c),
 		"announcements.json": announcementsTopic(c),
 		"work.json":          workTopic(c),
 		"authorization.json": authorizationTopic(c),
 		"pages.json":         pagesTopic(c),
+		"queries.json":       queriesTopic(c),
+		"pulls.json":         pullsTopic(c),
 		"padding.json":       paddingTopic(),
 		"plain.json":         plainTopic(),
 		"bodies.json":        bodiesTopic(),
 		"files.json":         filesTopic(),
 		sealedFile:           sealed.sealedTopic,
 		sessionFile:          sessionTopic(c, sealed),
+
+		"acknowledgements.json": acknowledgementsTopic(c),
 	}
 }
