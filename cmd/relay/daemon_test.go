@@ -351,3 +351,33 @@ func TestDaemonInstall(t *testing.T) {
 		t.Errorf("it left %v", err)
 	}
 }
+
+// A daemon audits what was used and pays it as the policy says, with nobody looking.
+func TestDaemonPays(t *testing.T) {
+	bitcoin, node, alice := market(t)
+	id := alice.opens(bitcoin, node).ID
+	contract, err := contractID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bitcoin.Mine(6) // full credit
+	alice.runs("relays", "add", node.URL)
+	bob := user(t)
+	bob.stdin = alice.runs("id", "--card", "-")
+	bob.runs("friend", "add", "-", "--name", "alice")
+	alice.stdin = bob.runs("id", "--card", "-")
+	alice.runs("friend", "add", "-", "--name", "bob")
+	alice.runs("contract", "policy", "--pay", "auto", "--limit", "50000", "--cushion", "0")
+	alice.stdin = strings.Repeat("traffic of a day ", 20_000)
+	alice.runs("send", "bob", "--ttl", "1h", "-")
+	alice.stdin = ""
+	bob.runs("inbox")
+	node.Posted(t, contract)
+	before := alice.contract(id).Paid
+	stays := alice.starts("--poll", "1h", "--heal", "1h")
+	eventually(t, "the daemon pays", func() bool { return alice.contract(id).Paid > before })
+	alice.runs("daemon", "stop")
+	if err := stays.ends(syscall.SIGTERM); err != nil || !strings.Contains(stays.log.String(), "audited") {
+		t.Errorf("the daemon: %v\n%s", err, stays.log)
+	}
+}
