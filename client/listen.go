@@ -333,3 +333,21 @@ func readListenLine(line []byte) (*rest.ListenLine, error) {
 	}
 	return &told, nil
 }
+
+// Listened are the relays that Listen listens to now, with an address of each.
+func (c *Client) Listened(ctx context.Context) (map[protocol.PublicKey]string, error) {
+	posts, err := c.posts(ctx)
+	all := make(map[protocol.PublicKey]string, len(posts))
+	for _, p := range posts {
+		all[p.key] = p.addresses[0]
+	}
+	return all, err
+}
+
+// NoticesAfter lists what there is to tell of friends, shown or not, that was noticed after another notice, in order.
+func (c *Client) NoticesAfter(ctx context.Context, n int64) ([]FriendNotice, error) {
+	return c.notices(ctx, n, false)
+}
+
+// LastNotice is the number of the newest notice, 0 if there is none.
+func (c *Client) LastNotice(ctx context.Context) (int64, error) { return c.state.LastNotice(ctx) }

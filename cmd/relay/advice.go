@@ -10,6 +10,7 @@ import (
 	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
 	"relaymarket/client/backup"
+	"relaymarket/client/daemon"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
 	"relaymarket/escrow/chain"
@@ -54,6 +55,9 @@ func adviceTable() []struct {
 		{userside.ErrNoContract, "See: relay contract list --all"},
 		{userside.ErrCushion, "Check the usage; then say with --accept SATOSHI what is right, or raise the --cushion."},
 		{userside.ErrOwner, "The contracts in this folder or file are another key's: choose another folder with --dir."},
+		{daemon.ErrNotRunning, "Start it: relay daemon   (or have systemd do it: relay daemon install)"},
+		{daemon.ErrSilent, "See what it did: relay outbox --no-daemon   and its log. To do without it: --no-daemon"},
+		{daemon.ErrCut, "See what it did: relay outbox   and its log. To do without it: --no-daemon"},
 		{wallet.ErrFunds, "See: relay wallet balance   and pay to: relay wallet address"},
 		{wallet.ErrInUse, "Another relay command has the wallet open: wait until it is done."},
 		{chain.ErrUnreachable, "Is the Bitcoin node running? Its settings: relay wallet connect --help"},
@@ -98,6 +102,10 @@ func advice(err error) string {
 	}
 	if next := offered(err); next != "" {
 		return next
+	}
+	var running *daemon.RunningError
+	if errors.As(err, &running) {
+		return "See: relay daemon status   and end it: relay daemon stop"
 	}
 	cause := sqlite.Cause(err) // what runs out, or breaks, in the middle of something
 	for _, row := range adviceTable() {
