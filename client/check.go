@@ -94,7 +94,7 @@ func (c *Client) open(e *protocol.Envelope, w *protocol.Write, relay protocol.Pu
 		return m
 	}
 	m.ContentType, m.Name, m.Device, m.Seq, m.Body = header.ContentType, header.Name, header.Device, header.Seq, body
-	m.Receipts, m.Writings = receiptsOf(&m), writingsOf(&m)
+	m.Receipts, m.Writings, m.Batch = receiptsOf(&m), writingsOf(&m), c.batchOf(&m)
 	return m
 }
 
