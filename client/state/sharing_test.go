@@ -381,3 +381,26 @@ func TestSharedQueue(t *testing.T) {
 		t.Errorf("a confirmation of the other device's envelope: %t, %v", ours, err)
 	}
 }
+
+// What counts is when a thing was changed, not when it was told.
+func TestLaterChangeWins(t *testing.T) {
+	keys, cards := people(t, 1)
+	w := newWorld(t, t.Context(), t.TempDir(), 2)
+	defer w.close()
+	slow, quick := w.devices[0], w.devices[1] // slow's clock is behind, by seven minutes
+	w.ok(slow.Company(w.ctx))
+	w.ok(quick.Company(w.ctx))
+	w.ok(slow.AddFriend(w.ctx, keys[0], "first", cards[0][0]))
+	w.now = w.now.Add(time.Hour)
+	w.ok(quick.AddFriend(w.ctx, keys[0], "second", cards[0][0]))
+	w.tell(quick)
+	w.now = w.now.Add(time.Hour)
+	w.tell(slow) // an hour after the other told, what it did before
+	w.hear(quick, 1)
+	w.hear(slow, 0)
+	for i, s := range w.devices {
+		if f, err := s.Friend(w.ctx, keys[0]); err != nil || f.Name != "second" {
+			t.Errorf("device %d calls the friend %q, %v", i, f.Name, err)
+		}
+	}
+}
