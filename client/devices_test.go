@@ -191,6 +191,10 @@ func TestDevicesComeTogether(t *testing.T) {
 	if gaps, err := bob.Gaps(t.Context()); err != nil || len(gaps) != 0 {
 		t.Errorf("bob misses %+v, %v", gaps, err)
 	}
+	// What the first takes with the only pull, the second has from it.
+	bob.sends(first, "to be pulled once", client.SendOptions{MaxPulls: 1})
+	first.finds("to be pulled once")
+	second.finds("to be pulled once")
 	known, err := first.Devices(t.Context())
 	if err != nil || len(known) != 2 || known[1].Name != "phone" || known[1].Missing != 0 {
 		t.Errorf("the devices: %+v, %v", known, err)
