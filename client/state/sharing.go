@@ -141,7 +141,24 @@ func (s *Store) foldFriend(ctx context.Context, tx *sql.Tx, key protocol.PublicK
 	if now.Name != before.entry.Name || now.Removed != before.entry.Removed {
 		now.Stamp = before.entry.Stamp.Next(at, s.id())
 	}
-	return writeRegister(ctx, tx, kindFriend, key[:], before.entry.Join(now), shown)
+	now = before.entry.Join(now)
+	if err := writeRegister(ctx, tx, kindFriend, key[:], now, shown); err != nil || gone {
+		return err
+	}
+	// Who was removed and is added again by an older card than he had is shown with the newer one.
+	return s.quietly(ctx, tx, `UPDATE friends SET card = ? WHERE key = ? AND card <> ?`, []byte(now.Card), key[:], []byte(now.Card))
+}
+
+// quietly runs a statement that is no change of ours to be told.
+func (s *Store) quietly(ctx context.Context, tx *sql.Tx, statement string, args ...any) error {
+	if _, err := tx.ExecContext(ctx, `UPDATE sharing SET applying = applying + 2`); err != nil {
+		return err
+	}
+	if _, err := tx.ExecContext(ctx, statement, args...); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE sharing SET applying = applying - 2`)
+	return err
 }
 
 func (s *Store) foldRelay(ctx context.Context, tx *sql.Tx, key protocol.PublicKey, at protocol.Timestamp) error {

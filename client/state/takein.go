@@ -272,15 +272,8 @@ func (s *Store) applyMark(ctx context.Context, tx *sql.Tx, from protocol.PublicK
 		return nil
 	}
 	// Not a change of ours, also when the message comes only now.
-	if _, err := tx.ExecContext(ctx, `UPDATE sharing SET applying = applying + 2`); err != nil {
-		return err
-	}
-	if _, err := tx.ExecContext(ctx, `UPDATE messages SET read = nullif(?, 0), removed = nullif(?, 0), body = CASE WHEN ? THEN NULL ELSE body END
-		WHERE sender = ? AND record_id = ?`, j.Read, j.Removed, j.Removed > 0, from[:], id); err != nil {
-		return err
-	}
-	_, err = tx.ExecContext(ctx, `UPDATE sharing SET applying = applying - 2`)
-	return err
+	return s.quietly(ctx, tx, `UPDATE messages SET read = nullif(?, 0), removed = nullif(?, 0), body = CASE WHEN ? THEN NULL ELSE body END
+		WHERE sender = ? AND record_id = ?`, j.Read, j.Removed, j.Removed > 0, from[:], id)
 }
 
 func (s *Store) takeMessage(ctx context.Context, tx *sql.Tx, e *devices.Message) error {
