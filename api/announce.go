@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"relaymarket/protocol"
@@ -20,12 +21,15 @@ const (
 
 // announcer signs what the relay says of itself, from its live configuration.
 type announcer struct {
-	cfg Config
+	cfg  Config
+	conf *atomic.Pointer[Live] // the server's
 
 	mu     sync.Mutex
 	signed []byte
 	at     time.Time // of its signature
 	offers []protocol.Terms
+	from   *Live     // what it was made of
+	seq    int64     // of the newest
 	tried  time.Time // when a new one could not be kept
 	market []byte    // what the market is shown, which then is shown here too
 	until  time.Time // that is valid
@@ -33,7 +37,7 @@ type announcer struct {
 
 // Words is what the relay offers at this moment, from its live configuration, without seq and validity. It is what the market is
 // told, see [Server.Show].
-func (s *Server) Words() *protocol.Announcement { return s.announcer.words() }
+func (s *Server) Words() *protocol.Announcement { return s.announcer.words(s.live()) }
 
 // Show makes an announcement of the relay the one that everybody is shown, here and in refusals, as long as it is valid. It is kept
 // before: contracts are opened on it.
@@ -65,12 +69,12 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 	if pause := now.Sub(a.tried); held && (age < announcementFresh && !a.changed() || pause >= 0 && pause < announcementRetry) {
 		return a.signed, nil
 	}
-	offers := a.cfg.Willing.Offers()
-	e, said, err := a.sign(now)
+	offers, from := a.cfg.Willing.Offers(), a.conf.Load()
+	e, said, err := a.sign(now, from, a.seq+1)
 	if err != nil {
 		return nil, err
 	}
-	if a.cfg.Offer != nil {
+	if from.Offer != nil {
 		// One who gives up must not keep the others from an answer.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), announcementKeep)
 		defer cancel()
@@ -82,18 +86,21 @@ func (a *announcer) current(ctx context.Context) ([]byte, error) {
 			return nil, err
 		}
 	}
-	a.signed, a.at, a.offers = e.Bytes(), now, offers
+	a.signed, a.at, a.offers, a.from, a.seq = e.Bytes(), now, offers, from, said.Seq
 	return a.signed, nil
 }
 
-// changed tells whether the relay does something else for nothing than what it signed last.
-func (a *announcer) changed() bool { return !slices.Equal(a.offers, a.cfg.Willing.Offers()) }
+// changed tells whether the relay offers something else than what it signed last.
+func (a *announcer) changed() bool {
+	return !a.from.saysAs(a.conf.Load()) || !slices.Equal(a.offers, a.cfg.Willing.Offers())
+}
 
-// sign makes the announcement of an instant.
-func (a *announcer) sign(now time.Time) (*protocol.Envelope, *protocol.Announcement, error) {
+// sign makes the announcement of an instant, with at least that seq.
+func (a *announcer) sign(now time.Time, live *Live, least int64) (*protocol.Envelope, *protocol.Announcement, error) {
 	at := protocol.TimestampOf(now)
-	said := a.words()
-	said.Seq = int64(at) // rises by itself, across restarts and processes too
+	said := a.words(live)
+	// The clock rises by itself, across restarts and processes too; two changes in one millisecond are two announcements all the same.
+	said.Seq = max(int64(at), least)
 	said.ValidUntil = at.Add(announcementLife)
 	e, err := protocol.Sign(a.cfg.Key, a.cfg.Key.Public(), at, said)
 	if err != nil {
@@ -107,8 +114,8 @@ func (a *announcer) sign(now time.Time) (*protocol.Envelope, *protocol.Announcem
 }
 
 // words are all but seq, validity and proof of work.
-func (a *announcer) words() *protocol.Announcement {
-	l, b := a.cfg.Limits, a.cfg.Bounds
+func (a *announcer) words(live *Live) *protocol.Announcement {
+	l, b := live.Limits, live.Bounds
 	said := &protocol.Announcement{
 		Addresses: append([]string{}, a.cfg.Addresses...),
 		Limits: protocol.Limits{
@@ -118,13 +125,13 @@ func (a *announcer) words() *protocol.Announcement {
 			LifetimeMs: l.Lifetime.Milliseconds(), MaxPulls: l.MaxPulls,
 			HeaderSeconds: int64(b.HeaderTimeout / time.Second), BodySeconds: int64(b.BodyTimeout / time.Second),
 		},
-		Terms:   []protocol.Terms{{Type: protocol.TermsGrant, Contact: a.cfg.Contact}},
+		Terms:   []protocol.Terms{{Type: protocol.TermsGrant, Contact: live.Contact}},
 		Network: a.cfg.Network,
 		Hubs:    slices.Clone(a.cfg.Hubs),
 	}
-	if a.cfg.Offer != nil {
-		said.Contracts = a.cfg.Offer
-		said.Terms = append([]protocol.Terms{{Type: protocol.TermsContract, Payment: true, Contact: a.cfg.Contact}}, said.Terms...)
+	if live.Offer != nil {
+		said.Contracts = live.Offer
+		said.Terms = append([]protocol.Terms{{Type: protocol.TermsContract, Payment: true, Contact: live.Contact}}, said.Terms...)
 	}
 	a.volunteer(said)
 	return said

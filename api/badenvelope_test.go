@@ -47,6 +47,8 @@ var baseRequests = map[string]baseRequest{
 		request: map[string]string{"keys": `[{"bytes":1000,"key":"{bob}","records":1}]`}},
 	"askTerms": {method: "POST", path: "/terms", media: mediaEnvelope, requestType: protocol.TypeTerms, signer: "alice", to: "relay",
 		request: map[string]string{"wishes": `[` + wishGrant + `]`}},
+	"probe": {method: "POST", path: "/probe", media: mediaEnvelope, requestType: protocol.TypeProbe, signer: "alice", to: "relay",
+		request: map[string]string{"address": `"https://relay.example"`, "announcement": `{}`}},
 	"putCard": {method: "PUT", path: "/{alice}/card", media: mediaEnvelope, requestType: protocol.TypeIdentity, signer: "alice", to: "alice",
 		request: map[string]string{"label": `"Alice"`, "relays": `[{"address":"https://relay.example","pubkey":"{relay}"}]`, "sealing": `[{"key":"AAAA","suite":200}]`}},
 }

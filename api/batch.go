@@ -144,7 +144,7 @@ func (s *Server) writeLines(x *exchange, r *http.Request, user protocol.PublicKe
 
 // checkLine is all that comes before the signature.
 func (s *Server) checkLine(l *batchLine, user protocol.PublicKey) error {
-	if most := s.cfg.Limits.RecordBytes; int64(len(l.raw)) > most {
+	if most := s.live().Limits.RecordBytes; int64(len(l.raw)) > most {
 		return protocol.Errorf(protocol.CodeTooLarge, "a record has at most %d bytes on this relay", most)
 	}
 	var err error

@@ -16,7 +16,7 @@ const firstRead = 4 << 10
 // body reads the whole body and takes a slot for the work on it: one that is still arriving
 // costs a connection and the bytes that came, nothing else.
 func (s *Server) body(x *exchange, r *http.Request) ([]byte, error) {
-	_ = x.control.SetReadDeadline(time.Now().Add(s.cfg.Bounds.BodyTimeout))
+	_ = x.control.SetReadDeadline(time.Now().Add(s.live().Bounds.BodyTimeout))
 	data, err := s.readBounded(x, r.Body, r.ContentLength)
 	if err != nil {
 		return nil, err
@@ -29,7 +29,8 @@ func (s *Server) body(x *exchange, r *http.Request) ([]byte, error) {
 // readBounded reads at most one byte more than the operation allows, and never holds more than
 // four times what has arrived, but for the first room.
 func (s *Server) readBounded(x *exchange, from io.Reader, announced int64) ([]byte, error) {
-	most := x.op.size + 1
+	size := s.most(x.op)
+	most := size + 1
 	room := min(firstRead, most)
 	if announced >= 0 && announced < room {
 		room = announced + 1 // one byte for the end to show
@@ -49,11 +50,11 @@ func (s *Server) readBounded(x *exchange, from io.Reader, announced int64) ([]by
 			x.received += int64(n)
 			switch {
 			case int64(len(data)) == most:
-				return nil, tooLarge(x.op.size)
+				return nil, tooLarge(size)
 			case err == io.EOF:
 				return data, nil
 			case err != nil:
-				return nil, bodyFault(err, s.cfg.Bounds.BodyTimeout)
+				return nil, bodyFault(err, s.live().Bounds.BodyTimeout)
 			}
 		}
 		room = min(4*room, most)

@@ -42,6 +42,8 @@ type Config struct {
 	Market Market   // the book that the relay keeps as a hub; nil: it is none
 	Hubs   []string // published, see protocol.ValidateHub
 
+	Prober Prober // tries addresses of other relays; nil: this relay is in no market and tries none
+
 	Rates      Rates
 	TrustProxy []netip.Prefix // peers whose X-Forwarded-For or Forwarded is believed
 	Bounds     Bounds

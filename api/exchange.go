@@ -138,7 +138,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	x := &exchange{
 		ResponseWriter: w,
 		route:          routeContexts.Get().(*chi.Context),
-		address:        clientAddress(r, s.cfg.TrustProxy),
+		address:        clientAddress(r, s.live().TrustProxy),
 		started:        time.Now(),
 		logs:           exchangeLog{Handler: s.cfg.Logger.Handler()},
 		control:        http.NewResponseController(w),
@@ -146,7 +146,7 @@ func (s *Server) begin(w http.ResponseWriter, r *http.Request) *exchange {
 	}
 	x.context = exchangeContext{Context: r.Context(), x: x}
 	x.log = slog.New(&x.logs)
-	b := s.cfg.Bounds
+	b := s.live().Bounds
 	// A writer that has no deadlines, like a test's recorder, cannot stall either.
 	_ = x.control.SetWriteDeadline(x.started.Add(b.BodyTimeout + b.WorkTimeout + b.ReplyTimeout))
 	return x
@@ -161,6 +161,7 @@ func (s *Server) end(x *exchange, r *http.Request) {
 		}
 		x.log.Error("panic", "operation", x.name(), "fault", fault, "stack", string(debug.Stack()))
 		if x.status != 0 {
+			s.refusals.Refused(r.Context(), x.log, x.name(), protocol.CodeInternal, "the reply was cut")
 			s.metrics.observe(x, string(protocol.CodeInternal))
 			panic(http.ErrAbortHandler) // the reply has begun: a cut one is the only sign left
 		}
@@ -218,8 +219,8 @@ func (s *Server) front(x *exchange, r *http.Request) error {
 			return nil
 		}
 		return protocol.Errorf(protocol.CodeMethodNotAllowed, "this path has %s", strings.Join(allowed, ", "))
-	case op.media != "" && r.ContentLength > op.size:
-		return tooLarge(op.size)
+	case op.media != "" && r.ContentLength > s.most(op):
+		return tooLarge(s.most(op))
 	}
 	if err := op.checkQuery(r.URL.RawQuery); err != nil {
 		return err

@@ -10,19 +10,26 @@ import (
 
 // listeners counts open streams, in all and by reader.
 type listeners struct {
+	left sync.Cond // a stream ended; of mu
+
+	mu         sync.Mutex // guards what follows
 	most       int
 	mostPerKey int
-	left       sync.Cond // a stream ended; of mu
-
-	mu    sync.Mutex // guards what follows
-	total int
-	byKey map[protocol.PublicKey]int
+	total      int
+	byKey      map[protocol.PublicKey]int
 }
 
 func newListeners(b Bounds) *listeners {
 	l := &listeners{most: b.MaxListeners, mostPerKey: b.MaxListenersPerKey, byKey: map[protocol.PublicKey]int{}}
 	l.left.L = &l.mu
 	return l
+}
+
+// change sets other bounds. Streams that are open stay.
+func (l *listeners) change(b Bounds) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.most, l.mostPerKey = b.MaxListeners, b.MaxListenersPerKey
 }
 
 func (l *listeners) count() int {

@@ -94,7 +94,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	})
 	g.willing = willing.New(willing.Config{DB: g.db, Books: g.books, Clock: g.clock, Policy: policy})
 	cfg := Config{Key: g.key, Records: g.records, Books: g.books, Willing: g.willing, Clock: g.clock, Limits: limits,
-		Logger: slog.New(slog.NewTextHandler(g.log, nil)), Addresses: []string{"https://relay.example"}, Contact: "operator@relay.example <&>"}
+		Logger: slog.New(slog.NewTextHandler(g.log, nil)), Addresses: []string{"https://relay.example"}, Contact: "operator@relay.example <&>",
+		Prober: &trials{}}
 	for _, c := range change {
 		c(&cfg)
 	}

@@ -26,6 +26,11 @@ const (
 	dropListenerDraining dropReason = "listener_draining" // a stream refused or ended by shutdown
 )
 
+func dropReasons() []dropReason {
+	return []dropReason{dropUnsigned, dropReader, dropWriter, dropMemory, dropRateAddress, dropRateKey, dropDatabase, dropDisk, dropTooLong,
+		dropListenersTotal, dropListenersKey, dropListenerSlow, dropListenerBehind, dropListenerDraining}
+}
+
 var dropsByClass = [3]dropReason{classUnsigned: dropUnsigned, classReader: dropReader, classWriter: dropWriter}
 
 // metrics are counted by operation and code, never by key or address: those are without bound, and private.
@@ -54,6 +59,9 @@ func newMetrics(registry prometheus.Registerer, s *Server) (*metrics, error) {
 			Help:    "From the headers' arrival to the end of the reply; streams are left out.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 15, 60},
 		}, []string{"operation"}),
+	}
+	for _, reason := range dropReasons() { // shown from the start, as zero
+		m.dropped.WithLabelValues(string(reason))
 	}
 	for _, c := range []prometheus.Collector{m.requests, m.received, m.sent, m.dropped, m.seconds,
 		gauge("listeners", "Streams that are open.", func() float64 { return float64(s.listeners.count()) }),

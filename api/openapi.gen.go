@@ -419,6 +419,9 @@ type GotJSONRequestBody = Envelope
 // ListenJSONRequestBody defines body for Listen for application/json ContentType.
 type ListenJSONRequestBody = Envelope
 
+// ProbeJSONRequestBody defines body for Probe for application/json ContentType.
+type ProbeJSONRequestBody = Envelope
+
 // AskTermsJSONRequestBody defines body for AskTerms for application/json ContentType.
 type AskTermsJSONRequestBody = Envelope
 
@@ -538,6 +541,9 @@ type ServerInterface interface {
 	// GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 	// (GET /market)
 	GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams)
+	// Probe Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+	// (POST /probe)
+	Probe(w http.ResponseWriter, r *http.Request)
 	// AskTerms Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
 	// (POST /terms)
 	AskTerms(w http.ResponseWriter, r *http.Request)
@@ -655,6 +661,12 @@ func (_ Unimplemented) Listen(w http.ResponseWriter, r *http.Request, receiver R
 // GetMarket The book of a hub, in the order in which it changed last. A relay that is no hub has none.
 // (GET /market)
 func (_ Unimplemented) GetMarket(w http.ResponseWriter, r *http.Request, params GetMarketParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// Probe Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+// (POST /probe)
+func (_ Unimplemented) Probe(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1042,6 +1054,20 @@ func (siw *ServerInterfaceWrapper) GetMarket(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.GetMarket(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Probe operation middleware
+func (siw *ServerInterfaceWrapper) Probe(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Probe(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1672,6 +1698,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/inbox/{receiver}/listen", wrapper.Listen)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/probe", wrapper.Probe)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/terms", wrapper.AskTerms)

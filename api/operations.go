@@ -25,6 +25,7 @@ const (
 	maxStateBody   = 4 << 10
 	maxRefusalBody = 64 << 10
 	maxTermsBody   = 4 << 10 // sixteen wishes are 2 kB
+	maxProbeBody   = protocol.MaxAnnouncementSize + 1<<10
 )
 
 // Media types of what goes to and fro.
@@ -49,6 +50,7 @@ type operation struct {
 	class   class
 	media   string   // media type of the body; "" when there is none
 	size    int64    // bytes of the body at most
+	record  bool     // the body is a record, whose size is a limit that can change: see Server.most
 	queries []string // parameters of the query
 
 	handler http.Handler           // of the generated code
@@ -77,6 +79,7 @@ func operations(recordBytes int64) map[string]*operation {
 		"POST /inbox/{receiver}":         {name: "pull", class: classReader, media: mediaLines, size: maxNamesBody},
 		"POST /inbox/{receiver}/got":     {name: "got", class: classReader, media: mediaEnvelope, size: maxGotBody},
 		"POST /inbox/{receiver}/listen":  {name: "listen", class: classReader, media: mediaEnvelope, size: maxNamesBody},
+		"POST /probe":                    {name: "probe", class: classReader, media: mediaEnvelope, size: maxProbeBody},
 		"POST /terms":                    {name: "askTerms", class: classReader, media: mediaEnvelope, size: maxTermsBody},
 		"GET /usage":                     {name: "getUsage", class: classReader, queries: []string{"contract", "after", "line"}},
 		"GET /{user}/card":               {name: "getCard", class: classUnsigned},
@@ -84,7 +87,7 @@ func operations(recordBytes int64) map[string]*operation {
 		"GET /{user}/outbox":             {name: "listOutboxes", class: classReader, queries: inventory},
 		"POST /{user}/outbox":            {name: "writeBatch", class: classWriter, media: mediaLines, size: protocol.MaxPageBytes},
 		"GET /{user}/outbox/{receiver}":  {name: "listOutbox", class: classReader, queries: inventory},
-		http.MethodPut + " " + record:    {name: "writeRecord", class: classWriter, media: mediaEnvelope, size: recordBytes},
+		http.MethodPut + " " + record:    {name: "writeRecord", class: classWriter, media: mediaEnvelope, size: recordBytes, record: true},
 		http.MethodGet + " " + record:    {name: "readRecord", class: classReader, queries: []string{"pageId"}},
 		http.MethodDelete + " " + record: {name: "deleteRecord", class: classWriter},
 	}

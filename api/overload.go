@@ -10,22 +10,28 @@ import (
 // what is over is refused at once: a queue would only make everybody late.
 type load struct {
 	working  atomic.Int64
-	most     [3]int64 // by class
+	most     [3]atomic.Int64 // by class
 	bytes    atomic.Int64
 	maxBytes int64
 }
 
 func newLoad(b Bounds) *load {
+	l := &load{maxBytes: b.MaxBodyBytes}
+	l.change(b)
+	return l
+}
+
+// change sets another bound on the requests at work. Those at work stay.
+func (l *load) change(b Bounds) {
 	most := int64(b.MaxConcurrent)
-	return &load{
-		most:     [3]int64{classUnsigned: max(most/2, 1), classReader: max(most*3/4, 1), classWriter: most},
-		maxBytes: b.MaxBodyBytes,
-	}
+	l.most[classUnsigned].Store(max(most/2, 1))
+	l.most[classReader].Store(max(most*3/4, 1))
+	l.most[classWriter].Store(most)
 }
 
 // acquire takes a slot for the exchange; what is left for a class shrinks with its rank.
 func (l *load) acquire(x *exchange, m *metrics) error {
-	if l.working.Add(1) > l.most[x.op.class] {
+	if l.working.Add(1) > l.most[x.op.class].Load() {
 		l.working.Add(-1)
 		m.drop(dropsByClass[x.op.class])
 		return protocol.Errorf(protocol.CodeOverloaded, "the relay has as many requests at work as it can")

@@ -20,10 +20,11 @@ const problemType = "urn:relaymarket:problem:"
 // diskFullWait is what is suggested when the disk is full: operators are not faster.
 const diskFullWait = time.Minute
 
-// problem makes the document of a refusal. An error that is no refusal is "internal" to the
+// problem makes the document of a refusal, and counts it. An error that is no refusal is "internal" to the
 // stranger; the log gets it whole.
 func (s *Server) problem(x *exchange, r *http.Request, err error) Problem {
 	refusal := s.refusal(x, r, err)
+	s.refusals.Refused(r.Context(), x.log, x.name(), refusal.Code, refusal.Detail)
 	p := Problem{
 		Type:   problemType + string(refusal.Code),
 		Title:  refusal.Code.Title(),
@@ -102,7 +103,7 @@ func internalDetail(x *exchange) string {
 func (s *Server) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r)
 	p := s.problem(x, r, err)
-	x.code = string(p.Code)
+	x.code = s.refusals.Label(p.Code)
 	body, encodeErr := jsonv2.Marshal(p)
 	if encodeErr != nil {
 		x.log.Error("encode problem", "error", encodeErr)

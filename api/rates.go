@@ -5,6 +5,7 @@ import (
 	"math"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -16,7 +17,7 @@ import (
 // starts full again: that bounds memory, and whoever can afford more names than are tracked is
 // held by the bound on concurrent requests.
 type limiter struct {
-	rate    Rate
+	rate    atomic.Pointer[Rate]
 	tracked int
 
 	mu    sync.Mutex
@@ -30,19 +31,37 @@ type bucket struct {
 }
 
 func newLimiter(r Rate, tracked int) *limiter {
-	return &limiter{rate: r, tracked: tracked, order: list.New(), names: map[[32]byte]*list.Element{}}
+	l := &limiter{tracked: tracked, order: list.New(), names: map[[32]byte]*list.Element{}}
+	l.rate.Store(&r)
+	return l
+}
+
+// change sets another rate; every bucket is full then.
+func (l *limiter) change(r Rate) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if *l.rate.Load() == r {
+		return
+	}
+	l.rate.Store(&r)
+	l.order.Init()
+	clear(l.names)
 }
 
 // take takes n tokens of the name's bucket. When there are too few it takes none, and returns how
 // long until there are enough.
 func (l *limiter) take(name [32]byte, n int, now time.Time) time.Duration {
-	if l.rate.PerSecond <= 0 {
+	if l.rate.Load().PerSecond <= 0 {
 		return 0
 	}
-	burst := max(l.rate.Burst, 1)
-	n = min(n, burst)
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	r := l.rate.Load()
+	if r.PerSecond <= 0 {
+		return 0 // it was changed meanwhile
+	}
+	burst := max(r.Burst, 1)
+	n = min(n, burst)
 	at, ok := l.names[name]
 	if ok {
 		l.order.MoveToFront(at)
@@ -51,7 +70,7 @@ func (l *limiter) take(name [32]byte, n int, now time.Time) time.Duration {
 			last := l.order.Back()
 			delete(l.names, l.order.Remove(last).(*bucket).name)
 		}
-		at = l.order.PushFront(&bucket{name: name, tokens: rate.NewLimiter(rate.Limit(l.rate.PerSecond), burst)})
+		at = l.order.PushFront(&bucket{name: name, tokens: rate.NewLimiter(rate.Limit(r.PerSecond), burst)})
 		l.names[name] = at
 	}
 	reservation := at.Value.(*bucket).tokens.ReserveN(now, n)

@@ -5,11 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-chi/chi/v5"
 	"golang.org/x/time/rate"
 
+	"relaymarket/api/refusals"
 	"relaymarket/protocol"
 )
 
@@ -20,15 +22,18 @@ type Server struct {
 	router     chi.Router
 	lines      map[requestLine]*operation // the same as operations, by what chi finds
 	metrics    *metrics
+	refusals   *refusals.Counter
 	announcer  *announcer
 	addresses  *limiter // rates by address
 	keys       *limiter // rates by key
 	openings   *limiter // by address: what strangers are given for nothing
+	probes     *limiter // by key and by address: what is tried for other relays
 	load       *load
 	listeners  *listeners
 	tellers    *tellers
 	draining   context.Context // done once Drain was called
 	drain      context.CancelFunc
+	conf       atomic.Pointer[Live]
 	seldom     rate.Sometimes // for the log: all requests fail alike while the database is away; metrics count each
 }
 
@@ -40,20 +45,25 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg:        cfg,
 		operations: operations(cfg.Limits.RecordBytes),
-		announcer:  &announcer{cfg: cfg},
 		addresses:  newLimiter(cfg.Rates.Address, cfg.Rates.Tracked),
 		keys:       newLimiter(cfg.Rates.Key, cfg.Rates.Tracked),
-		openings:   newLimiter(Rate{PerSecond: float64(cfg.Rates.Opening) / (24 * 60 * 60), Burst: cfg.Rates.Opening}, cfg.Rates.Tracked),
+		openings:   newLimiter(openingRate(cfg.Rates), cfg.Rates.Tracked),
+		probes:     newLimiter(Rate{PerSecond: probesPerSecond, Burst: probeBurst}, cfg.Rates.Tracked),
 		load:       newLoad(cfg.Bounds),
 		listeners:  newListeners(cfg.Bounds),
 		seldom:     rate.Sometimes{Interval: time.Second},
 		tellers:    newTellers(),
 	}
-	if _, _, err := s.announcer.sign(cfg.Clock()); err != nil {
+	s.conf.Store(liveOf(&cfg))
+	s.announcer = &announcer{cfg: cfg, conf: &s.conf}
+	if _, _, err := s.announcer.sign(cfg.Clock(), s.live(), 0); err != nil {
 		return nil, fmt.Errorf("announcement: %w", err)
 	}
 	var err error
 	if s.metrics, err = newMetrics(cfg.Registry, s); err != nil {
+		return nil, fmt.Errorf("metrics: %w", err)
+	}
+	if s.refusals, err = refusals.New(cfg.Registry, cfg.Clock); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
 	s.draining, s.drain = context.WithCancel(context.Background())

@@ -41,7 +41,7 @@ func (s *Server) readTerms(x *exchange, r *http.Request, ask *protocol.TermsRequ
 func (s *Server) terms(ctx context.Context, x *exchange, e *protocol.Envelope, ask *protocol.TermsRequest) (*protocol.TermsAnswer, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.Bounds.WorkTimeout)
 	defer cancel()
-	said, err := s.cfg.Willing.Agree(ctx, willing.Ask{Key: e.From, Wishes: ask.Wishes, Offered: s.announcer.words().Terms, Address: func() bool {
+	said, err := s.cfg.Willing.Agree(ctx, willing.Ask{Key: e.From, Wishes: ask.Wishes, Offered: s.Words().Terms, Address: func() bool {
 		return s.openings.take(addressName(x.address), 1, s.cfg.Clock()) <= 0
 	}})
 	if err != nil {

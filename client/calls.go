@@ -9,6 +9,9 @@ import (
 	"relaymarket/protocol"
 )
 
+// maxAccountReply bounds an account: 1,000 admitted keys of some 180 bytes.
+const maxAccountReply = 512 << 10
+
 // Media types of bodies.
 const (
 	contentJSON  = "application/json"
@@ -54,7 +57,7 @@ func (p *peer) account(ctx context.Context) (*rest.Account, error) {
 		send: func(ctx context.Context, e *protocol.Envelope) (*http.Response, error) {
 			return p.rest.GetAccount(ctx, authorize(e))
 		},
-		read: p.readJSON(&account),
+		read: p.readJSONUpTo(maxAccountReply, &account),
 	})
 	return &account, err
 }

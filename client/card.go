@@ -71,8 +71,8 @@ func (c *Client) SetLabel(ctx context.Context, label string) error {
 	return c.state.SetLabel(ctx, label)
 }
 
-// PublishCard brings the card to each of the user's relays that does not have it yet. The reports
-// are about those that were asked.
+// PublishCard brings the card to each of the user's relays that does not have it yet, and queues it for the friends who know
+// another one: Flush, Sync and TellFriends bring it to them. The reports are about the relays that were asked.
 func (c *Client) PublishCard(ctx context.Context) ([]RelayReport, error) {
 	card, err := c.Card(ctx)
 	if err != nil {
@@ -80,6 +80,9 @@ func (c *Client) PublishCard(ctx context.Context) ([]RelayReport, error) {
 	}
 	// Stored before any relay sees it, so that this device never signs two cards of one time.
 	if err := c.state.SetCard(ctx, card.Bytes()); err != nil {
+		return nil, err
+	}
+	if err := c.queueCards(ctx); err != nil {
 		return nil, err
 	}
 	relays, err := c.state.Relays(ctx)

@@ -40,9 +40,14 @@ func (p *puller) check(page *state.Page, served *protocol.Page) ([]state.Message
 		if err != nil {
 			return nil, err
 		}
-		if slices.Contains(p.friends, from) {
-			messages = append(messages, p.c.open(line.Envelope, write, p.peer.key))
+		if !slices.Contains(p.friends, from) {
+			continue
 		}
+		m := p.c.open(line.Envelope, write, p.peer.key)
+		if p.invitations[from] {
+			m.Word = p.c.wordOf(&m)
+		}
+		messages = append(messages, m)
 	}
 	return messages, nil
 }
@@ -94,7 +99,7 @@ func (c *Client) open(e *protocol.Envelope, w *protocol.Write, relay protocol.Pu
 		return m
 	}
 	m.ContentType, m.Name, m.Device, m.Seq, m.Body = header.ContentType, header.Name, header.Device, header.Seq, body
-	m.Receipts, m.Writings, m.Batch = receiptsOf(&m), writingsOf(&m), c.batchOf(&m)
+	m.Receipts, m.Writings, m.Card, m.Batch = receiptsOf(&m), writingsOf(&m), c.cardOf(&m), c.batchOf(&m)
 	return m
 }
 

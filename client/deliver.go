@@ -125,6 +125,9 @@ func (c *Client) deliverOne(ctx context.Context, p *peer, n int64) error {
 	case state.CopyQueued:
 		return c.noteCopy(ctx, p, n, state.CopyQueued, c.unlessUnwanted(p, m, c.store(limited, p, m)))
 	case state.CopyRemoving:
+		if m.Expires <= c.now() { // there is nothing any more
+			return c.noteCopy(ctx, p, n, state.CopyRemoving, nil)
+		}
 		return c.noteCopy(ctx, p, n, state.CopyRemoving, c.erase(limited, p, m))
 	}
 	return nil // another process was faster
@@ -137,8 +140,12 @@ func (c *Client) store(ctx context.Context, p *peer, m *Outgoing) error {
 	if m.Expires <= c.now() || m.Sealed == nil {
 		return errEnded
 	}
+	signer, err := c.signerOf(m)
+	if err != nil {
+		return err
+	}
 	sign := c.build(m, p.key)
-	path := protocol.Path{Sender: c.Key(), Receiver: m.To, ID: m.ID}
+	path := protocol.Path{Sender: signer.Public(), Receiver: m.To, ID: m.ID}
 	stored, err := p.write(ctx, path, func(at protocol.Timestamp) (*protocol.Envelope, error) {
 		e, err := sign(at)
 		if err != nil {

@@ -20,6 +20,8 @@ type Friend struct {
 	Card  protocol.Identity
 	Dated protocol.Timestamp // of the card
 	Added protocol.Timestamp
+	// Refused is the date of the card with which he was added again, if a newer one was known already.
+	Refused protocol.Timestamp
 }
 
 // AddFriend adds somebody by his card, the bytes of a *.relayid file. The name may be empty: then
@@ -62,11 +64,15 @@ func (c *Client) addFriend(ctx context.Context, e *protocol.Envelope, id *protoc
 	if err != nil && !errors.Is(err, state.ErrNoFriend) {
 		return nil, err
 	}
+	given, kept := e.Timestamp, e.Bytes()
 	if known {
-		before, err := protocol.ParseEnvelope(old.Card)
-		if err == nil && !protocol.SupersedesCard(e, before) {
-			e = before
+		if err := c.state.TakeCard(ctx, e, state.Brought{}); err != nil {
+			return nil, err
 		}
+		if old, err = c.state.Friend(ctx, e.From); err != nil {
+			return nil, err
+		}
+		kept = old.Card
 		if name == "" {
 			name = old.Name
 		}
@@ -79,10 +85,14 @@ func (c *Client) addFriend(ctx context.Context, e *protocol.Envelope, id *protoc
 	if err := checkName(name); err != nil {
 		return nil, err
 	}
-	if err := c.state.AddFriend(ctx, e.From, name, e.Bytes()); err != nil {
+	if err := c.state.AddFriend(ctx, e.From, name, kept); err != nil {
 		return nil, err
 	}
-	return c.Friend(ctx, e.From)
+	f, err := c.Friend(ctx, e.From)
+	if err == nil && f.Dated > given {
+		f.Refused = given
+	}
+	return f, err
 }
 
 // freeName is the wish, or a name made of the key.
@@ -98,41 +108,49 @@ func (c *Client) freeName(ctx context.Context, wish string, key protocol.PublicK
 	return fallback, err
 }
 
-// fetchCard asks relays for somebody's card. The newest valid one counts.
-func (c *Client) fetchCard(ctx context.Context, owner protocol.PublicKey, addresses []string) (*protocol.Envelope, *protocol.Identity, error) {
+// cardAnswer is what one relay answered when it was asked for a card.
+type cardAnswer struct {
+	card *protocol.Envelope
+	id   *protocol.Identity
+	err  error
+}
+
+// askForCard asks relays for somebody's card, each at once.
+func (c *Client) askForCard(ctx context.Context, owner protocol.PublicKey, addresses []string) []cardAnswer {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	type answer struct {
-		e   *protocol.Envelope
-		id  *protocol.Identity
-		err error
-	}
-	answers := make([]answer, len(addresses))
+	answers := make([]cardAnswer, len(addresses))
 	var group errgroup.Group
 	group.SetLimit(parallel)
 	for i, address := range addresses {
 		group.Go(func() error {
 			a := &answers[i]
-			a.e, a.id, a.err = c.cardFrom(ctx, address, owner)
+			a.card, a.id, a.err = c.cardFrom(ctx, address, owner)
 			return nil
 		})
 	}
 	_ = group.Wait() // the functions return nil
-	var best *answer
+	return answers
+}
+
+// fetchCard asks relays for somebody's card. The newest valid one counts.
+func (c *Client) fetchCard(ctx context.Context, owner protocol.PublicKey, addresses []string) (*protocol.Envelope, *protocol.Identity, error) {
+	var best *cardAnswer
 	reasons := []error{ErrNoCard}
+	answers := c.askForCard(ctx, owner, addresses)
 	for i := range answers {
 		a := &answers[i]
 		switch {
 		case a.err != nil:
 			reasons = append(reasons, a.err)
-		case best == nil || protocol.SupersedesCard(a.e, best.e):
+		case best == nil || protocol.SupersedesCard(a.card, best.card):
 			best = a
 		}
 	}
 	if best == nil {
 		return nil, nil, errors.Join(reasons...)
 	}
-	return best.e, best.id, nil
+	return best.card, best.id, nil
 }
 
 func (c *Client) cardFrom(ctx context.Context, address string, owner protocol.PublicKey) (*protocol.Envelope, *protocol.Identity, error) {
@@ -146,7 +164,7 @@ func (c *Client) cardFrom(ctx context.Context, address string, owner protocol.Pu
 	}
 	e, id, err := protocol.ParseCard(data, c.now())
 	if err != nil {
-		return nil, nil, p.fail(fmt.Errorf("its card is not valid: %w", err))
+		return nil, nil, p.tampered("what it serves as the card is not valid: %v", err)
 	}
 	if e.From != owner {
 		return nil, nil, p.tampered("it serves the card of %s for that of %s", e.From.Short(), owner.Short())

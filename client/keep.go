@@ -90,6 +90,25 @@ func (c *Client) KeptAt(ctx context.Context, typed, contentType string) ([]Messa
 	return messages, nil
 }
 
+// ForgetKept deletes from the relays what the user kept of a content type before message n, and drops from this disk the bodies of all
+// that he keeps of it. What a relay does not do now waits, like what is to be sent.
+func (c *Client) ForgetKept(ctx context.Context, contentType string, before int64) error {
+	if err := c.unlocked(); err != nil {
+		return err
+	}
+	numbers, err := c.state.Kept(ctx, contentType, before)
+	if err != nil {
+		return err
+	}
+	for _, n := range numbers {
+		if err := c.state.Remove(ctx, n); err != nil {
+			return err
+		}
+	}
+	_, err = c.Flush(ctx)
+	return err
+}
+
 // pullKept pulls one relay with the user himself among the senders.
 func (c *Client) pullKept(ctx context.Context, relay protocol.PublicKey, address string) error {
 	at, err := c.postWithSelf(ctx, relay, address)
@@ -110,7 +129,7 @@ func (c *Client) postWithSelf(ctx context.Context, relay protocol.PublicKey, add
 	at := post{key: relay}
 	for _, p := range posts {
 		if p.key == relay {
-			at.friends = p.friends
+			at.friends, at.invitations = p.friends, p.invitations
 		}
 	}
 	at.addresses = []string{address}

@@ -27,9 +27,11 @@ const (
 	maxLine = 64 << 10
 )
 
-// Event is one thing that Listen tells: exactly one of a message and a relay's state.
+// Event is one thing that Listen tells: exactly one of a message, a notice and a relay's state.
 type Event struct {
 	Message *Message
+	// Notice is something that the user is to be told of a friend: that he moved, say.
+	Notice *FriendNotice
 	// Relay tells that a relay is listened to (Err is nil), or is not any more, and why. It is tried again.
 	Relay *RelayReport
 }
@@ -46,9 +48,13 @@ func (c *Client) Listen(ctx context.Context, handle func(Event) error) error {
 	if err != nil {
 		return err
 	}
+	noticed, err := c.state.LastNotice(ctx)
+	if err != nil {
+		return err
+	}
 	l := &listener{c: c, arrived: make(chan struct{}, 1), reports: make(chan RelayReport)}
 	group, work := errgroup.WithContext(ctx)
-	group.Go(func() error { return l.tell(work, last, handle) })
+	group.Go(func() error { return l.tell(work, last, noticed, handle) })
 	group.Go(func() error { return l.follow(work) })
 	group.Go(func() error { return c.leaveReceipts(work) })
 	err = group.Wait()
@@ -73,7 +79,7 @@ func (l *listener) look() {
 
 // tell hands over what is stored, in order. Reading it from the state is what makes it once, also
 // when another process pulled it.
-func (l *listener) tell(ctx context.Context, last int64, handle func(Event) error) error {
+func (l *listener) tell(ctx context.Context, last, noticed int64, handle func(Event) error) error {
 	for {
 		select {
 		case <-ctx.Done():
@@ -83,6 +89,16 @@ func (l *listener) tell(ctx context.Context, last int64, handle func(Event) erro
 				return err
 			}
 		case <-l.arrived:
+			notices, err := l.c.notices(ctx, noticed, false)
+			if err != nil {
+				return err
+			}
+			for _, n := range notices {
+				noticed = n.N
+				if err := handle(Event{Notice: &n}); err != nil {
+					return err
+				}
+			}
 			messages, err := l.c.state.Messages(ctx, state.Filter{After: last})
 			if err != nil {
 				return err

@@ -84,7 +84,7 @@ func TestFriendMoves(t *testing.T) {
 	}
 	alice.says(bob, "from the new place")
 	if result := bob.finds(); len(result.Changes) != 0 {
-		t.Fatalf("he looked before an hour was over: %+v", result.Changes)
+		t.Fatalf("he looked before an hour was over, and nobody told him: %+v", result.Changes)
 	}
 	now = now.Add(61 * time.Minute)
 	result := bob.tries()

@@ -25,13 +25,14 @@ var errStartOver = errors.New("start over")
 
 // puller pulls one relay.
 type puller struct {
-	c        *Client
-	peer     *peer
-	friends  []protocol.PublicKey
-	holder   string
-	stored   int // new records
-	setbacks int
-	pages    int
+	c           *Client
+	peer        *peer
+	friends     []protocol.PublicKey
+	invitations map[protocol.PublicKey]bool // those of friends that are keys of invitations
+	holder      string
+	stored      int // new records
+	setbacks    int
+	pages       int
 }
 
 // pullPost pulls a relay at the first of its addresses that answers. The error is a failure on this side.
@@ -44,7 +45,7 @@ func (c *Client) pullPost(ctx context.Context, at post) (RelayReport, error) {
 		if p, report.Err = c.peer(at.key, address); report.Err != nil {
 			continue
 		}
-		pull := &puller{c: c, peer: p, friends: at.friends, holder: uuid.NewString()}
+		pull := &puller{c: c, peer: p, friends: at.friends, invitations: at.invitations, holder: uuid.NewString()}
 		report.Err = pull.run(ctx)
 		report.Records += pull.stored
 		var refusal *RelayError

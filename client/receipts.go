@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"relaymarket/client/state"
@@ -112,17 +113,18 @@ func receiptsOf(m *state.Message) []protocol.Receipt {
 	return r.Receipts
 }
 
-// errUnwanted ends the tries to leave receipts where we are not admitted: nobody waits for them.
-var errUnwanted = errors.New("the relay takes no receipts of ours")
+// errUnwanted ends the tries to leave receipts, cards and first words where we are not admitted: nobody waits for them. Cards are tried again
+// after a day.
+var errUnwanted = errors.New("the relay takes nothing of this kind of ours")
 
-// unlessUnwanted is the error of storing a message, but for receipts that a relay refuses.
+// unlessUnwanted is the error of storing a message, but for receipts and the like that a relay refuses.
 func (c *Client) unlessUnwanted(p *peer, m *Outgoing, err error) error {
 	var refusal *RelayError
 	if m.Tag != protocol.ReceiptTag || !errors.As(err, &refusal) || refusal.Temporary() {
 		return err
 	}
-	c.log.Info("receipts are not left", "relay", p.address, "error", err)
-	return errUnwanted
+	c.log.Info("what programs write by themselves is not left", "relay", p.address, "type", m.ContentType, "error", err)
+	return fmt.Errorf("%w: %s", errUnwanted, err)
 }
 
 // Receipts lists what readers say that they have of our records from a relay, in the order in which they got it.

@@ -45,6 +45,9 @@ type Outgoing = state.Outgoing
 // Copy is one relay's copy of a message.
 type Copy = state.Copy
 
+// CopyStored is the state of a copy that its relay has on disk.
+const CopyStored = state.CopyStored
+
 // Send seals a message to a friend and leaves it on all of the user's relays, each of which is
 // repeated while ctx lasts and it may still succeed. It returns when enough relays
 // (SendOptions.Copies) have it on disk and the others answered or had a little more time.
@@ -235,9 +238,24 @@ func (c *Client) checkSize(m *Outgoing, to protocol.PublicKey, relays []Relay, c
 // harmless, under a new time when the old one grows stale.
 func (c *Client) build(m *Outgoing, relay protocol.PublicKey) func(protocol.Timestamp) (*protocol.Envelope, error) {
 	return func(at protocol.Timestamp) (*protocol.Envelope, error) {
-		return protocol.Sign(c.identity, m.To, at, &protocol.Write{
+		signer, err := c.signerOf(m)
+		if err != nil {
+			return nil, err
+		}
+		return protocol.Sign(signer, m.To, at, &protocol.Write{
 			Relay: relay, RecordID: m.ID, Expires: m.Expires, MaxPulls: m.MaxPulls, Tag: optionalTag(m.Tag),
 			Content: base64.StdEncoding.EncodeToString(m.Sealed),
 		})
 	}
+}
+
+// signerOf is whose record a message is: the user's, or that of an invitation which he uses.
+func (c *Client) signerOf(m *Outgoing) (*protocol.PrivateKey, error) {
+	if m.Signer == nil {
+		return c.identity, nil
+	}
+	if len(m.Signer) != 32 {
+		return nil, errors.New("the kept secret of an invitation is damaged")
+	}
+	return protocol.NewPrivateKey([32]byte(m.Signer))
 }

@@ -30,12 +30,13 @@ type RelayReport struct {
 
 // SyncResult is what a Sync found.
 type SyncResult struct {
-	Messages []Message     // that arrived, in order of arrival
-	Gaps     []Gap         // that were noticed and did not close
-	Changes  []CardChange  // of friends' cards
-	Pulled   []RelayReport // the relays of friends
-	Sent     []RelayReport // own relays that had something queued, or lacked the card
-	Expiring []Outgoing    // own messages that expire soon and were not fetched; each is told once
+	Messages []Message      // that arrived, in order of arrival
+	Gaps     []Gap          // that were noticed and did not close
+	Changes  []CardChange   // of friends' cards
+	Notices  []FriendNotice // all that was noticed of friends and strangers: the changes, too, and what was refused
+	Pulled   []RelayReport  // the relays of friends
+	Sent     []RelayReport  // own relays that had something queued, or lacked the card
+	Expiring []Outgoing     // own messages that expire soon and were not fetched; each is told once
 }
 
 // Failed are the reports of relays that failed.
@@ -54,6 +55,10 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	if err != nil {
 		return nil, err
 	}
+	noticed, err := c.state.LastNotice(ctx)
+	if err != nil {
+		return nil, err
+	}
 	started := c.now()
 	known, err := c.posts(ctx)
 	if err != nil {
@@ -65,10 +70,7 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 		result.Pulled, err = c.pullAll(work, nil)
 		return err
 	})
-	group.Go(func() (err error) {
-		result.Changes, err = c.refreshCards(work)
-		return err
-	})
+	group.Go(func() error { return c.refreshCards(work) })
 	group.Go(func() (err error) {
 		result.Sent, err = c.catchUp(work)
 		return err
@@ -76,7 +78,7 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	if err := group.Wait(); err != nil {
 		return nil, err
 	}
-	if err := c.pullMoved(ctx, result); err != nil {
+	if err := c.pullMoved(ctx, result, noticed); err != nil {
 		return nil, err
 	}
 	if err := c.pullTold(ctx, known, result); err != nil {
@@ -97,30 +99,55 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	return result, err
 }
 
-// catchUp does what own relays are owed: queued messages, then a card that changed.
+// catchUp does what relays are owed: a card that changed, which friends are told too, queued messages, then whom the user admits.
 func (c *Client) catchUp(ctx context.Context) ([]RelayReport, error) {
+	published, err := c.PublishCard(ctx)
+	if err != nil {
+		return nil, err
+	}
 	sent, err := c.Flush(ctx)
 	if err != nil {
 		return nil, err
 	}
-	published, err := c.PublishCard(ctx)
+	_, err = c.PublishAdmitted(ctx)
 	return append(sent, published...), err
 }
 
-// pullMoved pulls the relays that friends moved to, which this Sync did not know when it began.
-func (c *Client) pullMoved(ctx context.Context, result *SyncResult) error {
-	moved := map[protocol.PublicKey]bool{}
-	for _, change := range result.Changes {
-		for _, r := range change.RelaysAdded {
-			moved[r.PubKey] = true
+// maxMoves bounds how often a Sync goes after a friend who moves on and on.
+const maxMoves = 4
+
+// pullMoved pulls the relays that friends moved to, which this Sync did not know when it began. There may lie the card of
+// the next move.
+func (c *Client) pullMoved(ctx context.Context, result *SyncResult, noticed int64) error {
+	for range maxMoves {
+		fresh, err := c.notices(ctx, noticed, false)
+		if err != nil {
+			return err
 		}
+		moved := map[protocol.PublicKey]bool{}
+		for _, n := range fresh {
+			noticed = n.N
+			result.Notices = append(result.Notices, n)
+			if n.Change == nil {
+				continue
+			}
+			if n.Change.matters() {
+				result.Changes = append(result.Changes, *n.Change)
+			}
+			for _, r := range n.Change.RelaysAdded {
+				moved[r.PubKey] = true
+			}
+		}
+		if len(moved) == 0 {
+			return nil
+		}
+		reports, err := c.pullAll(ctx, moved)
+		if err != nil {
+			return err
+		}
+		result.Pulled = append(result.Pulled, reports...)
 	}
-	if len(moved) == 0 {
-		return nil
-	}
-	reports, err := c.pullAll(ctx, moved)
-	result.Pulled = append(result.Pulled, reports...)
-	return err
+	return nil
 }
 
 // pullTold pulls for the friends, and from the relays, of which another device of the user told in this Sync.
@@ -147,6 +174,8 @@ type post struct {
 	key       protocol.PublicKey
 	addresses []string // the most trusted first
 	friends   []protocol.PublicKey
+	// invitations are those of friends that are nobody: keys of invitations, with which strangers leave a first word.
+	invitations map[protocol.PublicKey]bool
 }
 
 // posts groups friends by relay. A friend may name any address for a relay's key, and who answers
@@ -160,26 +189,37 @@ func (c *Client) posts(ctx context.Context) ([]post, error) {
 	if err != nil {
 		return nil, err
 	}
+	guests, err := c.guests(ctx, friends)
+	if err != nil {
+		return nil, err
+	}
 	found := map[protocol.PublicKey]*post{}
 	votes := map[protocol.PublicKey]map[string]int{}
 	add := func(friend, relay protocol.PublicKey, address string) {
 		if found[relay] == nil {
-			found[relay], votes[relay] = &post{key: relay}, map[string]int{}
+			found[relay], votes[relay] = &post{key: relay, invitations: guests.invitations}, map[string]int{}
 		}
-		found[relay].friends = append(found[relay].friends, friend)
+		if !slices.Contains(found[relay].friends, friend) {
+			found[relay].friends = append(found[relay].friends, friend)
+		}
 		votes[relay][address]++
 	}
 	for _, f := range friends {
-		// Of oneself, the own list is newer than any card. A friend without a relay can only leave something where he
-		// is admitted: with us.
-		if f.Key == c.Key() || len(f.Card.Relays) == 0 {
+		if f.Key != c.Key() { // of oneself, the own list is newer than any card
+			for _, r := range f.Card.Relays {
+				add(f.Key, r.PubKey, r.Address)
+			}
+		}
+		// Whom we admit may have left his new card with us. A friend without a relay can leave something nowhere else.
+		if f.Key == c.Key() || len(f.Card.Relays) == 0 || guests.admitted[f.Key] {
 			for _, r := range own {
 				add(f.Key, r.Key, r.Address)
 			}
-			continue
 		}
-		for _, r := range f.Card.Relays {
-			add(f.Key, r.PubKey, r.Address)
+	}
+	for invitation := range guests.invitations {
+		for _, r := range own {
+			add(invitation, r.Key, r.Address)
 		}
 	}
 	// The user's other devices write to him, on his own relays.
@@ -187,6 +227,9 @@ func (c *Client) posts(ctx context.Context) ([]post, error) {
 		for _, r := range own {
 			add(c.Key(), r.Key, r.Address)
 		}
+	}
+	for _, p := range found {
+		slices.SortFunc(p.friends, func(a, b protocol.PublicKey) int { return slices.Compare(a[:], b[:]) })
 	}
 	for _, r := range own {
 		if votes[r.Key] != nil {

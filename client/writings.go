@@ -3,9 +3,6 @@ package client
 import (
 	"context"
 	"errors"
-	"fmt"
-
-	"github.com/google/uuid"
 
 	"relaymarket/client/state"
 	"relaymarket/protocol"
@@ -62,16 +59,7 @@ func (c *Client) sealBooks(friend protocol.PublicKey, to *protocol.SealingPublic
 	if err != nil {
 		return nil, err
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, fmt.Errorf("read entropy: %w", err)
-	}
-	tag := protocol.ReceiptTag
-	m := &Outgoing{ID: protocol.RecordID(id.String()), Tag: tag, ContentType: contentType, Body: body,
-		Expires: c.now().Add(receiptTTL), MaxPulls: receiptMaxPulls}
-	header := protocol.SealedHeader{ContentType: contentType, Device: device, Seq: 1}
-	m.Sealed, err = protocol.Seal(to, protocol.SealContext{From: c.Key(), To: friend, RecordID: m.ID, Tag: &tag}, header, body)
-	return m, err
+	return c.sealBy(nil, friend, to, device, contentType, body, receiptTTL, receiptMaxPulls)
 }
 
 // writingsOf is what a record of writings says; nil for any other message.

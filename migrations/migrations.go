@@ -46,3 +46,20 @@ func Up(ctx context.Context, url string) error {
 	}
 	return nil
 }
+
+// Newest is the schema that [Up] brings a database to.
+func Newest() (int64, error) {
+	entries, err := steps.ReadDir(".")
+	if err != nil {
+		return 0, err
+	}
+	var newest int64
+	for _, entry := range entries {
+		number, err := goose.NumericComponent(entry.Name())
+		if err != nil {
+			return 0, err
+		}
+		newest = max(newest, number)
+	}
+	return newest, nil
+}

@@ -54,6 +54,9 @@ func FuzzDecodeUsageRefusal(f *testing.F) { fuzzDecode(f, TypeUsageRefusal) }
 func FuzzDecodeUsageRefused(f *testing.F) { fuzzDecode(f, TypeUsageRefused) }
 func FuzzDecodeTerms(f *testing.F)        { fuzzDecode(f, TypeTerms) }
 func FuzzDecodeTermsAnswer(f *testing.F)  { fuzzDecode(f, TypeTermsAnswer) }
+func FuzzDecodeProbe(f *testing.F)        { fuzzDecode(f, TypeProbe) }
+func FuzzDecodeProbeAnswer(f *testing.F)  { fuzzDecode(f, TypeProbeAnswer) }
+func FuzzDecodeFirstWord(f *testing.F)    { fuzzDecode(f, TypeFirstWord) }
 
 func FuzzDecodeContractOpen(f *testing.F)         { fuzzDecode(f, TypeContractOpen) }
 func FuzzDecodeContractConsent(f *testing.F)      { fuzzDecode(f, TypeContractConsent) }

@@ -195,6 +195,39 @@ func FuzzParseLink(f *testing.F) {
 	})
 }
 
+func FuzzParseInvitation(f *testing.F) {
+	addTexts(f, "invitations.json", "input")
+	f.Fuzz(func(t *testing.T, s string) {
+		i, err := ParseInvitation(s)
+		if err != nil {
+			checkCoded(t, err)
+			return
+		}
+		again, err := ParseInvitation(i.Text())
+		if err != nil || again.Text() != i.Text() || !IsInvitation(s) || IsInvitation(i.Link.String()) {
+			t.Fatalf("%q is read again as %v (%v)", i.Link, again, err)
+		}
+	})
+}
+
+func FuzzParseFirstWord(f *testing.F) {
+	addVectors(f, "first-words.json", "input")
+	keys := readVectors(f, "first-words.json").Keys
+	f.Fuzz(func(t *testing.T, data []byte) {
+		w, card, err := ParseFirstWord(data, keys["invitation"].Public, keys["bob"].Public, 1<<50)
+		if err != nil {
+			checkCoded(t, err)
+			return
+		}
+		if err := w.Validate(); err != nil {
+			t.Fatal(err)
+		}
+		if e, err := ParseEnvelope(data); err != nil || e.From != card.From || e.To != keys["bob"].Public {
+			t.Fatalf("a first word of %s with the card of %s", e.From, card.From)
+		}
+	})
+}
+
 func FuzzReadPage(f *testing.F) {
 	addVectors(f, "pages.json", "page")
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -213,6 +213,12 @@ func requestOf(t testing.TB, requestType string) Request {
 		return &TermsRequest{}
 	case TypeTermsAnswer:
 		return &TermsAnswer{}
+	case TypeProbe:
+		return &Probe{}
+	case TypeProbeAnswer:
+		return &ProbeAnswer{}
+	case TypeFirstWord:
+		return &FirstWord{}
 	case TypeUsageReport:
 		return &UsageReport{}
 	case TypeUsageRefusal:
@@ -373,6 +379,39 @@ func judgeCard(t *testing.T, _ *vectorFile, raw []byte) error {
 	}
 	equal(t, "card in bytes", string(e.Bytes()), string(bytes.TrimSuffix(c.bytes(t), []byte("\n"))))
 	equal(t, "type", id.Type, TypeIdentity)
+	return nil
+}
+
+func judgeInvitation(t *testing.T, f *vectorFile, raw []byte) error {
+	var c struct {
+		vectorHead
+		vectorInput
+		Link       string
+		Invitation *PublicKey
+	}
+	decodeCase(t, raw, &c)
+	i, err := ParseInvitation(string(c.bytes(t)))
+	if err != nil {
+		if secret := f.Keys["invitation"].Secret; strings.Contains(err.Error(), secret) {
+			t.Errorf("the refusal tells the secret: %v", err)
+		}
+		return err
+	}
+	equal(t, "link", i.Link.String(), c.Link)
+	equal(t, "key", i.Key.Public(), *c.Invitation)
+	equal(t, "text", i.Text(), c.Link+"#invite="+f.Keys["invitation"].Secret)
+	return nil
+}
+
+func judgeFirstWord(t *testing.T, f *vectorFile, raw []byte) error {
+	var c documentVector
+	decodeCase(t, raw, &c)
+	w, card, err := ParseFirstWord(c.bytes(t), f.Keys["invitation"].Public, f.Keys["bob"].Public, c.Now)
+	if err != nil {
+		return err
+	}
+	equal(t, "type", w.Type, TypeFirstWord)
+	equal(t, "whose card", card.From, f.Keys["carol"].Public)
 	return nil
 }
 

@@ -72,6 +72,8 @@ var judges = map[string]func(t *testing.T, f *vectorFile, raw []byte) error{
 	"targets.json":       judgeTarget,
 	"addresses.json":     judgeAddress,
 	"links.json":         judgeLink,
+	"invitations.json":   judgeInvitation,
+	"first-words.json":   judgeFirstWord,
 	"cards.json":         judgeCard,
 	"announcements.json": judgeAnnouncement,
 	"authorization.json": judgeAuthorization,

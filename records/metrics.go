@@ -37,6 +37,13 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 		readOn:   by("read_on_total", "cause", "Records that listeners wait for, read from the database, by what asked for the look."),
 		hints:    by("hints_total", "outcome", "Hints of other processes' commits, by what became of them."),
 	}
+	// Shown from the start, as zero.
+	for _, cause := range []readCause{readGap, readHint, readPoll} {
+		m.readOn.WithLabelValues(string(cause))
+	}
+	for _, outcome := range []hintOutcome{hintFollowed, hintKnown, hintIdle, hintDeaf, hintFalse} {
+		m.hints.WithLabelValues(string(outcome))
+	}
 	m.sweepBehind = prometheus.NewGauge(prometheus.GaugeOpts{Name: "relaymarket_records_sweep_behind_seconds",
 		Help: "How long ago what is being swept should have been, 0 when nothing waits."})
 	m.tableRows = prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "relaymarket_records_table_rows",

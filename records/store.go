@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,9 +41,9 @@ type Store struct {
 	books    *books.Store
 	clock    func() time.Time
 	log      *slog.Logger
-	limits   Limits
-	waker    Waker        // may be nil
-	room     func() error // may be nil, as pageRoom
+	limits   atomic.Pointer[Limits] // see Change
+	waker    Waker                  // may be nil
+	room     func() error           // may be nil, as pageRoom
 	pageRoom func() error
 	sweeps   time.Duration // between them
 	epoch    string
@@ -59,9 +60,10 @@ type Store struct {
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
-	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, limits: cfg.Limits, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
+	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
 		sweeps: cmp.Or(cfg.SweepEvery, sweepEvery),
 		queue:  newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes), written: newWritten(writtenPaths, cfg.Clock())}
+	s.limits.Store(&cfg.Limits)
 	s.seldom.Interval = time.Second
 	s.buffers.New = func() any { return new([]byte) }
 	var head int64
@@ -78,6 +80,12 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	s.tail = newTail(s, head)
 	s.metrics = newMetrics(cfg.Registerer, s)
 	return s, nil
+}
+
+// Change sets other limits for records that are not stored yet. The lifetime stays: how long pages are kept rests on it.
+func (s *Store) Change(l Limits) {
+	l.Lifetime = s.limits.Load().Lifetime
+	s.limits.Store(&l)
 }
 
 // Run commits writes, serves pulls, tells listeners and sweeps, until ctx is done. It then takes no more of either,

@@ -103,7 +103,7 @@ func (s *Store) newSweeper(rest float64) *sweeper {
 		{name: "unsigned pages", keep: keepPages, sweep: w.lapse},
 		// A key that read once and vanished would leave a row for good: what its page names has
 		// expired by then.
-		{name: "abandoned pages", keep: keepPages + s.limits.Lifetime, sweep: w.pages(endAbandoned)},
+		{name: "abandoned pages", keep: keepPages + s.limits.Load().Lifetime, sweep: w.pages(endAbandoned)},
 	}
 	return w
 }

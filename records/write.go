@@ -173,13 +173,14 @@ func part(items []*item, which func(*item) bool) (these, others []*item) {
 
 // refusal is what this relay's limits say of a write that is not there already.
 func (s *Store) refusal(it *item, now protocol.Timestamp) error {
+	limits := s.limits.Load()
 	switch w := it.in.Write; {
 	case w.Expires <= now:
 		return protocol.Errorf(protocol.CodeExpired, "expires has passed %d s ago", (now-w.Expires)/1000)
-	case w.MaxPulls > s.limits.MaxPulls:
-		return protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", s.limits.MaxPulls)
-	case w.Expires > now.Add(s.limits.Lifetime):
-		return protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", s.limits.Lifetime)
+	case w.MaxPulls > limits.MaxPulls:
+		return protocol.Errorf(protocol.CodeInvalidValue, "maxPulls is at most %d on this relay", limits.MaxPulls)
+	case w.Expires > now.Add(limits.Lifetime):
+		return protocol.Errorf(protocol.CodeInvalidValue, "expires is at most %s ahead on this relay", limits.Lifetime)
 	}
 	return nil
 }
@@ -262,8 +263,10 @@ func (s *Store) transact(ctx context.Context, items []*item, admitted, careful b
 // admitted; the rest gets its refusal, or follows an earlier item under its path.
 func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp) (fresh, again []*item) {
 	claimed := make(map[protocol.Path]*item, len(items))
+	admittedBytes := s.limits.Load().AdmittedBytes
 	for _, it := range items {
 		size, earlier := it.in.Envelope.Size(), claimed[it.path]
+		refused := s.refusal(it, now) // asked once: the limits may change
 		switch {
 		case it.existing != nil:
 			it.settle(s)
@@ -274,10 +277,10 @@ func (s *Store) decide(items []*item, batch *books.Batch, now protocol.Timestamp
 			it.twin = earlier
 		case earlier != nil:
 			it.outcome.Err = errConflict(it.path)
-		case s.refusal(it, now) != nil:
-			it.outcome.Err = s.refusal(it, now)
-		case it.admitted && size > s.limits.AdmittedBytes && batch.Admits(it.path.Receiver, it.path.Sender):
-			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", s.limits.AdmittedBytes)
+		case refused != nil:
+			it.outcome.Err = refused
+		case it.admitted && size > admittedBytes && batch.Admits(it.path.Receiver, it.path.Sender):
+			it.outcome.Err = protocol.Errorf(protocol.CodeTooLarge, "a record left by an admitted key has at most %d bytes", admittedBytes)
 		default:
 			if it.outcome.Err = batch.Charge(it.charge()); it.outcome.Err == nil {
 				it.account, it.counted, it.bill = batch.Payer(it.charge().Owner), batch.Counted(it.charge().Owner), batch.Bill(it.charge().Owner)

@@ -81,6 +81,12 @@ func (p *Part) enough() error {
 	return nil
 }
 
+// Room is how much the file system of a folder has for its user; false where that is not known.
+func Room(dir string) (int64, bool) { return freeBytes(dir) }
+
+// IsFull tells whether an error is the disk's having no room.
+func IsFull(err error) bool { return isFull(err) }
+
 // WriteAt writes a chunk, and returns when it is on disk.
 func (p *Part) WriteAt(data []byte, at int64) error {
 	if _, err := p.file.WriteAt(data, at); err != nil {

@@ -15,6 +15,7 @@ const (
 	branchIdentity = 0
 	branchSealing  = 1
 	branchBitcoin  = 2
+	branchBackup   = 3
 )
 
 // Identity derives the secret that signs for the user, m/29293'/0'/0'. Each
@@ -40,6 +41,12 @@ func (s *Seed) Sealing(n uint32) (SealingSeed, error) {
 // each network, so that no two networks share keys. The caller calls its Zero.
 func (s *Seed) Bitcoin() (*hdkeychain.ExtendedKey, error) {
 	return s.derive(purpose, branchBitcoin)
+}
+
+// Backup derives the secret that backups of the user's folder are encrypted with, m/29293'/3'/0'.
+func (s *Seed) Backup() (BackupSecret, error) {
+	secret, err := s.secret(purpose, branchBackup, 0)
+	return BackupSecret(secret), err
 }
 
 // secret is the private key at the path, padded to 32 bytes.

@@ -13,6 +13,7 @@
 //	m/29293'/0'/0'   identity: the 32-byte secp256k1 scalar (BIP340 signing)
 //	m/29293'/1'/n'   sealing key n: its 32-byte private key is the X-Wing seed
 //	m/29293'/2'      bitcoin: the extended private key, for wallet and contracts
+//	m/29293'/3'/0'   backup: 32 bytes, whose hex digits are the age passphrase of backups (package backup)
 //
 // Below the bitcoin branch each network has a branch of its own, 0' mainnet, 1' testnet4, 2' signet, 3' regtest, and in it
 // 0' is the root of the wallet and 1'/a'/b' the key of a contract, a and b from the contract's id: package escrow derives

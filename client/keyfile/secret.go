@@ -13,6 +13,9 @@ type IdentitySecret [32]byte
 // SealingSeed is the seed of an X-Wing key pair, as crypto/hpke takes it.
 type SealingSeed [32]byte
 
+// BackupSecret is what backups are encrypted with. It is as good as random.
+type BackupSecret [32]byte
+
 // Passphrase is what the user typed, as it is. The caller wipes it.
 type Passphrase []byte
 
@@ -22,6 +25,9 @@ func (s *IdentitySecret) Wipe() { clear(s[:]) }
 // Wipe overwrites the seed.
 func (s *SealingSeed) Wipe() { clear(s[:]) }
 
+// Wipe overwrites the secret.
+func (s *BackupSecret) Wipe() { clear(s[:]) }
+
 // Wipe overwrites the passphrase.
 func (p Passphrase) Wipe() { clear(p) }
 
@@ -29,6 +35,15 @@ func (p Passphrase) Wipe() { clear(p) }
 const redacted = "[secret]"
 
 func printRedacted(s fmt.State) { _, _ = io.WriteString(s, redacted) }
+
+// Format prints "[secret]", whatever the verb.
+func (BackupSecret) Format(s fmt.State, _ rune) { printRedacted(s) }
+
+// LogValue logs "[secret]".
+func (BackupSecret) LogValue() slog.Value { return slog.StringValue(redacted) }
+
+// MarshalText refuses.
+func (BackupSecret) MarshalText() ([]byte, error) { return nil, ErrSecret }
 
 // Format prints "[secret]", whatever the verb.
 func (IdentitySecret) Format(s fmt.State, _ rune) { printRedacted(s) }

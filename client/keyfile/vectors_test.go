@@ -30,6 +30,7 @@ type seedVector struct {
 	PublicKey      string    `json:"publicKey"` // x-only, BIP340
 	SealingSeeds   [2]string `json:"sealingSeeds"`
 	BitcoinBranch  string    `json:"bitcoinBranch"` // xprv
+	BackupSecret   string    `json:"backupSecret"`
 }
 
 func hashed(n int) string {
@@ -82,6 +83,11 @@ func makeSeedVector(t *testing.T, entropy, comment string) seedVector {
 		t.Fatal(err)
 	}
 	v.BitcoinBranch = bitcoin.String()
+	backup, err := seed.Backup()
+	if err != nil {
+		t.Fatal(err)
+	}
+	v.BackupSecret = hex.EncodeToString(backup[:])
 	return v
 }
 

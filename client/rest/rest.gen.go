@@ -422,6 +422,9 @@ type GotJSONRequestBody = Envelope
 // ListenJSONRequestBody defines body for Listen for application/json ContentType.
 type ListenJSONRequestBody = Envelope
 
+// ProbeJSONRequestBody defines body for Probe for application/json ContentType.
+type ProbeJSONRequestBody = Envelope
+
 // AskTermsJSONRequestBody defines body for AskTerms for application/json ContentType.
 type AskTermsJSONRequestBody = Envelope
 
@@ -719,6 +722,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /market (the `GetMarket` operationId).
 	GetMarket(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ProbeWithBody Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+	//
+	// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+	// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /probe (the `Probe` operationId).
+	ProbeWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Probe Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+	//
+	// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+	// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /probe (the `Probe` operationId).
+	Probe(ctx context.Context, body ProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// AskTermsWithBody Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
 	//
@@ -1159,6 +1182,46 @@ func (c *Client) Listen(ctx context.Context, receiver Receiver, body ListenJSONR
 // Corresponds with GET /market (the `GetMarket` operationId).
 func (c *Client) GetMarket(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetMarketRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ProbeWithBody Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+//
+// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /probe (the `Probe` operationId).
+func (c *Client) ProbeWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProbeRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Probe Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+//
+// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /probe (the `Probe` operationId).
+func (c *Client) Probe(ctx context.Context, body ProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewProbeRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1953,6 +2016,46 @@ func NewGetMarketRequest(server string, params *GetMarketParams) (*http.Request,
 	if err != nil {
 		return nil, err
 	}
+
+	return req, nil
+}
+
+// NewProbeRequest calls the generic Probe builder with application/json body
+func NewProbeRequest(server string, body ProbeJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewProbeRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewProbeRequestWithBody constructs an http.Request for the Probe method, with any body, and a specified content type
+func NewProbeRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/probe")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
 
 	return req, nil
 }
@@ -2771,6 +2874,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /market (the `GetMarket` operationId).
 	GetMarketWithResponse(ctx context.Context, params *GetMarketParams, reqEditors ...RequestEditorFn) (*GetMarketResponse, error)
+
+	// ProbeWithBodyWithResponse Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+	//
+	// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+	// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probe (the `Probe` operationId).
+	ProbeWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProbeResponse, error)
+
+	// ProbeWithResponse Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+	//
+	// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+	// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /probe (the `Probe` operationId).
+	ProbeWithResponse(ctx context.Context, body ProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*ProbeResponse, error)
 
 	// AskTermsWithBodyWithResponse Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
 	//
@@ -3606,6 +3729,61 @@ func (r GetMarketResponse) ContentType() string {
 	return ""
 }
 
+// ProbeResponseDefaultHeaders the declared response headers of an HTTP default response for Probe
+type ProbeResponseDefaultHeaders struct {
+	RetryAfter *int
+}
+
+type ProbeResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+	// ApplicationproblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationproblemJSONDefault *Problem
+	// HeadersDefault the parsed response headers for an HTTP default response
+	HeadersDefault *ProbeResponseDefaultHeaders
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ProbeResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetApplicationproblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ProbeResponse) GetApplicationproblemJSONDefault() *Problem {
+	return r.ApplicationproblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ProbeResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ProbeResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ProbeResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ProbeResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // AskTermsResponseDefaultHeaders the declared response headers of an HTTP default response for AskTerms
 type AskTermsResponseDefaultHeaders struct {
 	RetryAfter *int
@@ -4426,6 +4604,38 @@ func (c *ClientWithResponses) GetMarketWithResponse(ctx context.Context, params 
 	return ParseGetMarketResponse(rsp)
 }
 
+// ProbeWithBodyWithResponse Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+//
+// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probe (the `Probe` operationId).
+func (c *ClientWithResponses) ProbeWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ProbeResponse, error) {
+	rsp, err := c.ProbeWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProbeResponse(rsp)
+}
+
+// ProbeWithResponse Ask this relay to see whether strangers reach another one, its signer, at an address that it announces.
+//
+// Only a relay in the market answers, and only to relays: the announcement in the request is the signer's, valid, of this network and
+// with the work that the market asks for, and the address is one of its. Nothing but that announcement is fetched from there.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /probe (the `Probe` operationId).
+func (c *ClientWithResponses) ProbeWithResponse(ctx context.Context, body ProbeJSONRequestBody, reqEditors ...RequestEditorFn) (*ProbeResponse, error) {
+	rsp, err := c.Probe(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseProbeResponse(rsp)
+}
+
 // AskTermsWithBodyWithResponse Ask to be served on the first of the wishes that the relay takes. Asked again it is answered anew, and gives nothing twice.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -5204,6 +5414,52 @@ func ParseGetMarketResponse(rsp *http.Response) (*GetMarketResponse, error) {
 	switch {
 	case true:
 		var headers GetMarketResponseDefaultHeaders
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = &value
+		}
+		response.HeadersDefault = &headers
+	}
+
+	return response, nil
+}
+
+// ParseProbeResponse parses an HTTP response from a ProbeWithResponse call
+func ParseProbeResponse(rsp *http.Response) (*ProbeResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ProbeResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationproblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case true:
+		var headers ProbeResponseDefaultHeaders
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "integer", Format: ""}); err != nil {

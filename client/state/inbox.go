@@ -42,6 +42,10 @@ type Message struct {
 	Writings []protocol.Writing
 	// Batch likewise: what another device of the owner says, or this one said.
 	Batch *devices.Batch
+	// Card likewise: the sender's own card.
+	Card *CardRecord
+	// Word is what the message is, if it was left by the key of an invitation, which is From.
+	Word *WordRecord
 	// Contradiction is set when the sender signed different content under the same id. The first stays.
 	Contradiction *protocol.Hash
 }
@@ -52,6 +56,7 @@ type Gap struct {
 	Device      string
 	First, Last int64
 	Noticed     protocol.Timestamp
+	Shown       protocol.Timestamp // when the owner was told; 0: he was not
 }
 
 const messageColumns = `SELECT n, sender, record_id, content, envelope, relay, tag, content_type, name, device, seq,
@@ -97,6 +102,22 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			}
 			continue
 		}
+		if m.Card != nil {
+			if err := s.fileCard(ctx, tx, m); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if m.Word != nil {
+			fresh, err := s.fileWord(ctx, tx, m)
+			if err != nil {
+				return 0, err
+			}
+			if fresh {
+				stored++
+			}
+			continue
+		}
 		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
 			name, device, seq, body, fault, sent, expires, received, plain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,
@@ -109,8 +130,7 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			return 0, err
 		}
 		if n == 0 {
-			_, err = tx.ExecContext(ctx, `UPDATE messages SET contradiction = ? WHERE sender = ? AND record_id = ? AND content <> ?
-				AND contradiction IS NULL`, m.Content[:], m.From[:], m.ID, m.Content[:])
+			err = s.contradict(ctx, tx, m)
 		} else if stored++; m.Seq > 0 {
 			err = s.count(ctx, tx, m)
 		}
@@ -122,6 +142,26 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 		}
 	}
 	return stored, nil
+}
+
+// contradict notes that the sender signed another content under the id of a message that is here, if he did.
+func (s *Store) contradict(ctx context.Context, tx *sql.Tx, m *Message) error {
+	result, err := tx.ExecContext(ctx, `UPDATE messages SET contradiction = ? WHERE sender = ? AND record_id = ? AND content <> ?
+		AND contradiction IS NULL`, m.Content[:], m.From[:], m.ID, m.Content[:])
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return err
+	}
+	_, err = s.notice(ctx, tx, Notice{Friend: m.From, Kind: NoticeContradiction, Relay: &m.Relay, RecordID: m.ID}, m.Content)
+	return err
+}
+
+// Contradictions counts a sender's messages of which he signed two contents.
+func (s *Store) Contradictions(ctx context.Context, from protocol.PublicKey) (n int64, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT count(*) FROM messages WHERE sender = ? AND contradiction IS NOT NULL`, from[:]).Scan(&n)
+	return n, err
 }
 
 // count follows the numbers of a sender's device. A number above the highest opens a gap if it
@@ -140,29 +180,30 @@ func (s *Store) count(ctx context.Context, tx *sql.Tx, m *Message) error {
 			ON CONFLICT (sender, device) DO UPDATE SET high = excluded.high`, m.From[:], m.Device, m.Seq); err != nil {
 			return err
 		}
-		return s.openGap(ctx, tx, m, high+1, m.Seq-1, s.now())
+		return s.openGap(ctx, tx, m, Gap{First: high + 1, Last: m.Seq - 1, Noticed: s.now()})
 	}
-	var first, last int64
-	var noticed protocol.Timestamp
+	var was Gap
 	err = tx.QueryRowContext(ctx, `DELETE FROM gaps WHERE sender = ?1 AND device = ?2 AND first <= ?3 AND last >= ?3
-		RETURNING first, last, noticed`, m.From[:], m.Device, m.Seq).Scan(&first, &last, &noticed)
+		RETURNING first, last, noticed, coalesce(shown, 0)`, m.From[:], m.Device, m.Seq).Scan(&was.First, &was.Last, &was.Noticed, &was.Shown)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil // a number used twice: the sender's affair
 	}
 	if err != nil {
 		return err
 	}
-	if err := s.openGap(ctx, tx, m, first, m.Seq-1, noticed); err != nil {
+	below, above := was, was
+	below.Last, above.First = m.Seq-1, m.Seq+1
+	if err := s.openGap(ctx, tx, m, below); err != nil {
 		return err
 	}
-	return s.openGap(ctx, tx, m, m.Seq+1, last, noticed)
+	return s.openGap(ctx, tx, m, above)
 }
 
-func (s *Store) openGap(ctx context.Context, tx *sql.Tx, m *Message, first, last int64, noticed protocol.Timestamp) error {
-	if first > last {
+func (s *Store) openGap(ctx context.Context, tx *sql.Tx, m *Message, g Gap) error {
+	if g.First > g.Last {
 		return nil
 	}
-	_, err := tx.ExecContext(ctx, `INSERT INTO gaps VALUES (?, ?, ?, ?, ?)`, m.From[:], m.Device, first, last, noticed)
+	_, err := tx.ExecContext(ctx, `INSERT INTO gaps VALUES (?, ?, ?, ?, ?, nullif(?, 0))`, m.From[:], m.Device, g.First, g.Last, g.Noticed, g.Shown)
 	return err
 }
 
@@ -171,10 +212,10 @@ func (s *Store) Gaps(ctx context.Context, since protocol.Timestamp) ([]Gap, erro
 	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (Gap, error) {
 		var g Gap
 		var sender []byte
-		err := scan(&sender, &g.Device, &g.First, &g.Last, &g.Noticed)
+		err := scan(&sender, &g.Device, &g.First, &g.Last, &g.Noticed, &g.Shown)
 		g.From = publicKey(sender)
 		return g, err
-	}, `SELECT sender, device, first, last, noticed FROM gaps WHERE noticed >= ? ORDER BY noticed, sender, device, first`, since)
+	}, `SELECT sender, device, first, last, noticed, coalesce(shown, 0) FROM gaps WHERE noticed >= ? ORDER BY noticed, sender, device, first`, since)
 }
 
 // Filter chooses messages.

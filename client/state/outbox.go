@@ -37,6 +37,7 @@ type Outgoing struct {
 	MaxPulls    int64
 	Created     protocol.Timestamp
 	Removed     protocol.Timestamp // 0: not removed
+	Signer      []byte             // the secret of the invitation whose key signs it; nil: the owner does
 	Copies      []Copy
 }
 
@@ -93,8 +94,8 @@ func (s *Store) dropExpired(ctx context.Context, tx *sql.Tx) error {
 // insertOutgoing stores a message with a queued copy for each relay.
 func (s *Store) insertOutgoing(ctx context.Context, tx *sql.Tx, m *Outgoing, relays []Relay) error {
 	result, err := tx.ExecContext(ctx, `INSERT INTO outbox (record_id, receiver, sealed, tag, content_type, name, device, seq,
-		body, expires, max_pulls, created) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, m.To[:], m.Sealed, m.Tag,
-		m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created)
+		body, expires, max_pulls, created, signer) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`, m.ID, m.To[:], m.Sealed, m.Tag,
+		m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Expires, m.MaxPulls, m.Created, m.Signer)
 	if err != nil {
 		return err
 	}
@@ -125,7 +126,7 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, `UPDATE copies SET hash = ?3, cursor = ?4, error = '', changed = ?5,
 			state = CASE WHEN (SELECT removed FROM outbox WHERE n = ?1) IS NULL THEN 'stored' ELSE 'removing' END
-			WHERE n = ?1 AND relay = ?2 AND (EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3) OR (SELECT company FROM sharing))`,
+			WHERE n = ?1 AND relay = ?2 AND (EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3) OR (SELECT company FROM sharing) OR `+restoredTo+`)`,
 			n, relay[:], envelope[:], cursor, s.now())
 		if err != nil {
 			return err
@@ -135,6 +136,9 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 			return err
 		}
 		if ours = changed > 0; ours {
+			if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO attempts (n, relay, hash) VALUES (?, ?, ?)`, n, relay[:], envelope[:]); err != nil {
+				return err
+			}
 			if err := s.tell(ctx, tx, n, relay); err != nil {
 				return err
 			}
@@ -143,6 +147,10 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 	})
 	return ours, err
 }
+
+// restoredTo is true of a message ?1 that was queued in the backup that this state came out of: the device that went on from there may have
+// sent it, the same content under an envelope that is not known here.
+const restoredTo = `?1 <= (SELECT coalesce(max(outbox), 0) FROM restores)`
 
 // SetCopy notes another outcome: the error of an attempt with the state unchanged, or an end.
 func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, state CopyState, reason string) error {
@@ -161,10 +169,10 @@ func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, 
 }
 
 // settle drops the sealed content of what is not to be put back on any relay: receipts, and what was removed. The
-// rest is kept until it expires, because a relay may lose it.
+// rest is kept until it expires, because a relay may lose it, or take a card that it refused.
 func settle(ctx context.Context, tx *sql.Tx, n int64) error {
-	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1 AND (tag = 'ack' OR removed IS NOT NULL)
-		AND NOT EXISTS (SELECT 1 FROM copies WHERE n = ?1 AND state = 'queued')`, n)
+	_, err := tx.ExecContext(ctx, `UPDATE outbox SET sealed = NULL WHERE n = ?1 AND (tag = 'ack' AND content_type <> ?2 OR removed IS NOT NULL)
+		AND NOT EXISTS (SELECT 1 FROM copies WHERE n = ?1 AND state = 'queued')`, n, protocol.CardType)
 	return err
 }
 
@@ -184,13 +192,13 @@ func (s *Store) Remove(ctx context.Context, n int64) error {
 }
 
 const outgoingColumns = `SELECT n, record_id, receiver, sealed, tag, content_type, name, device, seq, body, expires,
-	max_pulls, created, coalesce(removed, 0) FROM outbox `
+	max_pulls, created, coalesce(removed, 0), signer FROM outbox `
 
 func scanOutgoing(scan func(...any) error) (Outgoing, error) {
 	var m Outgoing
 	var receiver []byte
 	err := scan(&m.N, &m.ID, &receiver, &m.Sealed, &m.Tag, &m.ContentType, &m.Name, &m.Device, &m.Seq, &m.Body, &m.Expires,
-		&m.MaxPulls, &m.Created, &m.Removed)
+		&m.MaxPulls, &m.Created, &m.Removed, &m.Signer)
 	m.To = publicKey(receiver)
 	return m, err
 }

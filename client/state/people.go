@@ -59,6 +59,11 @@ func (s *Store) DeleteRelay(ctx context.Context, key protocol.PublicKey) error {
 		if n, err := result.RowsAffected(); err != nil || n == 0 {
 			return errors.Join(err, ErrNoRelay)
 		}
+		for _, table := range []string{"admitted", "admitted_looked"} {
+			if _, err := tx.ExecContext(ctx, `DELETE FROM `+table+` WHERE relay = ?`, key[:]); err != nil {
+				return err
+			}
+		}
 		_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list', changed = ?
 			WHERE relay = ? AND state IN ('queued', 'removing')`, s.now(), key[:])
 		return err
@@ -117,27 +122,52 @@ func (s *Store) AddFriend(ctx context.Context, key protocol.PublicKey, name stri
 			return err
 		}
 		now := s.now()
+		// Who is made a friend has the owner's card: he is told when it changes.
+		if _, err = tx.ExecContext(ctx, `INSERT INTO told SELECT ?, card, NULL, NULL, ? FROM owner WHERE true ON CONFLICT (friend) DO NOTHING`, key[:], now); err != nil {
+			return err
+		}
 		_, err = tx.ExecContext(ctx, `INSERT INTO friends (key, name, card, added, refreshed) VALUES (?, ?, ?, ?, ?)
 			ON CONFLICT (key) DO UPDATE SET name = excluded.name, card = excluded.card`, key[:], name, card, now, now)
 		return err
 	})
 }
 
-// UpdateCard keeps a friend's newer card, or only notes that it was looked for (nil).
-func (s *Store) UpdateCard(ctx context.Context, key protocol.PublicKey, card []byte) error {
-	if card == nil {
-		return s.exec(ctx, `UPDATE friends SET refreshed = ? WHERE key = ?`, s.now(), key[:])
-	}
-	return s.exec(ctx, `UPDATE friends SET refreshed = ?, card = ? WHERE key = ?`, s.now(), card, key[:])
+// Refreshed notes that a friend's newer card was looked for.
+func (s *Store) Refreshed(ctx context.Context, key protocol.PublicKey) error {
+	return s.exec(ctx, `UPDATE friends SET refreshed = ? WHERE key = ?`, s.now(), key[:])
 }
 
 // DeleteFriend forgets a friend. His messages stay.
 func (s *Store) DeleteFriend(ctx context.Context, key protocol.PublicKey) error {
-	done, err := s.changed(ctx, `DELETE FROM friends WHERE key = ?`, key[:])
-	if err == nil && !done {
-		return ErrNoFriend
+	return s.tx(ctx, func(tx *sql.Tx) error { return s.deleteFriend(ctx, tx, key) })
+}
+
+func (s *Store) deleteFriend(ctx context.Context, tx *sql.Tx, key protocol.PublicKey) error {
+	result, err := tx.ExecContext(ctx, `DELETE FROM friends WHERE key = ?`, key[:])
+	if err != nil {
+		return err
 	}
-	return err
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, ErrNoFriend)
+	}
+	var told sql.NullInt64
+	err = tx.QueryRowContext(ctx, `DELETE FROM told WHERE friend = ? RETURNING n`, key[:]).Scan(&told)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if told.Valid {
+		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'he is no friend any more', changed = ? WHERE n = ? AND state = 'queued'`,
+			s.now(), told.Int64); err != nil {
+			return err
+		}
+	}
+	for _, statement := range []string{`DELETE FROM memberships WHERE friend = ?`, `DELETE FROM notices WHERE friend = ?`,
+		`DELETE FROM admissions WHERE key = ? AND invitation = 0`} {
+		if _, err := tx.ExecContext(ctx, statement, key[:]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func scanFriend(scan func(...any) error) (Friend, error) {

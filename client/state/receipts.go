@@ -103,13 +103,14 @@ func (s *Store) forgetReceived(ctx context.Context, tx *sql.Tx) error {
 
 // fileReceipts keeps what a reader says he has of our records. What is not about an envelope that we signed for him, on
 // that relay (a piece of a file: for the key of that piece), is dropped: a friend cannot fill our disk, nor say that he read what he was never sent.
+// Of an envelope that another device signed only the hash is known.
 func (s *Store) fileReceipts(ctx context.Context, tx *sql.Tx, reader protocol.PublicKey, list []protocol.Receipt) error {
 	for i := range list {
 		r := &list[i]
 		if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO receipts (relay, hash, reader, bytes, got, filed)
 			SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE EXISTS (SELECT 1 FROM attempts a JOIN outbox o USING (n)
 			  LEFT JOIN uploads u ON u.n = o.upload
-			  WHERE a.hash = ?2 AND a.relay = ?1 AND a.bytes = ?4 AND coalesce(u.receiver, o.receiver) = ?3 AND o.record_id = ?7)`,
+			  WHERE a.hash = ?2 AND a.relay = ?1 AND (a.bytes = ?4 OR a.bytes = 0) AND coalesce(u.receiver, o.receiver) = ?3 AND o.record_id = ?7)`,
 			r.Relay[:], r.Hash[:], reader[:], r.Bytes, r.Got, s.now(), r.RecordID); err != nil {
 			return err
 		}

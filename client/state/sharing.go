@@ -246,7 +246,7 @@ func (s *Store) restate(ctx context.Context, tx *sql.Tx) error {
 			WHERE total <= ?4 AND (SELECT company FROM sharing) ON CONFLICT (kind, key) DO UPDATE SET due = 0`,
 			[]any{now, devices.MaxTold, restatedMessages, restatedBytes}},
 		{`INSERT INTO changes SELECT 'sent', key, ?1, 0 FROM
-			(SELECT t.key, o.n, sum(min(length(o.body), ?2) + 1500) OVER (ORDER BY o.n DESC) AS total FROM outbox o JOIN told t ON t.n = o.n ORDER BY o.n DESC LIMIT ?3)
+			(SELECT t.key, o.n, sum(min(length(o.body), ?2) + 1500) OVER (ORDER BY o.n DESC) AS total FROM outbox o JOIN sayable t ON t.n = o.n ORDER BY o.n DESC LIMIT ?3)
 			WHERE total <= ?4 AND (SELECT company FROM sharing) ON CONFLICT (kind, key) DO NOTHING`,
 			[]any{now, devices.MaxTold, restatedMessages, restatedBytes}},
 		{`INSERT INTO changes SELECT 'mark', CAST(sender || record_id AS BLOB), ?1, 0 FROM

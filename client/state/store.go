@@ -10,7 +10,7 @@
 //     first; the others wait up to ten seconds for it.
 //   - A file written by a newer version is refused (ErrNewer), one of another key too (ErrOwner).
 //
-// A Store is safe for concurrent use. It never touches the network and never sees a secret key.
+// A Store is safe for concurrent use. It never touches the network and never sees a secret key of the owner's.
 package state
 
 import (

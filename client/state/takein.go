@@ -47,11 +47,11 @@ func (s *Store) takeIn(ctx context.Context, tx *sql.Tx, m *Message) error {
 	if b.Device == s.id() {
 		return nil
 	}
-	return s.meet(ctx, tx, b.Device)
+	return s.hearOf(ctx, tx, b.Device)
 }
 
-// meet notes that there is company. A device that is heard for the first time is told everything, unless this one is new itself.
-func (s *Store) meet(ctx context.Context, tx *sql.Tx, id devices.ID) error {
+// hearOf notes that there is company. A device that is heard for the first time is told everything, unless this one is new itself.
+func (s *Store) hearOf(ctx context.Context, tx *sql.Tx, id devices.ID) error {
 	if err := s.met(ctx, tx); err != nil {
 		return err
 	}
@@ -168,7 +168,7 @@ func (s *Store) showFriends(ctx context.Context, tx *sql.Tx) error {
 	for i := range all {
 		f := &all[i]
 		if f.Removed {
-			_, err = tx.ExecContext(ctx, `DELETE FROM friends WHERE key = ?`, f.Key[:])
+			err = ignore(s.deleteFriend(ctx, tx, f.Key), ErrNoFriend)
 		} else if f.shown != names[i] {
 			_, err = tx.ExecContext(ctx, `UPDATE friends SET name = ? WHERE key = ?`, f.Key.String(), f.Key[:])
 		}

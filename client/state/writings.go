@@ -26,7 +26,7 @@ func (s *Store) Payers(ctx context.Context) ([]protocol.PublicKey, error) {
 // owner's other devices tell him themselves.
 func (s *Store) tell(ctx context.Context, tx *sql.Tx, n int64, relay protocol.PublicKey) error {
 	_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT p.payer, p.relay, o.n FROM payers p JOIN outbox o ON o.n = ?
-		WHERE p.relay = ? AND o.content_type <> ? AND (p.payer <> ? OR o.device = ?)`, n, relay[:], protocol.WritingsType, s.owner[:], s.device)
+		WHERE p.relay = ? AND o.content_type <> ? AND o.signer IS NULL AND (p.payer <> ? OR o.device = ?)`, n, relay[:], protocol.WritingsType, s.owner[:], s.device)
 	return err
 }
 
@@ -41,7 +41,7 @@ func (s *Store) met(ctx context.Context, tx *sql.Tx) error {
 	}
 	for _, relay := range fresh {
 		if _, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT ?1, c.relay, c.n FROM copies c JOIN outbox o ON o.n = c.n
-			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.expires > ?3 AND o.device = ?5`, s.owner[:], protocol.WritingsType,
+			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.signer IS NULL AND o.expires > ?3 AND o.device = ?5`, s.owner[:], protocol.WritingsType,
 			s.now()-keepReceived, relay, s.device); err != nil {
 			return err
 		}

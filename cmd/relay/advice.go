@@ -9,11 +9,13 @@ import (
 
 	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
+	"relaymarket/client/backup"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
 	"relaymarket/escrow/chain"
 	"relaymarket/escrow/userside"
 	"relaymarket/escrow/wallet"
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -35,6 +37,15 @@ func adviceTable() []struct {
 		{keyfile.ErrPermissions, "Run: chmod 600 on the file"},
 		{keyfile.ErrDamaged, "Restore from the 24 words: relay --dir NEW-FOLDER init --restore"},
 		{keyfile.ErrTruncated, "Restore from the 24 words: relay --dir NEW-FOLDER init --restore"},
+		{keyfile.ErrNotKeyFile, "Restore from the 24 words: relay --dir NEW-FOLDER init --restore, or with a backup: relay --dir NEW-FOLDER restore BACKUP"},
+		{sqlite.ErrDamaged, "What is whole of it stays. Restore it: relay --dir NEW-FOLDER restore BACKUP   See: relay doctor"},
+		{sqlite.ErrFull, "Make room and run it again: nothing that was there is lost."},
+		{backup.ErrNoRoom, "Make room and run it again: nothing that was there is lost."},
+		{backup.ErrInUse, "Nothing was changed. Choose another folder: relay --dir NEW-FOLDER restore FILE"},
+		{backup.ErrOtherKeys, "Nothing was changed. Are these the right words, and is it the right file?"},
+		{backup.ErrDamaged, "Nothing was changed. Take another copy of the backup, or an older one."},
+		{backup.ErrNewer, "Nothing was changed."},
+		{backup.ErrNoneThere, "Is it the right relay? Keys alone come back with: relay init --restore"},
 		{keyagent.ErrUnsupported, "Use --passphrase-file or RELAY_PASSPHRASE instead."},
 		{client.ErrNoRelays, "Run: relay relays add ADDRESS"},
 		{userside.ErrNoNode, "Run: relay wallet connect URL   (see relay wallet connect --help)"},
@@ -77,6 +88,9 @@ func adviceTable() []struct {
 		{client.ErrNameTaken, "Choose another name with --name."},
 		{client.ErrNoFriend, "See: relay friend list"},
 		{client.ErrNoRelay, "See: relay relays list"},
+		{client.ErrUsedUp, "Ask for another invitation. He is among your friends; he cannot write to you before he has your card: relay id --card me.relayid"},
+		{client.ErrNoStranger, "See: relay admit list"},
+		{client.ErrNoInvitation, "See: relay admit list"},
 		{client.ErrNoCard, "Ask for the card as a file: your friend makes it with relay id --card me.relayid"},
 		{client.ErrOtherOwner, "The key file and the messages in this folder do not belong together: choose another folder with --dir."},
 	}
@@ -89,8 +103,9 @@ func advice(err error) string {
 	if next := offered(err); next != "" {
 		return next
 	}
+	cause := sqlite.Cause(err) // what runs out, or breaks, in the middle of something
 	for _, row := range adviceTable() {
-		if errors.Is(err, row.is) {
+		if errors.Is(err, row.is) || cause != nil && errors.Is(cause, row.is) {
 			return row.next
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 
+	"relaymarket/client/doctor"
 	"relaymarket/internal/regtest"
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testnode"
@@ -130,6 +131,12 @@ func TestLaptopGone(t *testing.T) {
 	alice.connects(bitcoin)
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/100)
 	id := alice.opens(bitcoin, node, "--days", "6").ID
+	found := alice.examined(exitFailed)
+	for check, want := range map[string]doctor.Level{"node": doctor.OK, "contract": doctor.Warn, "backup": doctor.Fail} { // it ends within a week; and money without a backup
+		if worst(found[check]) != want {
+			t.Errorf("doctor: %s is %+v", check, found[check])
+		}
+	}
 	backup := filepath.Join(t.TempDir(), "copy")
 	if err := os.Rename(filepath.Join(alice.dir, backupFile), backup); err != nil {
 		t.Fatal(err)

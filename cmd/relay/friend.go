@@ -16,65 +16,149 @@ import (
 )
 
 func (p *program) friendCommand() *cobra.Command {
-	cmd := &cobra.Command{Use: "friend", Short: "Add, list and remove friends", Args: subcommand, SuggestionsMinimumDistance: 2,
+	cmd := &cobra.Command{Use: "friend", Short: "Add, list, look at and remove friends", Args: subcommand, SuggestionsMinimumDistance: 2,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
-	cmd.AddCommand(p.friendAddCommand(), p.friendListCommand(), p.friendRemoveCommand())
+	cmd.AddCommand(p.friendAddCommand(), p.friendListCommand(), p.friendShowCommand(), p.friendAcceptCommand(), p.friendRemoveCommand())
 	return cmd
+}
+
+// addFlags are those of relay friend add.
+type addFlags struct {
+	name, hello string
+	noAdmit     bool
 }
 
 func (p *program) friendAddCommand() *cobra.Command {
-	var name string
+	var f addFlags
 	cmd := &cobra.Command{
-		Use: "add FILE|LINK|-", Short: "Add a friend by card or link", Args: oneArg("a card file, a link or -"),
-		Example: "  relay friend add anna.relayid --name anna\n  relay friend add 'relaymarket:relay1…?relay=https%3A%2F%2Frelay.example' --name anna",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			c, err := p.open(cmd.Context())
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			f, err := p.addFriend(cmd.Context(), c, args[0], name)
-			if err != nil {
-				return err
-			}
-			if p.json {
-				return p.printJSON(friendJSON(f))
-			}
-			return p.say("Added %s, %s\n", escape(f.Name), f.Key.Bech32())
-		},
+		Use: "add FILE|LINK|-", Short: "Add a friend by card, link or invitation", Args: oneArg("a card file, a link or -"),
+		Long: `Adds a friend by card or link. He may then leave a little for you on your relays, so that he can tell you when he moves: see
+"relay admit --help". With --no-admit he may not.
+
+An invitation is a link with a secret in it (#invite=…): give it on standard input or in a file, not among the words of the command, which others
+on this machine can see. It leaves your card and what you say with --hello with your new friend, who then can write to you.`,
+		Example: "  relay friend add anna.relayid --name anna\n  relay friend add 'relaymarket:relay1…?relay=https%3A%2F%2Frelay.example' --name anna\n" +
+			"  relay friend add - --name anna --hello \"we met on the train\" < invitation.txt",
+		RunE: func(cmd *cobra.Command, args []string) error { return p.addFriend(cmd.Context(), args[0], f) },
 	}
-	cmd.Flags().StringVar(&name, "name", "", "what you call the friend (default the label of the card)")
+	cmd.Flags().StringVar(&f.name, "name", "", "what you call the friend (default the label of the card)")
+	cmd.Flags().StringVar(&f.hello, "hello", "", "with an invitation: what you say first, up to 1,000 characters")
+	cmd.Flags().BoolVar(&f.noAdmit, "no-admit", false, "he may leave nothing for you on your relays")
 	return cmd
 }
 
-func (p *program) addFriend(ctx context.Context, c *client.Client, source, name string) (*client.Friend, error) {
+func (p *program) addFriend(ctx context.Context, source string, f addFlags) error {
+	card, link, err := p.readFriend(source)
+	if err != nil {
+		return err
+	}
+	invited := link != "" && protocol.IsInvitation(link)
+	if f.hello != "" && !invited {
+		return usagef("--hello goes with an invitation, a link that ends in #invite=…; send a message instead: relay send FRIEND TEXT")
+	}
+	openClient := p.open
+	if invited {
+		openClient = p.openKeys
+	}
+	c, err := openClient(ctx)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	var friend *client.Friend
+	var word *client.Outgoing
+	var wordErr error
+	switch done := p.busy("fetching the card"); {
+	case invited:
+		friend, word, wordErr = c.AddFriendByInvitation(ctx, link, f.name, f.hello)
+		done()
+		if friend == nil {
+			return wordErr
+		}
+	case link != "":
+		friend, err = c.AddFriendByLink(ctx, link, f.name)
+		done()
+	default:
+		friend, err = c.AddFriend(ctx, card, f.name)
+		done()
+	}
+	if err != nil {
+		return err
+	}
+	if f.noAdmit {
+		if err := c.Admit(ctx, friend.Key, 0, 0); err != nil {
+			return err
+		}
+	}
+	return errors.Join(p.showAdded(friend, word), wordErr)
+}
+
+func (p *program) showAdded(friend *client.Friend, word *client.Outgoing) error {
+	if p.json {
+		line := friendJSON(friend)
+		line.Refused = stamp(friend.Refused)
+		if word != nil {
+			sent := outgoingJSON(word, friend.Name)
+			line.FirstWord = &sent
+		}
+		return p.printJSON(line)
+	}
+	if err := p.say("Added %s, %s\n", escape(friend.Name), friend.Key.Bech32()); err != nil {
+		return err
+	}
+	if friend.Refused != 0 {
+		p.complain("You know a newer card of %s, of %s: this one, of %s, was refused.\n", escape(friend.Name), when(friend.Dated), when(friend.Refused))
+	}
+	if word == nil {
+		return nil
+	}
+	stored := 0
+	for _, at := range word.Copies {
+		if at.State == client.CopyStored {
+			stored++
+		}
+	}
+	switch {
+	case stored > 0:
+		return p.say("Your first word lies on %s of %s. When you are a friend there too, you can write: relay send %s TEXT\n",
+			count(stored, "relay"), escape(friend.Name), escape(friend.Name))
+	case len(word.Copies) > 0:
+		return p.say("No relay of %s answers now: your first word waits, and goes out with the next relay inbox.\n", escape(friend.Name))
+	}
+	return nil
+}
+
+// readFriend reads what names a friend: a card, or a link. An invitation, which is a secret, comes from a file or standard input.
+func (p *program) readFriend(source string) (card []byte, link string, err error) {
 	if strings.HasPrefix(strings.ToLower(source), "relaymarket:") {
-		defer p.busy("fetching the card")()
-		return c.AddFriendByLink(ctx, source, name)
+		if protocol.IsInvitation(source) {
+			return nil, "", usagef("an invitation is a secret, which others on this machine can see among the words of a command: give it on standard input (relay friend add - < FILE)")
+		}
+		return nil, source, nil
 	}
 	var in io.Reader = p.in
 	if source != "-" {
 		if _, err := protocol.ParsePublicKey(source); err == nil {
-			return nil, usagef("a key alone does not say where your friend is: ask for the card (relay id --card me.relayid) or the link (relay id --link)")
+			return nil, "", usagef("a key alone does not say where your friend is: ask for the card (relay id --card me.relayid) or the link (relay id --link)")
 		}
 		f, err := os.Open(source)
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("there is no file %s: name a card file, a link (relaymarket:…) or - for standard input", source)
+			return nil, "", fmt.Errorf("there is no file %s: name a card file, a link (relaymarket:…) or - for standard input", source)
 		}
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		defer f.Close()
 		in = f
 	}
 	data, err := io.ReadAll(io.LimitReader(in, protocol.MaxCardSize+2))
 	if err != nil {
-		return nil, fmt.Errorf("read the card: %w", err)
+		return nil, "", fmt.Errorf("read the card: %w", err)
 	}
 	if text := strings.TrimSpace(string(data)); strings.HasPrefix(text, "relaymarket:") {
-		return c.AddFriendByLink(ctx, text, name)
+		return nil, text, nil
 	}
-	return c.AddFriend(ctx, data, name)
+	return data, "", nil
 }
 
 // friendLine is a friend in JSON.
@@ -86,6 +170,9 @@ type friendLine struct {
 	Added  *string     `json:"added"`
 	Dated  *string     `json:"cardDated"`
 	Relays []relayLink `json:"relays"`
+	// Refused is the date of the card that was given, when a newer one is known.
+	Refused   *string       `json:"refused,omitempty"`
+	FirstWord *outgoingLine `json:"firstWord,omitempty"`
 }
 
 func friendJSON(f *client.Friend) friendLine {

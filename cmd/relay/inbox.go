@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -125,31 +126,73 @@ func (p *program) inbox(ctx context.Context, offline, all bool, limit int) error
 	if err != nil {
 		return err
 	}
-	if p.json {
-		err = p.inboxJSON(ctx, c, messages, names, result)
-	} else {
-		err = p.inboxText(messages, names, result, all)
+	news, err := c.News(ctx)
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, p.failures(append(result.Pulled, result.Sent...)))
-}
-
-func (p *program) inboxJSON(ctx context.Context, c *client.Client, messages []client.Message, names map[protocol.PublicKey]string, result *client.SyncResult) error {
 	gaps, err := c.Gaps(ctx)
 	if err != nil {
 		return err
 	}
+	if p.json {
+		err = p.inboxJSON(messages, names, news, gaps, result)
+	} else {
+		err = p.inboxText(messages, names, news, gaps, result, all)
+	}
+	if err == nil { // what was printed is told once
+		err = shown(ctx, c, news, gaps)
+	}
+	return errors.Join(err, p.failures(append(result.Pulled, result.Sent...)))
+}
+
+// shown notes what the user was told.
+func shown(ctx context.Context, c *client.Client, news []client.FriendNotice, gaps []client.Gap) error {
+	for _, n := range news {
+		if err := c.ShowNotice(ctx, n); err != nil {
+			return err
+		}
+	}
+	for _, g := range gaps {
+		if g.Shown != 0 {
+			continue
+		}
+		if err := c.ShowGap(ctx, g); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// changesIn are the changes of cards among notices.
+func changesIn(news []client.FriendNotice) []client.CardChange {
+	var changes []client.CardChange
+	for _, n := range news {
+		if n.Change != nil && changeText(n.Change) != "" {
+			changes = append(changes, *n.Change)
+		}
+	}
+	return changes
+}
+
+func (p *program) inboxJSON(messages []client.Message, names map[protocol.PublicKey]string, news []client.FriendNotice, gaps []client.Gap, result *client.SyncResult) error {
 	lines := make([]messageLine, 0, len(messages))
 	for i := range messages {
 		lines = append(lines, messageJSON(&messages[i], names))
 	}
 	return p.printJSON(map[string]any{
-		"messages": lines, "gaps": gapLines(gaps, names), "changes": changeLines(result.Changes),
+		"messages": lines, "gaps": gapLines(gaps, names), "changes": changeLines(changesIn(news)), "notices": noticeLines(news),
 		"relays": relayLines(append(result.Pulled, result.Sent...)), "expiring": outgoingLines(result.Expiring, names),
 	})
 }
 
-func (p *program) inboxText(messages []client.Message, names map[protocol.PublicKey]string, result *client.SyncResult, all bool) error {
-	for _, text := range append(changeTexts(result.Changes), gapTexts(result.Gaps, names)...) {
+func (p *program) inboxText(messages []client.Message, names map[protocol.PublicKey]string, news []client.FriendNotice, gaps []client.Gap, result *client.SyncResult, all bool) error {
+	for i := range news {
+		if text := noticeText(&news[i]); text != "" {
+			p.complain("%s\n", text)
+		}
+	}
+	fresh := slices.DeleteFunc(slices.Clone(gaps), func(g client.Gap) bool { return g.Shown != 0 })
+	for _, text := range gapTexts(fresh, names) {
 		p.complain("%s\n", text)
 	}
 	for i := range result.Expiring {

@@ -14,7 +14,7 @@ func (p *program) listenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "listen", Short: "Show messages as they arrive, until you end it", Args: cobra.NoArgs,
 		Long: `Shows each message the moment a relay has it. What arrives stays unread. With --json, each message is one line,
-{"message": …}, and so is each change of a relay's state, {"relay": …}. End it with Ctrl-C.`,
+{"message": …}, and so is each change of a relay's state, {"relay": …}, and what is noticed of a friend, {"notice": …}. End it with Ctrl-C.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			c, m, err := p.openWatching(ctx)
@@ -60,6 +60,9 @@ func (p *program) showEvent(ctx context.Context, c *client.Client, e client.Even
 		}
 		return nil
 	}
+	if e.Notice != nil {
+		return p.showFriendNotice(ctx, c, e.Notice)
+	}
 	names, err := friendNames(ctx, c)
 	if err != nil {
 		return err
@@ -73,4 +76,16 @@ func (p *program) showEvent(ctx context.Context, c *client.Client, e client.Even
 		text = escapeText(string(m.Body))
 	}
 	return p.say("%s  %s: %s\n", when(m.Sent), nameOf(m.From, names), text)
+}
+
+// showFriendNotice tells of a friend who moved, or of what is wrong, and notes that the user saw it.
+func (p *program) showFriendNotice(ctx context.Context, c *client.Client, n *client.FriendNotice) error {
+	if p.json {
+		if err := p.printLine(map[string]noticeLine{"notice": noticeLines([]client.FriendNotice{*n})[0]}); err != nil {
+			return err
+		}
+	} else if text := noticeText(n); text != "" {
+		p.complain("%s\n", text)
+	}
+	return c.ShowNotice(ctx, *n)
 }

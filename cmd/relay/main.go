@@ -117,12 +117,15 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay contract open ADDRESS        or one that you pay (relay wallet --help)
   relay id --card me.relayid         write your card, for friends
   relay friend add FILE --name anna  add a friend by card or link
+  relay admit --invite               or let a stranger who has a link find you
   relay send anna "hello"            send
   relay inbox                        get and list what friends sent
   relay read                         read the next message
   relay send --file FILE anna        send a file of any size
   relay get                          list the files that came, and fetch them
   relay device add                   use your keys on a second device
+  relay backup FILE                  back up what your words cannot give back
+  relay doctor                       look for what is wrong, and what to do
 
 Your keys and messages are in a folder: --dir, else $RELAY_DIR, else "relay" in your configuration folder.
 The passphrase is asked for when it is needed; or it is in the file --passphrase-file, or in
@@ -153,7 +156,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
 	root.AddCommand(p.initCommand(), p.deviceCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
-		p.relaysCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.restoreCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
+		p.relaysCommand(), p.admitCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
 	return root

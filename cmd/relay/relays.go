@@ -26,6 +26,7 @@ type relayItem struct {
 	Key     string     `json:"key"`
 	Added   *string    `json:"added"`
 	Audits  *scoreItem `json:"audits,omitempty"` // absent: none of its bills was audited
+	Told    *toldItem  `json:"told,omitempty"`   // of one that was added: how far friends know
 }
 
 func relayJSON(r client.Relay) relayItem {
@@ -35,7 +36,7 @@ func relayJSON(r client.Relay) relayItem {
 func (p *program) relaysAddCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "add ADDRESS", Short: "Use a relay whose operator knows your key", Args: oneArg("the relay's address"),
-		Long: `Asks the relay who it is, and leaves your card there. It fails if the relay does not know your key: then send
+		Long: `Asks the relay who it is, and leaves your card there. Your friends are told where you are now, on your relays and on theirs. It fails if the relay does not know your key: then send
 the key that it shows to the relay's operator, and run it again when he has granted it.`,
 		Example: "  relay relays add https://relay.example\n  relay relays add http://127.0.0.1:7447",
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -53,10 +54,19 @@ the key that it shows to the relay's operator, and run it again when he has gran
 			if err != nil {
 				return err
 			}
-			if p.json {
-				return p.printJSON(relayJSON(*r))
+			told, err := p.tellFriends(cmd.Context(), c)
+			if err != nil {
+				return err
 			}
-			return p.say("Added %s, %s\n", r.Address, r.Key.Short())
+			if p.json {
+				item := relayJSON(*r)
+				item.Told = told
+				return p.printJSON(item)
+			}
+			if err := p.say("Added %s, %s\n", r.Address, r.Key.Short()); err != nil {
+				return err
+			}
+			return p.sayTold(told)
 		},
 	}
 }
@@ -89,14 +99,47 @@ func (p *program) relaysRemoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			told, err := p.tellFriends(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
 			if p.json {
-				err = p.printJSON(map[string]any{"removed": relayJSON(*r), "relays": relayLines(reports)})
+				err = p.printJSON(map[string]any{"removed": relayJSON(*r), "relays": relayLines(reports), "told": told})
 			} else {
-				err = p.say("Removed %s.\n", r.Address)
+				err = errors.Join(p.say("Removed %s.\n", r.Address), p.sayTold(told))
 			}
 			return errors.Join(err, p.failures(reports))
 		},
 	}
+}
+
+// toldItem says how far friends know the user's new card, in JSON.
+type toldItem struct {
+	Friends int `json:"friends"`
+	Reached int `json:"reached"`
+}
+
+// tellFriends leaves the new card for the friends, as far as relays answer in a while; the rest waits.
+func (p *program) tellFriends(ctx context.Context, c *client.Client) (*toldItem, error) {
+	limited, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	defer p.busy("telling your friends")()
+	told, err := c.TellFriends(limited)
+	if err != nil && ctx.Err() == nil && limited.Err() != nil {
+		told, err = c.Told(ctx)
+	}
+	return &toldItem{Friends: told.Friends, Reached: told.Reached}, err
+}
+
+func (p *program) sayTold(t *toldItem) error {
+	switch {
+	case t.Friends == 0:
+		return nil
+	case t.Friends == t.Reached:
+		return p.say("Your new card lies where %s will find it.\n", count(t.Friends, "friend"))
+	}
+	return p.say("Your new card lies where %d of %s will find it; the rest is tried again with each relay inbox. Who is not reached: give him your card (relay id --card).\n",
+		t.Reached, count(t.Friends, "friend"))
 }
 
 func (p *program) accountCommand() *cobra.Command {

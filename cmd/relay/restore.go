@@ -4,10 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/client/backup"
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
 )
@@ -38,14 +42,40 @@ yours. The same is in contracts.backup in your folder, always up to date; keep a
 func (p *program) restoreCommand() *cobra.Command {
 	var files, relays []string
 	cmd := &cobra.Command{
-		Use: "restore", Short: "Get contracts back from a backup file, or from another relay", Args: cobra.NoArgs,
-		Long: `After relay init --restore and relay wallet connect: takes contracts in from backup files, and from relays where this program
-left them sealed for you. Then it looks at the chain, and refunds each whose time has come; the others are watched whenever relay
-runs. With neither --file nor --relay it asks all your relays.`,
-		Example: "  relay restore --file contracts.backup\n  relay restore --relay relay.example",
-		RunE:    func(cmd *cobra.Command, _ []string) error { return p.restore(cmd.Context(), files, relays) },
+		Use: "restore [FILE]", Short: "Restore a backup, or get contracts back from descriptors", Args: cobra.MaximumNArgs(1),
+		Long: `relay restore FILE restores what relay backup wrote, into a folder in which nothing was done yet. If there is no key file it asks for the
+24 words, on the terminal or from standard input, and for a new passphrase. All of the backup is checked before anything is changed.
+--relay ADDRESS, in such a folder, takes the newest backup that relay backup --to-relays left there.
+
+In a folder that is used, contracts are taken in from their descriptors: from a file, contracts.backup of another disk, or from
+relays where this program left them sealed for you; with neither, all your relays are asked. Then it looks at the chain, and refunds each
+whose time has come; the others are watched whenever relay runs. That needs relay wallet connect.`,
+		Example: "  relay restore /media/stick/relay.backup\n  relay restore --relay relay.example\n  relay restore contracts.backup",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 1 && (len(files) > 0 || len(relays) > 0) {
+				return usagef("give one FILE, or --file and --relay")
+			}
+			for _, path := range slices.Concat(args, files) {
+				if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+					return fmt.Errorf("there is no file %s", path)
+				}
+				if !backup.Is(path) {
+					continue
+				}
+				if len(files)+len(relays)+len(args) > 1 {
+					return usagef("%s is a backup of everything: restore it alone", path)
+				}
+				return p.restoreAll(cmd.Context(), path)
+			}
+			if len(relays) > 0 && len(files) == 0 {
+				if done, err := p.restoreFromRelays(cmd.Context(), relays); done || err != nil {
+					return err
+				}
+			}
+			return p.restore(cmd.Context(), slices.Concat(args, files), relays)
+		},
 	}
-	cmd.Flags().StringArrayVar(&files, "file", nil, "a backup file")
+	cmd.Flags().StringArrayVar(&files, "file", nil, "a file of descriptors")
 	cmd.Flags().StringArrayVar(&relays, "relay", nil, "address of a relay where a backup is")
 	return cmd
 }

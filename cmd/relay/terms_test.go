@@ -53,6 +53,7 @@ func TestFriendRelaysForNothing(t *testing.T) {
 		t.Errorf("account says\n%s", out)
 	}
 	node.List(t, willing.Entry{Kind: willing.Key, Name: bert.key().String()})
+	anna.runs("admit", "rm", "bert") // else he would write on her account, as any friend may
 	if _, errs, code := bert.types("send", "anna", "more"); code != exitFailed || !strings.Contains(errs, "does not know your key") {
 		t.Errorf("denied: exit %d\n%s", code, errs)
 	}

@@ -119,25 +119,18 @@ func feerate(target *int64) pflag.Value {
 }
 
 // checkBitcoin refuses values that are each fine but not with each other.
-func (s *settings) checkBitcoin() error {
+func (s *settings) checkBitcoin(w *wrongs) {
 	b := &s.bitcoin
-	switch {
-	case b.rpc == "":
-		return nil
-	case b.feeFloor > b.feeCeiling:
-		return usagef("feerate-floor is %d and feerate-ceiling %d: the floor is not above the ceiling", b.feeFloor, b.feeCeiling)
-	case b.passwordFile == "" && b.cookieFile == "":
-		return usagef("bitcoin-rpc wants a login: set bitcoin-user and bitcoin-password-file, or bitcoin-cookie-file")
-	case b.passwordFile != "" && b.cookieFile != "":
-		return usagef("bitcoin-password-file and bitcoin-cookie-file are two ways to log in: set one of them")
-	case !b.tls && b.certificate != "":
-		return usagef("bitcoin-certificate is for TLS, and bitcoin-tls is no: set one of the two")
-	case b.minDeposit < b.openingPrice+int64(escrow.MinUserRest):
-		return usagef("min-deposit is %d: at least opening-price and %d satoshi more, so that a deposit can be spent", b.minDeposit, int64(escrow.MinUserRest))
-	case b.shortest > b.longest:
-		return usagef("shortest-contract is %d and longest-contract %d: the shortest is not above the longest", b.shortest, b.longest)
+	if b.rpc == "" {
+		return
 	}
-	return nil
+	w.when(b.feeFloor > b.feeCeiling, "feerate-floor is %d and feerate-ceiling %d: the floor is not above the ceiling", b.feeFloor, b.feeCeiling)
+	w.when(b.passwordFile == "" && b.cookieFile == "", "bitcoin-rpc wants a login: set bitcoin-user and bitcoin-password-file, or bitcoin-cookie-file")
+	w.when(b.passwordFile != "" && b.cookieFile != "", "bitcoin-password-file and bitcoin-cookie-file are two ways to log in: set one of them")
+	w.when(!b.tls && b.certificate != "", "bitcoin-certificate is for TLS, and bitcoin-tls is no: set one of the two")
+	w.when(b.minDeposit < b.openingPrice+int64(escrow.MinUserRest),
+		"min-deposit is %d: at least opening-price and %d satoshi more, so that a deposit can be spent", b.minDeposit, int64(escrow.MinUserRest))
+	w.when(b.shortest > b.longest, "shortest-contract is %d and longest-contract %d: the shortest is not above the longest", b.shortest, b.longest)
 }
 
 // bitcoinConfig is what the settings mean for the relay; without a node it is empty.
@@ -162,14 +155,20 @@ func (s *settings) bitcoinConfig() (relaynode.Bitcoin, error) {
 	if b.wallet {
 		cfg.Wallet = s.walletFolder()
 	}
-	if b.contracts {
-		cfg.Offer = &protocol.ContractOffer{
-			StorageMsatPerGBDay: b.storagePrice, BandwidthMsatPerGB: b.bandwidthPrice,
-			OpeningPrice: btcutil.Amount(b.openingPrice), CreditLimit: btcutil.Amount(b.creditLimit), BondPercent: b.bondPercent,
-			MinPrepay: btcutil.Amount(b.minDeposit),
-		}
-	}
+	cfg.Offer = b.offer()
 	return cfg, nil
+}
+
+// offer is what new contracts cost; nil: none are opened.
+func (b *bitcoinSettings) offer() *protocol.ContractOffer {
+	if !b.contracts {
+		return nil
+	}
+	return &protocol.ContractOffer{
+		StorageMsatPerGBDay: b.storagePrice, BandwidthMsatPerGB: b.bandwidthPrice,
+		OpeningPrice: btcutil.Amount(b.openingPrice), CreditLimit: btcutil.Amount(b.creditLimit), BondPercent: b.bondPercent,
+		MinPrepay: btcutil.Amount(b.minDeposit),
+	}
 }
 
 func (b *bitcoinSettings) node() (chain.Config, error) {

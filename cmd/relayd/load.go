@@ -22,6 +22,7 @@ import (
 // load fills in what the command line left open: from the environment, then from the file. Flags that were
 // given are in place already. Every name in the environment and the file has to be a setting: a
 // misspelt limit must not silently be the default.
+// What is wrong is told all at once; the error joins one for each mistake.
 func (s *settings) load(environ []string, given *pflag.FlagSet) error {
 	for _, item := range s.all {
 		item.origin = fromDefault
@@ -29,21 +30,36 @@ func (s *settings) load(environ []string, given *pflag.FlagSet) error {
 			item.origin = fromFlag
 		}
 	}
-	if err := s.loadEnvironment(environ); err != nil {
-		return usageError{err}
-	}
+	var w wrongs
+	s.loadEnvironment(environ, &w)
 	dir, err := filepath.Abs(s.dir)
 	if err != nil {
 		return fmt.Errorf("folder %s: %w", s.dir, err)
 	}
 	s.dir = dir
-	if err := s.loadFile(); err != nil {
-		return usageError{err}
+	s.loadFile(&w)
+	if len(w) > 0 {
+		// Whether the rest fits together cannot be told while some of it is not what was meant.
+		return w.err()
 	}
 	return s.checkTogether()
 }
 
-func (s *settings) loadEnvironment(environ []string) error {
+// wrongs are mistakes in what the operator wrote.
+type wrongs []error
+
+// when adds one, if it is one.
+func (w *wrongs) when(wrong bool, format string, args ...any) {
+	if wrong {
+		w.add(fmt.Errorf(format, args...))
+	}
+}
+
+func (w *wrongs) add(err error) { *w = append(*w, usageError{err}) }
+
+func (w wrongs) err() error { return errors.Join(w...) }
+
+func (s *settings) loadEnvironment(environ []string, w *wrongs) {
 	for _, entry := range environ {
 		name, text, _ := strings.Cut(entry, "=")
 		if !strings.HasPrefix(name, environmentPrefix) {
@@ -51,51 +67,53 @@ func (s *settings) loadEnvironment(environ []string) error {
 		}
 		index := slices.IndexFunc(s.all, func(item *setting) bool { return item.environment() == name })
 		if index < 0 {
-			return fmt.Errorf("environment variable %s is no setting of relayd%s", name, s.suggest(name, (*setting).environment))
+			w.add(fmt.Errorf("environment variable %s is no setting of relayd%s", name, s.suggest(name, (*setting).environment)))
+			continue
 		}
 		item := s.all[index]
 		if item.origin == fromFlag {
 			continue
 		}
 		if err := item.value.Set(text); err != nil {
-			return fmt.Errorf("environment variable %s: %w", name, err)
+			w.add(fmt.Errorf("environment variable %s: %w", name, err))
 		}
 		item.origin = fromEnvironment
 	}
-	return nil
 }
 
-func (s *settings) loadFile() error {
+func (s *settings) loadFile(w *wrongs) {
 	path := s.configFile()
 	content, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil // all defaults; serve tells whoever forgot init that there is no key
+		return // all defaults; serve tells whoever forgot init that there is no key
 	}
 	if err != nil {
-		return fmt.Errorf("read the configuration: %w", err)
+		w.add(fmt.Errorf("read the configuration: %w", err))
+		return
 	}
 	var values map[string]any
 	if _, err := toml.Decode(string(content), &values); err != nil {
 		var parse toml.ParseError
 		if errors.As(err, &parse) {
-			return fmt.Errorf("%s is no TOML:\n%s", path, strings.TrimRight(parse.ErrorWithPosition(), "\n"))
+			err = fmt.Errorf("\n%s", strings.TrimRight(parse.ErrorWithPosition(), "\n"))
 		}
-		return fmt.Errorf("%s is no TOML: %w", path, err)
+		w.add(fmt.Errorf("%s is no TOML: %w", path, err))
+		return
 	}
 	for _, name := range sortedNames(values) {
 		item := s.find(name)
 		if item == nil || item.section == "" {
-			return fmt.Errorf("%s: %s is no setting of relayd%s", path, name, s.suggest(name, func(item *setting) string { return item.name }))
+			w.add(fmt.Errorf("%s: %s is no setting of relayd%s", path, name, s.suggest(name, func(item *setting) string { return item.name })))
+			continue
 		}
 		if item.origin != fromDefault {
 			continue
 		}
 		if err := setFromFile(item.value, values[name]); err != nil {
-			return fmt.Errorf("%s: %s: %w", path, name, err)
+			w.add(fmt.Errorf("%s: %s: %w", path, name, err))
 		}
 		item.origin = fromFile
 	}
-	return nil
 }
 
 // setFromFile takes TOML's types: text, whole numbers, and lists of text.
@@ -130,35 +148,29 @@ func isList(value pflag.Value) bool { return strings.HasSuffix(value.Type(), ",â
 
 // checkTogether refuses values that are each fine but not with each other.
 func (s *settings) checkTogether() error {
-	switch {
-	case s.recordBytes < 1 || s.recordBytes > maxRecordBytes:
-		return usagef("record-bytes is %s: it can be 1 to 8MiB", s.recordBytes)
-	case s.admittedBytes < 1 || s.admittedBytes > s.recordBytes:
-		return usagef("admitted-bytes is %s: it can be 1 up to record-bytes, which is %s", s.admittedBytes, s.recordBytes)
-	case s.diskFree < diskspace.MinKeep:
-		return usagef("disk-free is %s: Postgres needs at least 64MiB to live on", s.diskFree)
-	case s.lifetime <= 0:
-		return usagef("lifetime is %s: nothing could be stored", s.lifetime)
-	case s.headerTimeout < time.Second || s.bodyTimeout < time.Second:
-		return usagef("header-timeout is %s and body-timeout %s: each is at least a second, which is how they are announced", s.headerTimeout, s.bodyTimeout)
-	}
-	return errors.Join(s.checkTLS(), s.checkNATS(), s.checkBitcoin(), s.checkVolunteer(), s.checkMarket())
+	var w wrongs
+	w.when(s.recordBytes < 1 || s.recordBytes > maxRecordBytes, "record-bytes is %s: it can be 1 to 8MiB", s.recordBytes)
+	w.when(s.admittedBytes < 1 || s.admittedBytes > s.recordBytes, "admitted-bytes is %s: it can be 1 up to record-bytes, which is %s", s.admittedBytes, s.recordBytes)
+	w.when(s.diskFree < diskspace.MinKeep, "disk-free is %s: Postgres needs at least 64MiB to live on", s.diskFree)
+	w.when(s.lifetime <= 0, "lifetime is %s: nothing could be stored", s.lifetime)
+	w.when(s.headerTimeout < time.Second || s.bodyTimeout < time.Second,
+		"header-timeout is %s and body-timeout %s: each is at least a second, which is how they are announced", s.headerTimeout, s.bodyTimeout)
+	s.checkTLS(&w)
+	s.checkNATS(&w)
+	s.checkBitcoin(&w)
+	s.checkVolunteer(&w)
+	s.checkMarket(&w)
+	return w.err()
 }
 
-func (s *settings) checkNATS() error {
+func (s *settings) checkNATS(w *wrongs) {
 	for _, text := range s.nats {
 		// Here and not where it is read: whoever refuses a value there shows it, and it may hold a password.
-		if _, err := natsnode.ParseURL(text); err != nil {
-			return usagef("nats: %w", err)
-		}
+		_, err := natsnode.ParseURL(text)
+		w.when(err != nil, "nats: %w", err)
 	}
-	switch {
-	case len(s.nats) > 0 && s.natsListen != "":
-		return usagef("nats names servers elsewhere, and nats-listen opens the one in this process: set one of the two")
-	case len(s.nats) == 0 && s.natsCredentials != "":
-		return usagef("nats-credentials is for servers elsewhere: name them with nats")
-	}
-	return nil
+	w.when(len(s.nats) > 0 && s.natsListen != "", "nats names servers elsewhere, and nats-listen opens the one in this process: set one of the two")
+	w.when(len(s.nats) == 0 && s.natsCredentials != "", "nats-credentials is for servers elsewhere: name them with nats")
 }
 
 // maxRecordBytes is the protocol's bound on an envelope.

@@ -68,6 +68,8 @@ func (p program) root(began *bool) *cobra.Command {
   relayd allow KEY                a friend, who then takes his space himself
   relayd wallet                   where its Bitcoin is, for contracts
   relayd serve                    run it
+  relayd doctor                   see whether all is well with it
+  relayd backup TO                a copy of all of it, proved
 
 Settings come from flags, then the environment (RELAYD_LISTEN for --listen), then
 relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
@@ -79,6 +81,7 @@ relayd.toml in the relay's folder, then the defaults. See docs/operators.md.`,
 	root.SetErr(p.err)
 	root.AddCommand(p.initCommand(), p.serveCommand(), p.grantCommand(), p.grantsCommand(), p.revokeCommand(),
 		p.termsCommand(), p.allowCommand(), p.denyCommand(), p.unlistCommand(),
-		p.walletCommand(), p.contractsCommand(), p.accountsCommand(), p.refusalsCommand(), p.revenueCommand(), p.restoredCommand(), p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.versionCommand())
+		p.walletCommand(), p.contractsCommand(), p.accountsCommand(), p.refusalsCommand(), p.revenueCommand(), p.backupCommand(), p.restoreCommand(), p.restoredCommand(), p.doctorCommand(),
+		p.hubPolicyCommand(), p.idCommand(), p.configCommand(), p.topCommand(), p.unitCommand(), p.versionCommand())
 	return root
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -74,43 +75,34 @@ func (s *settings) hubFolder() string { return filepath.Join(s.dir, "hub") }
 func (m *marketSettings) isHub() bool { return m.listen != "" || m.nats != "" }
 
 // checkMarket refuses values that are each fine but not with each other.
-func (s *settings) checkMarket() error {
+func (s *settings) checkMarket(w *wrongs) {
 	m := &s.market
-	for name, list := range map[string][]string{"hubs": m.hubs, "hub-peers": m.peers, "hub-nats": optional(m.nats)} {
-		for _, text := range list {
+	for _, urls := range []struct {
+		name string
+		list []string
+	}{{"hubs", m.hubs}, {"hub-peers", m.peers}, {"hub-nats", optional(m.nats)}} {
+		for _, text := range urls.list {
 			// Here and not where it is read: whoever refuses a value there shows it, and it may hold a password.
 			u, err := natsnode.ParseURL(text)
 			if err == nil && u.Port() == "" {
 				err = fmt.Errorf("%s has no port: it usually is 4222", natsnode.Redact(text))
 			}
-			if err != nil {
-				return usagef("%s: %w", name, err)
-			}
+			w.when(err != nil, "%s: %w", urls.name, err)
 		}
 	}
 	if m.address != "" {
 		if strings.Contains(m.address, "@") {
-			return usagef("hub-address is announced to everybody: leave user and password out")
-		}
-		if err := protocol.ValidateHub(m.address); err != nil {
-			return usagef("hub-address: %w", err)
+			w.add(errors.New("hub-address is announced to everybody: leave user and password out"))
+		} else if err := protocol.ValidateHub(m.address); err != nil {
+			w.add(fmt.Errorf("hub-address: %w", err))
 		}
 	}
-	switch {
-	case m.listen != "" && m.nats != "":
-		return usagef("hub-listen opens a NATS server in this process, and hub-nats names one elsewhere: set one of the two")
-	case (m.certificate == "") != (m.key == ""):
-		return usagef("hub-certificate and hub-key belong together: set both, or none")
-	case m.certificate != "" && m.listen == "":
-		return usagef("hub-certificate is for hub-listen, which is not set")
-	case len(m.peers) > 0 && !m.isHub():
-		return usagef("hub-peers is for a hub: set hub-listen, or hub-nats")
-	case m.natsCreds != "" && m.nats == "":
-		return usagef("hub-nats-credentials is for hub-nats, which is not set")
-	case len(m.hubs) > 0 && len(s.addresses) == 0 && s.bitcoin.network != protocol.Regtest:
-		return usagef("hubs announces this relay, and nobody knows where it is: set address")
-	}
-	return nil
+	w.when(m.listen != "" && m.nats != "", "hub-listen opens a NATS server in this process, and hub-nats names one elsewhere: set one of the two")
+	w.when((m.certificate == "") != (m.key == ""), "hub-certificate and hub-key belong together: set both, or none")
+	w.when(m.certificate != "" && m.listen == "", "hub-certificate is for hub-listen, which is not set")
+	w.when(len(m.peers) > 0 && !m.isHub(), "hub-peers is for a hub: set hub-listen, or hub-nats")
+	w.when(m.natsCreds != "" && m.nats == "", "hub-nats-credentials is for hub-nats, which is not set")
+	w.when(len(m.hubs) > 0 && len(s.addresses) == 0 && s.bitcoin.network != protocol.Regtest, "hubs announces this relay, and nobody knows where it is: set address")
 }
 
 func optional(text string) []string {
@@ -120,8 +112,8 @@ func optional(text string) []string {
 	return []string{text}
 }
 
-// marketConfig is what the settings mean for the relay.
-func (s *settings) marketConfig() (relaynode.Market, error) {
+// marketConfig is what the settings mean for the relay. The files are those of hub-certificate, nil without it.
+func (s *settings) marketConfig(files *relaytls.Files) (relaynode.Market, error) {
 	m := &s.market
 	cfg := relaynode.Market{Network: s.bitcoin.network, Hubs: m.hubs, Credentials: m.credentials, Bits: int(m.bits)}
 	if !m.isHub() {
@@ -129,12 +121,8 @@ func (s *settings) marketConfig() (relaynode.Market, error) {
 	}
 	cfg.Hub = &relaynode.Hub{Listen: m.listen, Folder: s.hubFolder(), Connections: int(m.connections), NATS: m.nats, Credentials: m.natsCreds,
 		Address: m.address, Peers: m.peers, Relays: int(m.relays), Bits: int(m.hubBits)}
-	if m.certificate != "" {
-		secure, err := relaytls.FromFiles(m.certificate, m.key)
-		if err != nil {
-			return cfg, err
-		}
-		cfg.Hub.TLS = secure
+	if files != nil {
+		cfg.Hub.TLS = files.Config()
 	}
 	return cfg, nil
 }

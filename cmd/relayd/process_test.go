@@ -36,8 +36,21 @@ func command(t *testing.T, args ...string) result {
 
 func status(t *testing.T, address string) (int, string) {
 	t.Helper()
+	return statusWith(t, address, "")
+}
+
+// statusWith is status of a request with an authorization.
+func statusWith(t *testing.T, address, authorization string) (int, string) {
+	t.Helper()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	reply, err := client.Get(address)
+	req, err := http.NewRequest(http.MethodGet, address, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	reply, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,17 +407,7 @@ func TestRestored(t *testing.T) {
 	if err := s.put(p.URL, e, id); err != nil {
 		t.Fatal(err)
 	}
-	cursor := func() string {
-		var listing struct{ Cursor string }
-		target := "/" + s.sender.Public().String() + "/outbox"
-		e, err := protocol.Sign(s.sender, p.Key, protocol.TimestampOf(time.Now()), &protocol.Targeted{Type: protocol.TypeInventory, Target: "GET " + target})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.get(p.URL+target, e.Authorization(), &listing)
-		return listing.Cursor
-	}
-	before := cursor()
+	before := s.cursor(p.Key, p.URL)
 	if got := command(t, "restored", "--dir", p.Dir); got.code != 1 || !strings.Contains(got.err, "stop that one first") {
 		t.Errorf("restored while it serves: exit code %d: %s", got.code, got.err)
 	}
@@ -416,7 +419,7 @@ func TestRestored(t *testing.T) {
 	}
 	p.Start()
 	epoch, n, _ := strings.Cut(before, ".")
-	if epochNow, nNow, _ := strings.Cut(cursor(), "."); epochNow == epoch || nNow != n {
+	if epochNow, nNow, _ := strings.Cut(s.cursor(p.Key, p.URL), "."); epochNow == epoch || nNow != n {
 		t.Errorf("the cursor was %s and is %s.%s", before, epochNow, nNow)
 	}
 	s.checkSettled(s.stored(p.Key, p.URL), p.Account(t, s.sender.Public()))

@@ -3,16 +3,21 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"relaymarket/api"
 	"relaymarket/internal/localpg"
 	"relaymarket/internal/relaynode"
+	"relaymarket/internal/sdnotify"
 	"relaymarket/records"
 )
 
@@ -26,13 +31,17 @@ func (p program) serveCommand() *cobra.Command {
 logs are on standard error.
 
 SIGINT or SIGTERM ends it: nothing new is accepted, what was accepted is finished. A
-second one ends it at once; no acknowledged record is lost either way.`,
-		Args: cobra.NoArgs,
+second one ends it at once; no acknowledged record is lost either way.
+
+SIGHUP has it read its configuration again. What can change while it runs does; the log
+names what needs a restart. Of a configuration with a mistake nothing is taken.`,
+		Example: "  relayd serve\n  relayd serve --dir /var/lib/relayd --json",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.load(p.environ, cmd.Flags()); err != nil {
 				return err
 			}
-			return p.serve(cmd.Context(), s, asJSON)
+			return p.serve(cmd.Context(), s, cmd.Flags(), asJSON)
 		},
 	}
 	s.flags(cmd.Flags())
@@ -40,36 +49,58 @@ second one ends it at once; no acknowledged record is lost either way.`,
 	return cmd
 }
 
-func (p program) serve(ctx context.Context, s *settings, asJSON bool) error {
+func (p program) serve(ctx context.Context, s *settings, given *pflag.FlagSet, asJSON bool) error {
 	// The first signal ends the context; from then on the next one has its usual effect, which is to
 	// end the process where it stands. Postgres recovers from that.
 	ctx, stop := signal.NotifyContext(ctx, syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	context.AfterFunc(ctx, stop)
 	defer roomyCollector(p.environ)()
+	again := make(chan os.Signal, 1) // one that comes before the relay is ready is followed then
+	signal.Notify(again, syscall.SIGHUP)
+	defer signal.Stop(again)
+	notify := sdnotify.New(p.environ)
+	context.AfterFunc(ctx, func() { _ = notify.Stopping() })
 
 	key, err := s.readKey()
 	if err != nil {
 		return err
 	}
-	cfg := s.node(p.logger(s))
+	level := &slog.LevelVar{}
+	level.Set(s.logLevel)
+	cfg := s.node(p.loggerAt(s, level))
 	cfg.Key = key
+	certs, err := openCertificates(s)
+	if err != nil {
+		return err
+	}
 	if cfg.Bitcoin, err = s.bitcoinConfig(); err != nil {
 		return err
 	}
-	if cfg.Market, err = s.marketConfig(); err != nil {
+	if cfg.Market, err = s.marketConfig(certs.hub); err != nil {
 		return err
 	}
-	if cfg.TLS, err = s.tlsConfig(ctx, key, cfg.Logger); err != nil {
+	if cfg.TLS, err = s.tlsConfig(ctx, key, certs.public, cfg.Logger); err != nil {
 		return err
 	}
 	cfg.Volunteer = s.policy()
 	var said error
-	cfg.Ready = func(r relaynode.Ready) { said = p.sayReady(r, asJSON) }
-	if err := relaynode.Run(ctx, cfg); err != nil {
-		return err
+	var beside sync.WaitGroup
+	ctx, cancel := context.WithCancel(ctx)
+	cfg.Ready = func(r relaynode.Ready) {
+		reload := newReloader(p.environ, given, s, certs, level, cfg.Logger)
+		reload.change, reload.notify, reload.status = r.Change, notify, "serves on "+r.URL
+		if err := notify.Ready(reload.status); err != nil {
+			cfg.Logger.Warn("the service manager does not know that the relay is ready", "err", err)
+		}
+		beside.Go(func() { reload.run(ctx, again) })
+		beside.Go(func() { notify.Watch(ctx, lives(r.OperatorURL)) })
+		said = p.sayReady(r, asJSON)
 	}
-	return said
+	err = relaynode.Run(ctx, cfg)
+	cancel()
+	beside.Wait()
+	return errors.Join(err, said)
 }
 
 // node is what the settings mean for the relay; the key is the caller's to add.
@@ -106,8 +137,10 @@ func (s *settings) databaseConfig(log *slog.Logger) relaynode.Database {
 	}
 }
 
-func (p program) logger(s *settings) *slog.Logger {
-	options := &slog.HandlerOptions{Level: s.logLevel}
+func (p program) logger(s *settings) *slog.Logger { return p.loggerAt(s, s.logLevel) }
+
+func (p program) loggerAt(s *settings, level slog.Leveler) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
 	if s.logFormat == "json" {
 		return slog.New(slog.NewJSONHandler(p.err, options))
 	}

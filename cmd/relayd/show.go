@@ -71,6 +71,7 @@ func (p program) configCommand() *cobra.Command {
 	}
 	s.flags(cmd.Flags())
 	cmd.Flags().BoolVar(&asJSON, "json", false, "one JSON object a line")
+	cmd.AddCommand(p.configCheckCommand())
 	return cmd
 }
 

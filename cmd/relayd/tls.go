@@ -56,7 +56,7 @@ func hostName(text string) (string, error) {
 }
 
 // checkTLS refuses settings that exclude each other.
-func (s *settings) checkTLS() error {
+func (s *settings) checkTLS(w *wrongs) {
 	t := &s.tls
 	ways := 0
 	for _, set := range []bool{t.certificate != "" || t.key != "", len(t.acme) > 0, t.own} {
@@ -64,25 +64,18 @@ func (s *settings) checkTLS() error {
 			ways++
 		}
 	}
-	switch {
-	case ways > 1:
-		return usagef("tls-cert, tls-acme and tls-own are three ways to have a certificate: set one of them")
-	case (t.certificate == "") != (t.key == ""):
-		return usagef("tls-cert and tls-key belong together: set both, or none")
-	case len(t.acme) == 0 && (t.acmeEmail != "" || t.acmeDirectory != ""):
-		return usagef("tls-acme-email and tls-acme-directory are for tls-acme, which is not set")
-	case t.own && len(s.addresses) == 0:
-		return usagef("tls-own certifies the hosts of address, which is not set: for example --address https://203.0.113.5:7447")
-	}
-	return nil
+	w.when(ways > 1, "tls-cert, tls-acme and tls-own are three ways to have a certificate: set one of them")
+	w.when((t.certificate == "") != (t.key == ""), "tls-cert and tls-key belong together: set both, or none")
+	w.when(len(t.acme) == 0 && (t.acmeEmail != "" || t.acmeDirectory != ""), "tls-acme-email and tls-acme-directory are for tls-acme, which is not set")
+	w.when(t.own && len(s.addresses) == 0, "tls-own certifies the hosts of address, which is not set: for example --address https://203.0.113.5:7447")
 }
 
-// tlsConfig is what the settings mean for the public interface; nil is plain HTTP.
-func (s *settings) tlsConfig(ctx context.Context, relay *protocol.PrivateKey, log *slog.Logger) (*tls.Config, error) {
+// tlsConfig is what the settings mean for the public interface; nil is plain HTTP. The files are those of tls-cert, nil without it.
+func (s *settings) tlsConfig(ctx context.Context, relay *protocol.PrivateKey, files *relaytls.Files, log *slog.Logger) (*tls.Config, error) {
 	t := &s.tls
 	switch {
-	case t.certificate != "":
-		return relaytls.FromFiles(t.certificate, t.key)
+	case files != nil:
+		return files.Config(), nil
 	case len(t.acme) > 0:
 		return relaytls.FromACME(ctx, relaytls.ACME{Hosts: t.acme, Email: t.acmeEmail, Directory: t.acmeDirectory,
 			Folder: filepath.Join(s.dir, "acme"), Listen: s.listen, Logger: log})

@@ -79,17 +79,13 @@ func (s *settings) policy() willing.Policy {
 	return p
 }
 
-func (s *settings) checkVolunteer() error {
+func (s *settings) checkVolunteer(w *wrongs) {
 	kinds := map[string]bool{}
 	for _, text := range s.volunteer.offers {
 		kind, _, _ := strings.Cut(text, "+")
-		if kinds[kind] {
-			return usagef("volunteer names %s twice", kind)
-		}
+		w.when(kinds[kind], "volunteer names %s twice", kind)
 		kinds[kind] = true
 	}
-	if err := s.policy().Validate(); err != nil {
-		return usagef("volunteer: %w: see volunteer-stored, volunteer-moved, volunteer-accounts, volunteer-days and volunteer-notice", err)
-	}
-	return nil
+	err := s.policy().Validate()
+	w.when(err != nil, "volunteer: %w: see volunteer-stored, volunteer-moved, volunteer-accounts, volunteer-days and volunteer-notice", err)
 }

@@ -128,8 +128,22 @@ func TestWallet(t *testing.T) {
 	if got := command(t, append([]string{"wallet", "send", "nowhere", "all", "--feerate", "2000"}, operator...)...); got.code != exitFailed {
 		t.Errorf("exit code %d: %s", got.code, got.err)
 	}
+	backup := backedUp(t, append([]string{filepath.Join(t.TempDir(), "backup"), "--database-url", dsn, "--rehearse-in", filepath.Dir(dir)}, operator...)...)
 	if code := p.Terminate(); code != 0 {
 		t.Errorf("exit code %d: %s", code, p.Log())
+	}
+
+	// A copy that was made while the wallet was open is the wallet, and says where the node's certificate was.
+	copied := testnode.Folder(t)
+	if got := command(t, "restore", backup.Backup, "--dir", copied, "--database-url", testpg.New(t)); got.code != 0 ||
+		!strings.Contains(got.out, "bitcoin-certificate was "+node.CertFile()) || !strings.Contains(got.out, "bitcoin-password-file was ") {
+		t.Fatalf("restore: exit code %d: %s%s", got.code, got.out, got.err)
+	}
+	if info, err := os.Stat(filepath.Join(copied, "wallet", "regtest", "wallet.db")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the wallet: %v %v", info, err)
+	}
+	if v := walletView(t, "--dir", copied); v.Confirmed != after.Confirmed || v.Address != after.Address {
+		t.Errorf("from the backup: %+v, want %+v", v, after)
 	}
 
 	// The words are the wallet.

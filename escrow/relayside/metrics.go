@@ -54,6 +54,9 @@ func newMetrics(r prometheus.Registerer, m *Manager) (*metrics, error) {
 	for _, event := range []string{eventConfirmed, eventUndone, eventRescan} {
 		c.blocks.WithLabelValues(event)
 	}
+	for _, step := range []string{stepOpen, stepSigned, stepPay, stepRefund} {
+		c.refused.WithLabelValues(step, string(protocol.CodeInternal)) // the one that is worth an alarm; the others once they occur
+	}
 	if r == nil {
 		return c, nil
 	}

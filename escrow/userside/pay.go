@@ -96,6 +96,11 @@ func (m *Manager) raise(ctx context.Context, u *unit, r *Record, amount btcutil.
 	if successor != nil {
 		paid, _ := successor.Last()
 		seq = max(seq, paid.Seq+1)
+		if successor.Step == StepRestored {
+			if seq, err = afterRestore(successor, seq, paid.Amount+amount-last.Amount); err != nil {
+				return err
+			}
+		}
 		if err := m.signState(ctx, u, successor, seq, paid.Amount+amount-last.Amount); err != nil {
 			return err
 		}

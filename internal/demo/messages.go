@@ -230,6 +230,7 @@ func aLiar(ctx context.Context, s *stage, c *cast) error {
 	if err != nil {
 		return err
 	}
+	c.spare = crooked
 	if s.liar, err = newLiar(crooked.url); err != nil {
 		return err
 	}

@@ -10,6 +10,7 @@ const (
 	answerWords = "I was asleep. Your relay died, your words did not."
 	liveWords   = "Do you see this at once?"
 	daveWords   = "My relay is not to be trusted."
+	movedWords  = "They are all gone. I am here now."
 )
 
 // scene prints what is about to happen.
@@ -21,6 +22,7 @@ func tell(format string, args ...any) { fmt.Printf("   "+format+"\n", args...) }
 // cast is who appears.
 type cast struct {
 	north, south, home *relay // two that strangers rent, and one of a friend's
+	spare              *relay // Dave's, which lied for a while
 	alice, bob         *person
 	contracts          []*contract // in the order they were opened
 	messages           map[string]bool
@@ -33,6 +35,8 @@ type summary struct {
 	Sent          int     `json:"messages_sent"`
 	Read          int     `json:"messages_read"`
 	Files         int     `json:"files"`
+	RelaysLost    int     `json:"relays_lost"` // of a sender
+	Moved         int     `json:"moved"`       // senders who went to another relay and were found there
 	Contracts     int     `json:"contracts"`
 	PaidSat       int64   `json:"paid_sat"`      // by signed states
 	ReceivedSat   int64   `json:"received_sat"`  // by relays, on the chain
@@ -51,7 +55,7 @@ var aNet = []step{aChain, threeRelays, aPurse, theMarket, aFriendsRelay}
 // theStory goes on from there.
 var theStory = []step{
 	sheRentsTwo, theySwapCards, oneWritesWhileTheOtherIsAway, aRelayDies, heListens, aFile, aStranger, aLiar, theDeadReturn,
-	theBills, aCheat, theyClose, aRelayVanishes, theBooks,
+	theBills, aCheat, theyClose, aRelayVanishes, sheMoves, theBooks,
 }
 
 func perform(ctx context.Context, s *stage, c *cast, steps []step) error {

@@ -57,6 +57,7 @@ type Config struct {
 // Watch watches one file system. It is safe for concurrent use.
 type Watch struct {
 	cfg     Config
+	keep    atomic.Int64 // Config.Keep, until it is changed
 	free    atomic.Int64
 	refused atomic.Pointer[protocol.Error] // what writers are told; nil: there is room
 	last    atomic.Bool                    // not even the ballast is left
@@ -68,6 +69,7 @@ type Watch struct {
 // New makes a watch. It starts nothing.
 func New(cfg Config) (*Watch, error) {
 	w := &Watch{cfg: cfg}
+	w.keep.Store(cfg.Keep)
 	if cfg.Registerer == nil {
 		return w, nil
 	}
@@ -75,6 +77,12 @@ func New(cfg Config) (*Watch, error) {
 		Name: "relaymarket_disk_free_bytes", Help: "Free on the disk of the private database.",
 	}, func() float64 { return float64(w.free.Load()) }))
 }
+
+// Keep sets another number of bytes that are kept free, from the next look on.
+func (w *Watch) Keep(bytes int64) { w.keep.Store(bytes) }
+
+// Free is what was free at the last look, and what is kept of it.
+func (w *Watch) Free() (free, keep int64) { return w.free.Load(), w.keep.Load() }
 
 // Room is nil while there is room for new records, else [protocol.CodeDiskFull].
 func (w *Watch) Room() error {
@@ -135,7 +143,7 @@ func (w *Watch) Run(ctx context.Context, reusable func(context.Context) (int64, 
 
 // measure asks for what can be used again, when that matters. A database that does not answer has nothing.
 func (w *Watch) measure(ctx context.Context, reusable func(context.Context) (int64, error)) error {
-	if w.free.Load()-w.cfg.Grows()-ballastBytes >= w.cfg.Keep {
+	if w.free.Load()-w.cfg.Grows()-ballastBytes >= w.keep.Load() {
 		w.reusable, w.measured = 0, time.Time{}
 		return nil
 	}
@@ -165,15 +173,15 @@ func (w *Watch) Look() error {
 	if !ballast {
 		room -= ballastBytes // or giving it up would make room for records
 	}
-	full := w.refused.Load() != nil
+	full, keep := w.refused.Load() != nil, w.keep.Load()
 	// Records are taken again when there is a little more than that for which they are refused.
-	inside := ballast && room >= w.cfg.Keep/4 && w.reusable >= w.cfg.Keep/2
-	insideAgain := inside && w.reusable >= w.cfg.Keep
+	inside := ballast && room >= keep/4 && w.reusable >= keep/2
+	insideAgain := inside && w.reusable >= keep
 	switch {
-	case !full && room < w.cfg.Keep && !inside:
+	case !full && room < keep && !inside:
 		w.refused.Store(protocol.Errorf(protocol.CodeDiskFull, "the relay has no room for new records at present; reading goes on"))
-		w.cfg.Logger.Error("the disk is nearly full: new records are refused", "folder", w.cfg.Folder, "free", free, "log", free-room, "reusable", w.reusable, "keep", w.cfg.Keep)
-	case full && (room >= w.cfg.Keep+w.cfg.Keep/16 || insideAgain):
+		w.cfg.Logger.Error("the disk is nearly full: new records are refused", "folder", w.cfg.Folder, "free", free, "log", free-room, "reusable", w.reusable, "keep", keep)
+	case full && (room >= keep+keep/16 || insideAgain):
 		w.refused.Store(nil)
 		w.cfg.Logger.Info("the disk has room again: new records are taken", "folder", w.cfg.Folder, "free", free, "reusable", w.reusable)
 	}
@@ -181,7 +189,7 @@ func (w *Watch) Look() error {
 	switch {
 	case ballast && free < lastBytes:
 		drop(w.cfg.Folder, w.cfg.Logger)
-	case !ballast && room >= max(w.cfg.Keep/4, 2*lastBytes):
+	case !ballast && room >= max(keep/4, 2*lastBytes):
 		return w.ballast()
 	}
 	return nil

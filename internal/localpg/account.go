@@ -34,7 +34,7 @@ func ownAccount() (account, error) {
 func accountByID(uid uint32) (account, error) {
 	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
 	if err != nil {
-		return account{}, fmt.Errorf("PostgreSQL needs a user with a name, and user %d has none in /etc/passwd: %w", uid, err)
+		return account{}, fmt.Errorf("PostgreSQL needs a user with a name, and user %d has none in /etc/passwd: give it one, or name a database elsewhere in database-url: %w", uid, err)
 	}
 	return fromUser(u)
 }

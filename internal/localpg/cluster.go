@@ -49,7 +49,7 @@ type Config struct {
 	Logger *slog.Logger
 	// BinDir is the folder of initdb and postgres; empty means: look for them.
 	BinDir string
-	// Settings override the PostgreSQL settings that this package chose. For tests.
+	// Settings override the PostgreSQL settings that this package chose. For tests, and while a backup is put back.
 	Settings map[string]string
 	// NoSync makes a new cluster without flushing it to disk: for tests, which throw it away.
 	// It changes nothing about how commits are flushed.

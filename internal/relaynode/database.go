@@ -13,6 +13,7 @@ import (
 	"relaymarket/internal/db"
 	"relaymarket/internal/diskspace"
 	"relaymarket/internal/localpg"
+	"relaymarket/internal/relaybackup"
 	"relaymarket/ledger/books"
 	"relaymarket/ledger/willing"
 	"relaymarket/migrations"
@@ -110,6 +111,14 @@ func (s *store) watch(cfg Config, registry prometheus.Registerer) (*diskspace.Wa
 		return nil, err
 	}
 	return w, w.Look()
+}
+
+// free tells what is free on the private cluster's disk; nil with an external database.
+func (s *store) free() func() (int64, error) {
+	if s.cluster == nil {
+		return nil
+	}
+	return func() (int64, error) { return relaybackup.Free(s.cluster.Folder()) }
 }
 
 // exited is closed when the private cluster ends; nil, which never is, with an external database.

@@ -17,6 +17,7 @@ import (
 	"relaymarket/broadcast/hub"
 	"relaymarket/broadcast/hubserver"
 	"relaymarket/broadcast/publisher"
+	"relaymarket/broadcast/reach"
 	"relaymarket/protocol"
 )
 
@@ -124,8 +125,10 @@ func (m *market) announced(public *api.Config, own string) {
 		return
 	}
 	public.Network = m.cfg.Network
-	if len(public.Addresses) == 0 && m.cfg.Network == protocol.Regtest {
-		public.Addresses = []string{own} // a market on one machine, where ports are not known before
+	local := m.cfg.Network == protocol.Regtest // a market on one machine
+	public.Prober = reach.New(reach.Config{Rules: broadcast.Rules{Network: m.cfg.Network, Bits: broadcast.DefaultBits(m.cfg.Network)}, Clock: public.Clock, Local: local})
+	if len(public.Addresses) == 0 && local {
+		public.Addresses = []string{own} // where ports are not known before
 	}
 	var hubs []string
 	if m.hub != nil {

@@ -30,6 +30,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -40,6 +41,7 @@ import (
 	"relaymarket/broadcast/publisher"
 	"relaymarket/internal/diskspace"
 	"relaymarket/internal/natsnode"
+	"relaymarket/internal/relaycare"
 	"relaymarket/ledger/books"
 	"relaymarket/ledger/willing"
 	"relaymarket/protocol"
@@ -76,6 +78,8 @@ type Ready struct {
 	NATSURL     string // where other relayd reach the NATS server in this process; empty if it listens nowhere
 	HubURL      string // where everybody reaches the hub's NATS server in this process; empty if there is none
 	Key         protocol.PublicKey
+	// Change sets what can change while the relay runs. On an error nothing has changed.
+	Change func(Live) error
 }
 
 // node is a relay whose parts are made and not yet running.
@@ -85,6 +89,7 @@ type node struct {
 	nats      *natsnode.Node
 	store     *store
 	room      *diskspace.Watch // nil with an external database
+	care      *relaycare.Keeper
 	books     *books.Store
 	willing   *willing.Store
 	bitcoin   *bitcoin // nil: no contracts
@@ -94,6 +99,8 @@ type node struct {
 	public    *http.Server
 	operator  *http.Server
 	listeners [2]net.Listener // of public and operator
+	patience  atomic.Int64    // Config.ShutdownTimeout, until it is changed
+	look      look            // for the operator
 }
 
 // Run runs a relay until ctx is done, which is a clean end and no error, or until a part of it fails.
@@ -101,7 +108,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if cfg.Clock == nil {
 		cfg.Clock = time.Now
 	}
-	n := &node{cfg: cfg, registry: prometheus.NewRegistry()}
+	n := &node{cfg: cfg, registry: prometheus.NewRegistry(), look: look{started: cfg.Clock()}}
+	n.patience.Store(int64(cfg.ShutdownTimeout))
 	// Before the database, which takes a while: a port in use is found out at once.
 	if err := n.listen(ctx); err != nil {
 		return err
@@ -152,6 +160,9 @@ func (n *node) wire(ctx context.Context) error {
 	}
 	var err error
 	if n.room, err = n.store.watch(cfg, registry); err != nil {
+		return err
+	}
+	if n.care, err = relaycare.New(relaycare.Config{DB: n.store.db, Free: n.store.free(), Clock: cfg.Clock, Logger: cfg.Logger, Registerer: registry}); err != nil {
 		return err
 	}
 	var room, pageRoom func() error
@@ -209,9 +220,11 @@ func (n *node) run(ctx context.Context) error {
 	})
 	group.Go(func() error { return n.books.Run(ctx) })
 	group.Go(func() error { return n.willing.Run(ctx) })
+	group.Go(func() error { return n.care.Run(ctx) })
 	if n.room != nil {
 		group.Go(func() error { return n.room.Run(ctx, n.records.Reusable) })
 	}
+	group.Go(func() error { n.look.run(ctx, n); return nil })
 	n.bitcoin.run(ctx, group)
 	n.market.run(ctx, group)
 	group.Go(func() error { return serve(n.public, n.listeners[0]) })
@@ -240,12 +253,13 @@ func (n *node) run(ctx context.Context) error {
 // shutDown finishes what was accepted.
 func (n *node) shutDown(ctx context.Context, stopStoring func(), stored <-chan struct{}) {
 	log := n.cfg.Logger
-	log.Info("relay ending", "patience", n.cfg.ShutdownTimeout)
+	wait := time.Duration(n.patience.Load())
+	log.Info("relay ending", "patience", wait)
 	n.api.Drain()
-	patience, cancel := context.WithTimeout(ctx, n.cfg.ShutdownTimeout)
+	patience, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	if err := n.public.Shutdown(patience); err != nil {
-		log.Warn("requests were cut off because they did not finish in time", "patience", n.cfg.ShutdownTimeout)
+		log.Warn("requests were cut off because they did not finish in time", "patience", wait)
 		_ = n.public.Close()
 	}
 	stopStoring()
@@ -261,6 +275,7 @@ func (n *node) ready() Ready {
 		NATSURL:     n.nats.URL(),
 		HubURL:      n.market.url(),
 		Key:         n.cfg.Key.Public(),
+		Change:      n.change,
 	}
 }
 

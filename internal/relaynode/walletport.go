@@ -89,35 +89,21 @@ const (
 func (n *node) operatorHandler() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("/", n.api.Operator())
+	mux.HandleFunc("GET /status", n.forOperator("the status", func(ctx context.Context, _ *http.Request) (any, error) { return n.status(ctx) }))
 	if n.bitcoin == nil || n.bitcoin.wallet == nil {
-		mux.HandleFunc("/wallet", func(w http.ResponseWriter, _ *http.Request) {
+		none := func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "this process keeps no wallet: ask the one that has bitcoin-rpc and bitcoin-wallet = \"yes\"", http.StatusNotFound)
-		})
+		}
+		mux.HandleFunc("/wallet", none)
+		mux.HandleFunc("/wallet/file", none)
 		return mux
 	}
-	token := []byte("Bearer " + operatorToken(n.cfg.Key))
-	answer := func(do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
-		return func(w http.ResponseWriter, r *http.Request) {
-			if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), token) != 1 {
-				http.Error(w, "the wallet is for who has the relay's key", http.StatusUnauthorized)
-				return
-			}
-			ctx, cancel := context.WithTimeout(r.Context(), walletTimeout)
-			defer cancel()
-			value, err := do(ctx, r)
-			if err != nil {
-				http.Error(w, err.Error(), http.StatusConflict)
-				return
-			}
-			w.Header().Set("Content-Type", "application/json")
-			_ = json.NewEncoder(w).Encode(value)
-		}
-	}
+	mux.HandleFunc("GET /wallet/file", n.known("the wallet", walletFile(n.bitcoin.wallet)))
 	network := n.cfg.Bitcoin.Node.Network
-	mux.HandleFunc("GET /wallet", answer(func(ctx context.Context, _ *http.Request) (any, error) {
+	mux.HandleFunc("GET /wallet", n.forOperator("the wallet", func(ctx context.Context, _ *http.Request) (any, error) {
 		return LookAtWallet(ctx, n.bitcoin.wallet, network)
 	}))
-	mux.HandleFunc("POST /wallet/payments", answer(func(ctx context.Context, r *http.Request) (any, error) {
+	mux.HandleFunc("POST /wallet/payments", n.forOperator("the wallet", func(ctx context.Context, r *http.Request) (any, error) {
 		var p WalletPayment
 		if err := json.NewDecoder(io.LimitReader(r.Body, maxWalletReply)).Decode(&p); err != nil {
 			return nil, fmt.Errorf("read the payment: %w", err)
@@ -125,6 +111,33 @@ func (n *node) operatorHandler() http.Handler {
 		return p.Pay(ctx, n.bitcoin.wallet, network)
 	}))
 	return mux
+}
+
+// known lets in those who show that they have the relay's key.
+func (n *node) known(what string, do http.HandlerFunc) http.HandlerFunc {
+	token := []byte("Bearer " + operatorToken(n.cfg.Key))
+	return func(w http.ResponseWriter, r *http.Request) {
+		if subtle.ConstantTimeCompare([]byte(r.Header.Get("Authorization")), token) != 1 {
+			http.Error(w, what+" is for who has the relay's key", http.StatusUnauthorized)
+			return
+		}
+		do(w, r)
+	}
+}
+
+// forOperator answers those who show that they have the relay's key with a value.
+func (n *node) forOperator(what string, do func(context.Context, *http.Request) (any, error)) http.HandlerFunc {
+	return n.known(what, func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), walletTimeout)
+		defer cancel()
+		value, err := do(ctx, r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusConflict)
+			return
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(value)
+	})
 }
 
 // ErrNotRunning: no relay answers on the operator's address.

@@ -18,8 +18,6 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
-	"path/filepath"
-	"runtime"
 	"strings"
 
 	_ "modernc.org/sqlite" // registers the driver
@@ -44,11 +42,7 @@ func Open(ctx context.Context, path string, create bool, files fs.ReadDirFS) (*D
 	query := url.Values{"_txlock": {"immediate"}, "_pragma": {
 		"busy_timeout(10000)", "journal_mode(wal)", "synchronous(full)", "foreign_keys(1)",
 	}}
-	slashed := filepath.ToSlash(path)
-	if runtime.GOOS == "windows" {
-		slashed = "/" + slashed // file:///C:/…
-	}
-	handle, err := sql.Open("sqlite", "file://"+(&url.URL{Path: slashed}).EscapedPath()+"?"+query.Encode())
+	handle, err := sql.Open("sqlite", source(path, query))
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -57,7 +51,7 @@ func Open(ctx context.Context, path string, create bool, files fs.ReadDirFS) (*D
 	db := &DB{handle}
 	if err := db.migrate(ctx, files); err != nil {
 		_ = handle.Close()
-		return nil, fmt.Errorf("state %s: %w", path, err)
+		return nil, fmt.Errorf("state %s: %w", path, named(err))
 	}
 	return db, nil
 }

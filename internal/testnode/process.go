@@ -113,6 +113,8 @@ type ProcessOptions struct {
 	Dir  string   // the relay's folder, set up if it is not; empty: a new one
 	DSN  string   // empty: a private cluster in the folder
 	Args []string // more for serve
+	// Environ is added to its environment.
+	Environ []string
 	// Mortal runs the program that dies at the step named by KillAt.
 	Mortal bool
 }
@@ -131,6 +133,7 @@ type Process struct {
 	t      testing.TB
 	mortal bool
 	args   []string
+	more   []string // of the environment
 	cmd    *exec.Cmd
 	log    *lines
 	exited chan struct{}
@@ -148,7 +151,7 @@ func StartProcess(t testing.TB, o ProcessOptions) *Process {
 			t.Fatalf("testnode: relayd init: %v\n%s", err, out)
 		}
 	}
-	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
+	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
 	p.args = append([]string{"--rate-address", "0", "--rate-key", "0"}, o.Args...)
 	if o.DSN != "" {
 		p.args = append(p.args, "--database-url", o.DSN)
@@ -196,6 +199,7 @@ func (p *Process) Start() {
 	} else {
 		p.cmd = Command(p.t, args...)
 	}
+	p.cmd.Env = append(p.cmd.Env, p.more...)
 	p.log, p.exited = &lines{}, make(chan struct{})
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()

@@ -78,6 +78,7 @@ func (b *envelopeTopicBuilder) validEnvelopes() {
 		{"inventory", c.alice, c.relay.Public, targetedMembers("inventory", "GET /"+c.alice.Public.String()+"/outbox?limit=10")},
 		{"account", c.alice, c.relay.Public, targetedMembers("account", "GET /account")},
 		{"terms", c.alice, c.relay.Public, wishesMembers()},
+		{"probe", c.relay, c.bob.Public, probeMembers(c)},
 		{"identity", c.alice, c.alice.Public, cardMembers(c)},
 		{"serverBroadcast", c.relay, c.relay.Public, announcementMembers()},
 		{"type-of-the-future", c.alice, c.relay.Public, members{"type": `"x"`}},

@@ -25,7 +25,7 @@ type requestTopicBuilder struct {
 func requestsTopic(c cast) topic {
 	b := &requestTopicBuilder{}
 	b.Description = "Request objects, as they stand in an otherwise valid envelope, read by somebody who expects the type given. " +
-		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus, contractList, usageReport and termsAnswer ignore them."
+		"Requests refuse members they do not know; the documents identity, serverBroadcast, contractServerAddInputs, contractStatus, contractList, usageReport, termsAnswer, probeAnswer and firstWord ignore them."
 	b.write(c)
 	b.pull(c)
 	b.got()
@@ -41,6 +41,9 @@ func requestsTopic(c cast) topic {
 	b.usageRefused()
 	b.terms()
 	b.termsAnswer(c)
+	b.probe(c)
+	b.probeAnswer()
+	b.firstWord(c)
 	return b.topic
 }
 

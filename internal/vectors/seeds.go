@@ -63,12 +63,13 @@ func addSeeds(files map[string][]byte, topics map[string]any) {
 		"FuzzParseAnnouncement": "announcements.json", "FuzzReadPage": "pages.json",
 		"FuzzParseFileManifest": "files.json", "FuzzParsePullQuery": "queries.json", "FuzzParsePullBody": "pulls.json",
 		"FuzzParseAcknowledgement": "acknowledgements.json",
+		"FuzzParseFirstWord":       "first-words.json",
 	} {
 		writeSeeds(files, target, "[]byte", whole(file))
 	}
 	for target, file := range map[string]string{
 		"FuzzParsePublicKey": "keys.json", "FuzzParsePath": "paths.json", "FuzzParseAuthorization": "authorization.json",
-		"FuzzParseLink": "links.json", "FuzzValidateAddress": "addresses.json",
+		"FuzzParseLink": "links.json", "FuzzParseInvitation": "invitations.json", "FuzzValidateAddress": "addresses.json",
 	} {
 		writeSeeds(files, target, "string", whole(file))
 	}
@@ -112,6 +113,8 @@ func requestSeeds(files map[string][]byte, all []sample) {
 		"contractStatus": "FuzzDecodeContractStatus", "contractList": "FuzzDecodeContractList", "usageReport": "FuzzDecodeUsageReport",
 		"usageRefusal": "FuzzDecodeUsageRefusal", "usageRefused": "FuzzDecodeUsageRefused",
 		"terms": "FuzzDecodeTerms", "termsAnswer": "FuzzDecodeTermsAnswer",
+		"probe": "FuzzDecodeProbe", "probeAnswer": "FuzzDecodeProbeAnswer",
+		"firstWord": "FuzzDecodeFirstWord",
 	}
 	for requestType, target := range targets {
 		var mine []sample

@@ -20,6 +20,8 @@ func buildTopics(previous map[string][]byte) map[string]any {
 		"targets.json":       targetsTopic(c),
 		"addresses.json":     addressesTopic(),
 		"links.json":         linksTopic(c),
+		"invitations.json":   invitationsTopic(c),
+		"first-words.json":   firstWordsTopic(c),
 		"cards.json":         cardsTopic(c),
 		"announcements.json": announcementsTopic(c),
 		"work.json":          workTopic(c),

@@ -114,7 +114,7 @@ func (c *candidate) granted(ctx context.Context) (*books.Account, protocol.Refus
 }
 
 func (c *candidate) forKey(ctx context.Context) (*books.Account, protocol.Refused, error) {
-	p := c.store.cfg.Policy
+	p := c.store.policy()
 	if p.Keys == nil {
 		return nil, protocol.RefusedOffer, nil
 	}
@@ -137,7 +137,7 @@ func (c *candidate) forKey(ctx context.Context) (*books.Account, protocol.Refuse
 }
 
 func (c *candidate) forTopic(ctx context.Context) (*books.Account, protocol.Refused, error) {
-	p := c.store.cfg.Policy
+	p := c.store.policy()
 	if p.Topics == nil {
 		return nil, protocol.RefusedOffer, nil
 	}
@@ -188,7 +188,7 @@ func (c *candidate) topicAllowed(ctx context.Context) (bool, error) {
 
 // grant is what a volunteer usually gives.
 func (c *candidate) grant() books.Grant {
-	p := c.store.cfg.Policy
+	p := c.store.policy()
 	return books.Grant{Key: c.ask.Key, QuotaStored: p.Stored, QuotaMoved: p.Moved,
 		LastDay: books.DayOf(c.store.cfg.Clock().Add(time.Duration(p.Days) * 24 * time.Hour))}
 }

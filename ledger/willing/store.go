@@ -78,6 +78,7 @@ type Store struct {
 
 	mu   sync.Mutex
 	seen sight
+	pol  Policy // that is in force: Config.Policy, until it is changed
 }
 
 // sight is what the announcement is made of.
@@ -93,7 +94,24 @@ func New(cfg Config) *Store {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Store{cfg: cfg, seldom: rate.Sometimes{Interval: time.Minute}}
+	return &Store{cfg: cfg, seldom: rate.Sometimes{Interval: time.Minute}, pol: cfg.Policy}
+}
+
+// Change sets another policy for who asks from now on. Accounts that were given stay as they were given.
+func (s *Store) Change(p Policy) error {
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pol = p
+	return nil
+}
+
+func (s *Store) policy() Policy {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pol
 }
 
 // Run keeps up with the lists until ctx is done.
@@ -133,7 +151,7 @@ func (s *Store) Refresh(ctx context.Context) error {
 		}
 		now.version = version
 	}
-	if s.cfg.Policy.Topics != nil {
+	if s.policy().Topics != nil {
 		var err error
 		if _, now.others, err = s.cfg.Books.TakesTopic(ctx, s.cfg.DB.Pool(), protocol.PublicKey{}, ""); err != nil {
 			return err
@@ -153,7 +171,7 @@ func (s *Store) sight() sight {
 
 // Offers are the alternatives of a volunteer that hold at this moment.
 func (s *Store) Offers() []protocol.Terms {
-	p, now := s.cfg.Policy, s.sight()
+	p, now := s.policy(), s.sight()
 	var offers []protocol.Terms
 	if p.Keys != nil && now.listed {
 		offers = append(offers, p.offer(p.Keys, ""))
@@ -173,7 +191,7 @@ func (s *Store) Taken() int64 { return s.sight().others }
 func (s *Store) Notice() string {
 	for _, o := range s.Offers() {
 		if o.Ads {
-			return s.cfg.Policy.Notice
+			return s.policy().Notice
 		}
 	}
 	return ""

@@ -1,14 +1,5 @@
--- The owner himself is pulled on his own relays, friend or not: his other devices write to him there.
-CREATE TABLE pulled (
-  relay  BLOB NOT NULL,
-  friend BLOB NOT NULL,
-  grp    INTEGER,                  -- null: a newcomer, who is pulled alone
-  after  TEXT,                     -- how far the newcomer was pulled
-  PRIMARY KEY (relay, friend)
-) STRICT, WITHOUT ROWID;
-INSERT INTO pulled SELECT relay, friend, grp, after FROM memberships;
-DROP TABLE memberships;
-ALTER TABLE pulled RENAME TO memberships;
+-- The owner himself is pulled on his own relays, friend or not: his other devices write to him there. Whoever is a friend no more, also because
+-- another device says so, is pulled from the beginning when he comes back.
 CREATE TRIGGER friends_pulled AFTER DELETE ON friends BEGIN
   DELETE FROM memberships WHERE friend = OLD.key;
 END;
@@ -100,28 +91,28 @@ WHEN (NEW.read IS NOT OLD.read OR NEW.removed IS NOT OLD.removed) AND (SELECT co
   INSERT INTO changes VALUES ('mark', CAST(NEW.sender || NEW.record_id AS BLOB), 0, 0);
 END;
 -- What programs write by themselves is not told: receipts, pieces of files, and what is kept for whoever restores the words.
-CREATE VIEW told AS SELECT n, CAST(record_id AS BLOB) AS key FROM outbox WHERE tag <> 'ack' AND upload IS NULL
+CREATE VIEW sayable AS SELECT n, CAST(record_id AS BLOB) AS key FROM outbox WHERE tag <> 'ack' AND upload IS NULL AND signer IS NULL
   AND NOT (receiver = (SELECT key FROM owner) AND content_type LIKE 'application/vnd.relaymarket.%' AND content_type <> 'application/vnd.relaymarket.file+json');
 CREATE TRIGGER outbox_new AFTER INSERT ON outbox WHEN (SELECT company AND NOT applying FROM sharing) BEGIN
-  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM told WHERE n = NEW.n);
-  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM told WHERE n = NEW.n;
+  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM sayable WHERE n = NEW.n);
+  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM sayable WHERE n = NEW.n;
 END;
 CREATE TRIGGER outbox_removed AFTER UPDATE OF removed ON outbox WHEN NEW.removed IS NOT OLD.removed AND (SELECT company AND NOT applying FROM sharing) BEGIN
-  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM told WHERE n = NEW.n);
-  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM told WHERE n = NEW.n;
+  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM sayable WHERE n = NEW.n);
+  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM sayable WHERE n = NEW.n;
 END;
 CREATE TRIGGER copies_new AFTER INSERT ON copies WHEN (SELECT company AND NOT applying FROM sharing) BEGIN
-  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM told WHERE n = NEW.n);
-  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM told WHERE n = NEW.n;
+  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM sayable WHERE n = NEW.n);
+  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM sayable WHERE n = NEW.n;
 END;
 CREATE TRIGGER copies_changed AFTER UPDATE OF state, hash ON copies
 WHEN (NEW.state <> OLD.state OR NEW.hash IS NOT OLD.hash) AND (SELECT company AND NOT applying FROM sharing) BEGIN
-  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM told WHERE n = NEW.n);
-  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM told WHERE n = NEW.n;
+  DELETE FROM changes WHERE kind = 'sent' AND key = (SELECT key FROM sayable WHERE n = NEW.n);
+  INSERT INTO changes SELECT 'sent', key, 0, 0 FROM sayable WHERE n = NEW.n;
 END;
 CREATE TRIGGER receipts_new AFTER INSERT ON receipts WHEN (SELECT company AND NOT applying FROM sharing) BEGIN
-  DELETE FROM changes WHERE kind = 'sent' AND key IN (SELECT t.key FROM told t JOIN attempts a ON a.n = t.n WHERE a.hash = NEW.hash AND a.relay = NEW.relay);
-  INSERT INTO changes SELECT DISTINCT 'sent', t.key, 0, 0 FROM told t JOIN attempts a ON a.n = t.n WHERE a.hash = NEW.hash AND a.relay = NEW.relay;
+  DELETE FROM changes WHERE kind = 'sent' AND key IN (SELECT t.key FROM sayable t JOIN attempts a ON a.n = t.n WHERE a.hash = NEW.hash AND a.relay = NEW.relay);
+  INSERT INTO changes SELECT DISTINCT 'sent', t.key, 0, 0 FROM sayable t JOIN attempts a ON a.n = t.n WHERE a.hash = NEW.hash AND a.relay = NEW.relay;
 END;
 
 -- What is here already, as of before everything else.
