@@ -179,6 +179,17 @@ func (s *Store) showFriends(ctx context.Context, tx *sql.Tx) error {
 	for i := range all {
 		f := &all[i]
 		if !f.Removed {
+			// A newer card is told to the person here as well, whoever brought it.
+			card, err := protocol.ParseEnvelope(f.Card)
+			if err == nil {
+				err = s.takeCard(ctx, tx, card, Brought{Signed: 1})
+			}
+			if err != nil {
+				return err
+			}
+			if _, err := tx.ExecContext(ctx, `INSERT INTO told SELECT ?, card, NULL, NULL, ? FROM owner WHERE true ON CONFLICT (friend) DO NOTHING`, f.Key[:], s.now()); err != nil {
+				return err
+			}
 			if _, err := tx.ExecContext(ctx, `INSERT INTO friends (key, name, card, added, refreshed) VALUES (?, ?, ?, ?, ?)
 				ON CONFLICT (key) DO UPDATE SET name = excluded.name, card = excluded.card`, f.Key[:], names[i], []byte(f.Card), s.now(), s.now()); err != nil {
 				return err
