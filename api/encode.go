@@ -6,11 +6,12 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 
+	"relaymarket/protocol"
 	"relaymarket/records"
 )
 
-// The two replies of the write path, laid out by hand: what is in them needs no escape but perhaps the cursor. They
-// are the bytes that a Stored and a BatchOutcome are encoded to.
+// The two replies of the write path and the first line of a page, laid out by hand: what is in them needs no escape but perhaps the cursor. They
+// are the bytes that a Stored, a BatchOutcome and a PageHeader are encoded to.
 
 func appendStored(b []byte, o *records.Outcome) []byte {
 	return append(appendPlace(b, o), '}')
@@ -25,6 +26,26 @@ func appendOutcome(b []byte, line int, l *batchLine, status int) []byte {
 	b = append(b, l.write.RecordID...)
 	b = append(b, `","status":`...)
 	b = strconv.AppendInt(b, int64(status), 10)
+	return append(b, '}')
+}
+
+// appendPageHeader is the canonical form.
+func appendPageHeader(b []byte, h *protocol.PageHeader) []byte {
+	b = append(b, `{"cursor":`...)
+	b, _ = jsontext.AppendQuote(b, h.Cursor)
+	b = append(b, `,"more":`...)
+	b = strconv.AppendBool(b, h.More)
+	b = append(b, `,"pageId":"`...)
+	b = append(b, h.PageID...)
+	b = append(b, `","records":`...)
+	b = strconv.AppendInt(b, h.Records, 10)
+	if h.Root != nil {
+		b = append(b, `,"root":"`...)
+		b = hex.AppendEncode(b, h.Root[:])
+		b = append(b, '"')
+	}
+	b = append(b, `,"served":`...)
+	b = strconv.AppendInt(b, h.Served, 10)
 	return append(b, '}')
 }
 

@@ -29,6 +29,15 @@ func TestRepliesByHand(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			for _, header := range []protocol.PageHeader{{Cursor: cursor, PageID: protocol.PageID(id)}, {Cursor: cursor, More: true, PageID: protocol.PageID(id), Records: 1000, Root: &hash, Served: 3}} {
+				line, err := protocol.Canonicalize(header)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := appendPageHeader(nil, &header); string(got) != string(line) {
+					t.Errorf("%s, not %s", got, line)
+				}
+			}
 			if got := appendStored(nil, &records.Outcome{Cursor: cursor, Hash: hash}); string(got) != string(want) {
 				t.Errorf("%s, not %s", got, want)
 			}

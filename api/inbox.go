@@ -60,18 +60,19 @@ func (s *Server) pull(x *exchange, r *http.Request, reader protocol.PublicKey) (
 	return s.cfg.Records.Pull(ctx, request)
 }
 
+// headerRoom is what the first line of a page takes, or little less.
+const headerRoom = 256
+
 // pageLines are the bytes of a page. Envelopes are what was written, not copied.
 func pageLines(page *records.Page) ([][]byte, error) {
 	newline := []byte("\n")
-	header, err := protocol.Canonicalize(page.Header)
-	if err != nil {
-		return nil, err
-	}
+	header := appendPageHeader(make([]byte, 0, headerRoom), &page.Header)
 	parts := make([][]byte, 0, 2+2*len(page.Lines))
 	parts = append(parts, header, newline)
 	for _, l := range page.Lines {
 		line := l.Envelope
 		if l.Gone != nil {
+			var err error
 			if line, err = protocol.Canonicalize(protocol.GoneLine{Gone: *l.Gone}); err != nil {
 				return nil, err
 			}

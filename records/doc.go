@@ -18,7 +18,7 @@
 // # Groups
 //
 // Writes that wait are one transaction, and so are pulls (queue.go, pullqueue.go). What is usual goes in two
-// round trips (insert.go, pullgroup.go); what has to be judged by itself, in transactions that lock
+// round trips (insert.go, pullgroup.go), pulls of one record in one (single.go); what has to be judged by itself, in transactions that lock
 // first (write.go, pull.go).
 //
 // # Life of a record
@@ -35,5 +35,6 @@
 //	asked ──► open (served 1 … 3 times) ──► acknowledged ── + 35 d ──► row removed
 //	           └── all it names expired ─────────────────── + 35 d ──► row removed
 //
-// One page may be open for each reader. While it is, another one is refused with its id.
+// One page may be open for each reader. While it is, another one is refused with its id. What acknowledges a page is mostly the
+// row of the next one (acks.go).
 package records

@@ -14,8 +14,8 @@ import (
 // had reserved for it goes back to them, and an acknowledgement that comes later bills nobody.
 
 // findUnsigned are the pages with records on bills that are due from $1 to $2, oldest first, $3 at most.
-const findUnsigned = `SELECT made, reader, page_id, bills FROM pages
-	WHERE got IS NULL AND made > 0 AND made >= $1 AND made <= $2 AND bills IS NOT NULL AND NOT lapsed ORDER BY made LIMIT $3`
+const findUnsigned = `SELECT made, reader, page_id, bills FROM pages p
+	WHERE ` + isOpen + ` AND made > 0 AND made >= $1 AND made <= $2 AND bills IS NOT NULL AND NOT lapsed ORDER BY made LIMIT $3`
 
 // lapse gives back what pages held that were not acknowledged in time.
 func (w *sweeper) lapse(ctx context.Context, e *ending) (done swept, err error) {
@@ -26,6 +26,9 @@ func (w *sweeper) lapse(ctx context.Context, e *ending) (done swept, err error) 
 			return err
 		}
 		done.last, done.more = last, len(ids) == sweepPagesBatch
+		if readers, ids, err = lockReaders(ctx, tx, readers, ids); err != nil || len(ids) == 0 {
+			return err
+		}
 		done.ended, err = w.store.lapsePages(ctx, tx, readers, ids, payers)
 		return err
 	})
@@ -64,6 +67,25 @@ func unsigned(ctx context.Context, tx pgx.Tx, from, due int64) (readers [][]byte
 	return readers, ids, payers, last, err
 }
 
+// lockReaders locks the readers of pages, and returns the pages of those that are at nothing else: one who is may be acknowledging
+// his. Those of others are looked at again another time.
+func lockReaders(ctx context.Context, tx pgx.Tx, readers [][]byte, ids []string) (locked [][]byte, of []string, err error) {
+	locks := make([]int64, len(readers))
+	for i, reader := range readers {
+		locks[i] = lockOf(protocol.PublicKey(reader))
+	}
+	rows, err := tx.Query(ctx, `SELECT i FROM unnest($1::bigint[]) WITH ORDINALITY AS t (k, i) WHERE pg_try_advisory_xact_lock(k)`, locks)
+	if err != nil {
+		return nil, nil, err
+	}
+	var i int
+	_, err = pgx.ForEachRow(rows, []any{&i}, func() error {
+		locked, of = append(locked, readers[i-1]), append(of, ids[i-1])
+		return nil
+	})
+	return locked, of, err
+}
+
 // lapsePages marks pages as lapsed, but those that were acknowledged meanwhile, and gives back what they held.
 func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids []string, payers map[int64]protocol.PublicKey) (int, error) {
 	var held []books.Held
@@ -75,7 +97,7 @@ func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids
 		return 0, err
 	}
 	rows, err := tx.Query(ctx, `UPDATE pages p SET lapsed = true FROM unnest($1::bytea[], $2::text[]) AS t (reader, page_id)
-		WHERE p.reader = t.reader AND p.page_id = t.page_id AND p.got IS NULL AND NOT p.lapsed
+		WHERE p.reader = t.reader AND p.page_id = t.page_id AND `+isOpen+` AND NOT p.lapsed
 		RETURNING p.reader, p.ns, p.bills, p.senders, p.ids, p.sizes, p.hashes`, readers, ids)
 	if err != nil {
 		return 0, err

@@ -69,7 +69,7 @@ func TestOneLookIsBounded(t *testing.T) {
 	pullAll := func(limit int64, senders []protocol.PublicKey, together bool) func(*testing.T, *house) ([]string, int) {
 		return func(t *testing.T, h *house) (got []string, looks int) {
 			r := &reader{h: h, key: bob}
-			if last := h.count(`SELECT count(*) FROM pages WHERE reader = $1 AND got IS NULL`, bytesOf(bob)); last > 0 {
+			if last := h.count(openPages+` AND p.reader = $1`, bytesOf(bob)); last > 0 {
 				t.Fatal("a page is open")
 			}
 			for more := true; more; looks++ {

@@ -240,6 +240,9 @@ func ids(t testing.TB, p *records.Page) []string {
 	return all
 }
 
+// openPages counts the pages that wait for their acknowledgement.
+const openPages = `SELECT count(*) FROM pages p WHERE got_at IS NULL AND NOT EXISTS (SELECT FROM pages l WHERE l.reader = p.reader AND l.turn > p.turn)`
+
 func (h *house) count(query string, args ...any) (n int64) {
 	h.t.Helper()
 	if err := h.db.Pool().QueryRow(h.t.Context(), query, args...).Scan(&n); err != nil {

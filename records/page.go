@@ -76,28 +76,3 @@ func (s *Store) liveEnvelopes(ctx context.Context, tx pgx.Tx, ns []int64) (map[i
 	})
 	return live, err
 }
-
-// Got stores a reader's acknowledgement of a page. The same acknowledgement again is fine. Errors
-// have code [protocol.CodeNotFound] or [protocol.CodeRootMismatch].
-func (s *Store) Got(ctx context.Context, reader protocol.PublicKey, ack Acknowledgement) error {
-	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
-		tag, err := tx.Exec(ctx, `
-			WITH g AS (UPDATE pages p SET got = $4, got_at = $5 WHERE p.reader = $1 AND p.page_id = $2 AND p.root = $3 AND p.got IS NULL
-			`+postAcks+` SELECT reader FROM g`,
-			reader[:], string(ack.PageID), ack.Root[:], ack.Envelope.Bytes(), int64(s.now()))
-		if err != nil || tag.RowsAffected() == 1 {
-			return err
-		}
-		var root []byte
-		err = tx.QueryRow(ctx, `SELECT root FROM pages WHERE reader = $1 AND page_id = $2`, reader[:], string(ack.PageID)).Scan(&root)
-		switch {
-		case errors.Is(err, pgx.ErrNoRows):
-			return protocol.Errorf(protocol.CodeNotFound, "there is no page %s of yours", ack.PageID)
-		case err != nil:
-			return err
-		case !bytes.Equal(root, ack.Root[:]):
-			return protocol.Errorf(protocol.CodeRootMismatch, "the root acknowledged is not that of page %s", ack.PageID)
-		}
-		return nil
-	}), "acknowledge page %s", ack.PageID)
-}

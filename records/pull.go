@@ -132,14 +132,11 @@ func lockReader(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) error
 	return err
 }
 
-// lastPage is the last page of a reader, the only one that may be open.
-const lastPage = `SELECT page_id, turn, got_at IS NULL AS open FROM pages WHERE reader = t.reader AND turn > 0 ORDER BY turn DESC LIMIT 1`
-
 // refuseOpen tells the turn of the reader's last page, 0 without one.
 func refuseOpen(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey) (turn int64, err error) {
 	var id string
 	var open bool
-	err = tx.QueryRow(ctx, `SELECT p.* FROM (SELECT $1::bytea AS reader) t CROSS JOIN LATERAL (`+lastPage+`) p`, reader[:]).Scan(&id, &turn, &open)
+	err = tx.QueryRow(ctx, `SELECT page_id, turn, open FROM (SELECT $1::bytea AS reader) t CROSS JOIN LATERAL (`+lastPage+`) p`, reader[:]).Scan(&id, &turn, &open)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return 0, nil

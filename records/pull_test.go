@@ -42,7 +42,7 @@ func TestPullPages(t *testing.T) {
 	if err != nil || len(page.Lines) != 0 || page.Header.More {
 		t.Fatalf("%+v %v", page, err)
 	}
-	if n := h.count(`SELECT count(*) FROM pages WHERE got IS NULL`); n != 0 {
+	if n := h.count(openPages); n != 0 {
 		t.Fatalf("%d pages open", n)
 	}
 	if n := h.count(`SELECT count(*) FROM pages`); n != 3 {

@@ -24,20 +24,52 @@ const (
 	maxGroupBytes = 32 << 20         // of other envelopes in one transaction
 )
 
-// serve answers a group of pulls of different readers with one transaction of two round trips: lock
-// the readers, store their acknowledgements, look for open pages and for records; then store
-// the pages, count the pulls, and commit. What a reader asks again, and what fails, is left to a
-// transaction of its own.
+// serve answers a group of pulls of different readers: single ones in one statement, what is left of them and all others in one
+// transaction of two round trips: lock the readers, look for their last pages and for records; then store the pages and the
+// acknowledgements, count the pulls, and commit. What a reader asks again, and what fails, is left to a transaction of its own.
 func (s *Store) serve(ctx context.Context, group []*pull) {
-	err := s.db.Rounds(ctx, func(b *pgx.Batch) { s.look(b, group) }, func(b *pgx.Batch) error { return s.makePages(b, group) })
+	singles, rest := partPulls(group)
+	if len(singles) > 0 {
+		others, err := s.serveSingles(ctx, singles)
+		if rest = append(rest, others...); err != nil {
+			rest = rest[:len(rest)-len(others)]
+		}
+		for _, p := range singles {
+			if err != nil {
+				p.page, p.alone, p.gotStored = nil, true, false // whose fault it is will show
+			}
+		}
+	}
+	if len(rest) > 0 {
+		s.serveRest(ctx, rest)
+	}
 	for _, p := range group {
-		switch {
-		case err != nil && len(group) > 1:
-			p.alone, p.gotStored = true, false // whose fault it is will show
-		case err != nil:
-			p.err = err
-		case p.page != nil:
+		if p.page != nil {
 			s.metrics.pulled.Add(float64(len(p.page.Lines)))
+		}
+	}
+}
+
+func partPulls(group []*pull) (singles, others []*pull) {
+	for _, p := range group {
+		if p.isSingle() {
+			singles = append(singles, p)
+		} else {
+			others = append(others, p)
+		}
+	}
+	return singles, others
+}
+
+func (s *Store) serveRest(ctx context.Context, group []*pull) {
+	err := s.db.Rounds(ctx, func(b *pgx.Batch) { s.look(b, group) }, func(b *pgx.Batch) error { return s.makePages(b, group) })
+	if err == nil {
+		return
+	}
+	for _, p := range group {
+		p.page, p.gotStored = nil, false
+		if p.alone = len(group) > 1; !p.alone {
+			p.err = err
 		}
 	}
 }
@@ -59,7 +91,6 @@ func (s *Store) look(b *pgx.Batch, group []*pull) {
 		})
 		return err
 	})
-	s.storeGots(b, group)
 	s.findPages(b, group)
 	s.findRecords(b, group)
 }
@@ -67,76 +98,39 @@ func (s *Store) look(b *pgx.Batch, group []*pull) {
 // lockOf is the name of the advisory lock of a reader.
 func lockOf(reader protocol.PublicKey) int64 { return int64(binary.BigEndian.Uint64(reader[:8])) }
 
-// storeGots queues the acknowledgements that ride along. One that does not take effect is judged alone.
-func (s *Store) storeGots(b *pgx.Batch, group []*pull) {
-	byReader := make(map[protocol.PublicKey]*pull)
-	var readers, roots, gots [][]byte
-	var ids []string
-	for _, p := range group {
-		got := p.request.Got
-		if got == nil {
-			continue
-		}
-		p.alone = true
-		byReader[p.request.Reader] = p
-		readers, ids = append(readers, p.request.Reader[:]), append(ids, string(got.PageID))
-		roots, gots = append(roots, got.Root[:]), append(gots, got.Envelope.Bytes())
-	}
-	if len(readers) == 0 {
-		return
-	}
-	// Each page is found by itself: with a table that was empty when it was analyzed, the planner walks all pages for all that
-	// it is to update.
-	b.Queue(`WITH g AS (UPDATE pages p SET got = t.got, got_at = $5
-		FROM (SELECT t.got, f.place FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got) CROSS JOIN LATERAL (
-		  SELECT ctid AS place FROM pages WHERE reader = t.reader AND page_id = t.page_id AND root = t.root AND got_at IS NULL OFFSET 0) f) t
-		WHERE p.ctid = t.place AND p.got_at IS NULL
-		`+postAcks+` SELECT reader, turn FROM g`, readers, ids, roots, gots, int64(s.now())).Query(func(rows pgx.Rows) error {
-		var reader []byte
-		var turn int64
-		_, err := pgx.ForEachRow(rows, []any{&reader, &turn}, func() error {
-			p := byReader[protocol.PublicKey(reader)]
-			p.alone, p.gotStored, p.turn = false, true, turn // it was open, and so the last
-			return nil
-		})
-		return err
-	})
-}
-
-// postAcks ends the common table expression g, which updates pages p, and has the ledger post what the
-// acknowledged pages' records cost their bills, in the same statement and at no cost to pages of grants. The time is $5.
-const postAcks = `RETURNING p.reader, p.page_id, p.turn, CASE WHEN p.bills IS NOT NULL AND NOT p.lapsed THEN p.ns[cardinality(p.ns)] END AS upto, cardinality(p.ns) AS records),
-	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, records, at) SELECT reader, page_id, upto, records, $5 FROM g WHERE upto IS NOT NULL)`
-
-// findPages queues the look for pages that exist under a pull's id, which are served again alone, and
-// for each reader's last page, which refuses the pull if it is open. Whoever acknowledged it just now has his turn.
+// findPages queues the look for pages that exist under a pull's id, which are served again alone, and for each reader's last page: the
+// one that a pull acknowledges, or which refuses it if it is open. An acknowledgement of any other page is judged alone.
 func (s *Store) findPages(b *pgx.Batch, group []*pull) {
-	readers, ids, acknowledged := make([][]byte, len(group)), make([]string, len(group)), make([]bool, len(group))
+	readers, ids := make([][]byte, len(group)), make([]string, len(group))
 	for i, p := range group {
-		readers[i], ids[i], acknowledged[i] = p.request.Reader[:], string(p.request.PageID), p.request.Got != nil
+		readers[i], ids[i] = p.request.Reader[:], string(p.request.PageID)
+		p.alone = p.request.Got != nil // without a last page
 	}
-	b.Queue(`SELECT t.i, p.* FROM unnest($1::bytea[], $2::text[], $3::boolean[]) WITH ORDINALITY AS t (reader, page_id, acknowledged, i) CROSS JOIN LATERAL (
-		SELECT page_id, turn, true AS open FROM pages WHERE reader = t.reader AND page_id = t.page_id
-		UNION ALL SELECT * FROM (`+lastPage+`) l WHERE NOT t.acknowledged) p`, readers, ids, acknowledged).Query(func(rows pgx.Rows) error {
+	b.Queue(`SELECT t.i, l.page_id, l.turn, l.open, l.root, `+ackedColumns+`, p.known
+		FROM unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS t (reader, page_id, i)
+		LEFT JOIN LATERAL (SELECT true AS known FROM pages WHERE reader = t.reader AND page_id = t.page_id LIMIT 1) p ON true
+		LEFT JOIN LATERAL (`+lastPage+`) l ON true WHERE l.turn IS NOT NULL OR p.known`, readers, ids).Query(func(rows pgx.Rows) error {
 		var i int
-		var id string
-		var turn int64
-		var open bool
-		_, err := pgx.ForEachRow(rows, []any{&i, &id, &turn, &open}, func() error {
+		var id *string
+		var turn, upto *int64
+		var open, known *bool
+		var root []byte
+		var records *int32
+		_, err := pgx.ForEachRow(rows, []any{&i, &id, &turn, &open, &root, &upto, &records, &known}, func() error {
 			p := group[i-1]
-			if p.turn = max(p.turn, turn); open {
-				p.err = errOpen(id)
-			}
-			if protocol.PageID(id) == p.request.PageID {
+			got := p.request.Got
+			if known != nil {
 				p.alone = true
+				return nil
+			}
+			switch p.turn = *turn; {
+			case got == nil && *open:
+				p.err = errOpen(*id)
+			case got != nil && *open && string(got.PageID) == *id && bytes.Equal(got.Root[:], root):
+				p.alone, p.acks = false, &acked{upto: upto, records: *records}
 			}
 			return nil
 		})
-		for _, p := range group {
-			if p.alone {
-				p.err = nil
-			}
-		}
 		return err
 	})
 }
@@ -360,12 +354,17 @@ func (sel *selection) cut(limit int64) {
 	sel.records = sel.records[:keep]
 }
 
-// makePages decides what each pull gets and queues what the second round trip stores.
+// makePages decides what each pull gets and queues what the second round trip stores. What an acknowledgement says holds, whatever
+// becomes of the pull that it rides on.
 func (s *Store) makePages(b *pgx.Batch, group []*pull) error {
-	var made []*pull
+	var made, bare []*pull
 	absent := make(map[int64]*Line)
 	left := int64(maxGroupBytes)
 	for _, p := range group {
+		if p.locked && p.acks != nil {
+			p.gotStored = true
+			bare = append(bare, p)
+		}
 		switch {
 		case !p.locked:
 			p.alone, p.err = true, nil
@@ -391,9 +390,16 @@ func (s *Store) makePages(b *pgx.Batch, group []*pull) error {
 		left -= size
 		maps.Copy(absent, missing)
 		made = append(made, p)
+		if p.gotStored {
+			bare = bare[:len(bare)-1] // it is stored with the page
+		}
 	}
+	now := int64(s.now())
 	if len(made) > 0 {
-		queueMade(b, made, int64(s.now()))
+		queueMade(b, made, now)
+	}
+	if len(bare) > 0 {
+		queueAcks(b, bare, now)
 	}
 	if len(absent) > 0 {
 		queueEnvelopes(b, absent)
@@ -421,6 +427,7 @@ func (s *Store) fill(p *pull) (absent map[int64]*Line, size int64) {
 // queueMade stores the pages and counts their records' pulls.
 func queueMade(b *pgx.Batch, made []*pull, now int64) {
 	queuePages(b, made, now)
+	queuePosts(b, made, now)
 	c := counts{now: now}
 	for _, p := range made {
 		c.count(&p.request.Reader, &p.sel)
@@ -434,24 +441,26 @@ func queuePages(b *pgx.Batch, made []*pull, now int64) {
 	k := len(made)
 	readers, senders, hashes, roots := make([][]byte, k), make([][]byte, k), make([][]byte, k), make([][]byte, k)
 	pageIDs, ns, ids, sizes := make([]string, k), make([]string, k), make([]string, k), make([]string, k)
-	ends, turns, more, bills := make([]int64, k), make([]int64, k), make([]bool, k), make([]*string, k)
+	ends, turns, more, bills, gots := make([]int64, k), make([]int64, k), make([]bool, k), make([]*string, k), make([][]byte, k)
 	for i, p := range made {
 		c := p.sel.columns()
 		readers[i], pageIDs[i] = p.request.Reader[:], string(p.request.PageID)
 		senders[i], hashes[i], roots[i] = c.senders, c.hashes, p.page.Header.Root[:]
 		ns[i], ids[i], sizes[i] = arrayOf(c.ns), `{"`+strings.Join(c.ids, `","`)+`"}`, arrayOf(c.sizes) // an id has no quotes
 		ends[i], more[i] = p.sel.end()
-		turns[i] = p.turn + 1
+		if turns[i] = p.turn + 1; p.acks != nil {
+			gots[i] = p.request.Got.Envelope.Bytes()
+		}
 		if c.bills != nil {
 			text := arrayOf(c.bills)
 			bills[i] = &text
 		}
 	}
-	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills, turn)
-		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[], turn
-		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[])
-		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills, turn)`,
-		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills, turns)
+	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills, turn, got_before)
+		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[], turn, got
+		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[], $14::bytea[])
+		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills, turn, got)`,
+		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills, turns, gots)
 }
 
 func arrayOf[I int32 | int64](numbers []I) string {

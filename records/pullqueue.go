@@ -33,11 +33,12 @@ type attempt struct {
 	page      *Page
 	locked    bool // nobody else serves its reader
 	err       error
-	alone     bool  // to be served by a transaction of its own
-	gotStored bool  // its acknowledgement is committed
-	turn      int64 // of its reader's last page
-	runs      []run // of its one sender, in order
-	pastRuns  int   // of them that end before what was asked for
+	alone     bool   // to be served by a transaction of its own
+	gotStored bool   // its acknowledgement is committed
+	turn      int64  // of its reader's last page
+	acks      *acked // that page, if it acknowledges it
+	runs      []run  // of its one sender, in order
+	pastRuns  int    // of them that end before what was asked for
 	sel       selection
 	room      room
 	ended     []protocol.PublicKey // whose records were found that have ended, one for each

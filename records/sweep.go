@@ -348,16 +348,25 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 	return len(ended), batch.Save(ctx, tx)
 }
 
-// Each removes pages that are due, but none that the ledger has yet to post, made from $1 to $2, $3 at most, and tells their number and when the last was
-// made. A page that was acknowledged long after it was made is passed by, until all are looked at anew.
+// Each removes pages that are due, but none that the ledger has yet to post, or whose row it has yet to read for that, made from $1 to $2, $3 at
+// most, and tells their number and when the last was made. A page that was acknowledged long after it was made is passed by, until all are
+// looked at anew.
 const (
 	endAcknowledged = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages WHERE made > 0 AND made >= $1 AND made <= $2 AND got_at <= $2
-		    AND got_at < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) ORDER BY made LIMIT $3)) RETURNING made AS at)
+		  SELECT ctid FROM pages p WHERE made > 0 AND made >= $1 AND made <= $2 AND ` + acknowledgedAt + ` <= $2
+		    AND greatest(made, ` + acknowledgedAt + `) < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) AND ` + isNeeded + ` IS NOT TRUE
+		    ORDER BY made LIMIT $3)) RETURNING made AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages WHERE got IS NULL AND made > 0 AND made >= $1 AND made <= $2 ORDER BY made LIMIT $3)) AND got IS NULL RETURNING made AS at)
+		  SELECT ctid FROM pages p WHERE ` + isOpen + ` AND made > 0 AND made >= $1 AND made <= $2 AND ` + isNeeded + ` IS NOT TRUE
+		    ORDER BY made LIMIT $3)) AND got_at IS NULL RETURNING made AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
+
+	// acknowledgedAt is when the page p was, null if it is open.
+	acknowledgedAt = `coalesce(p.got_at, (SELECT n.made FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn > p.turn ORDER BY n.turn LIMIT 1))`
+	// isNeeded tells whether the page before p would be open without p. As clocks are set back, the older page may be due later.
+	isNeeded = `((SELECT true FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn > p.turn ORDER BY n.turn LIMIT 1) IS NULL
+		    AND (SELECT n.got_at IS NULL FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn < p.turn ORDER BY n.turn DESC LIMIT 1))`
 )
 
 func (w *sweeper) pages(end string) func(context.Context, *ending) (swept, error) {

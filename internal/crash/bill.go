@@ -27,8 +27,8 @@ func (c *cohort) checkBill(ctx context.Context, d *db.DB) error {
 	}
 	var written, pulled int64
 	err = d.Pool().QueryRow(ctx, `SELECT coalesce((SELECT sum(bytes) FROM records WHERE account = $1), 0)::bigint,
-		coalesce((SELECT sum(r.bytes) FROM pages p CROSS JOIN LATERAL unnest(p.ns) AS n JOIN records r USING (n)
-		  WHERE r.account = $1 AND p.got IS NOT NULL), 0)::bigint`, payer[:]).Scan(&written, &pulled)
+		coalesce((SELECT sum(r.bytes) FROM (SELECT *, coalesce(got, lead(got_before) OVER (PARTITION BY reader ORDER BY turn)) AS evidence FROM pages) p CROSS JOIN LATERAL unnest(p.ns) AS n JOIN records r USING (n)
+		  WHERE r.account = $1 AND p.evidence IS NOT NULL), 0)::bigint`, payer[:]).Scan(&written, &pulled)
 	if err != nil {
 		return err
 	}

@@ -221,7 +221,7 @@ func (r *reader) checkSeen(rows []*row) {
 // checkPages wants the pages that the reader has, acknowledged as he acknowledged them, and no other.
 func (r *reader) checkPages(ctx context.Context, d *db.DB) error {
 	key := r.key.Public()
-	rows, err := d.Pool().Query(ctx, `SELECT page_id, root, served, cardinality(ns), got FROM pages WHERE reader = $1`, key[:])
+	rows, err := d.Pool().Query(ctx, `SELECT page_id, root, served, cardinality(ns), coalesce(got, lead(got_before) OVER (ORDER BY turn)) FROM pages WHERE reader = $1`, key[:])
 	if err != nil {
 		return err
 	}

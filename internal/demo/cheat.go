@@ -11,7 +11,8 @@ import (
 
 // twice is what the operator does to his own database: all that was pulled and billed is to be billed again.
 const twice = `INSERT INTO ledger_acks (reader, page_id, upto, records, at)
-	SELECT reader, page_id, ns[cardinality(ns)], cardinality(ns), got_at FROM pages WHERE got IS NOT NULL AND bills IS NOT NULL`
+	SELECT reader, page_id, ns[cardinality(ns)], cardinality(ns), at FROM (
+	  SELECT *, coalesce(got_at, lead(made) OVER (PARTITION BY reader ORDER BY turn)) AS at FROM pages) p WHERE at IS NOT NULL AND bills IS NOT NULL`
 
 func aCheat(ctx context.Context, s *stage, c *cast) error {
 	scene("The operator of south pads his ledger: he bills twice what was pulled once. His relay signs it.")

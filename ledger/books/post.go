@@ -134,6 +134,9 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 	return more, err
 }
 
+// evidence is the acknowledgement of the page p: at the page itself, or where its reader's next page is.
+const evidence = `coalesce(p.got, (SELECT got_before FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn > p.turn ORDER BY n.turn LIMIT 1))`
+
 // read takes what is to be posted: writes after a place, then what came of records up to the last of them.
 func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 	b := &pgx.Batch{}
@@ -144,8 +147,8 @@ func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 	b.Queue(`WITH a AS (DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(
 		  SELECT id FROM (SELECT id, sum(records) OVER (ROWS UNBOUNDED PRECEDING) - records AS before
 		    FROM (SELECT ctid AS id, records FROM ledger_acks WHERE upto <= $1 LIMIT $2) k) k WHERE before < $3)) RETURNING reader, page_id)
-		SELECT p.reader, p.bills, p.senders, p.ids, p.sizes, p.hashes, p.got FROM a CROSS JOIN LATERAL
-		  (SELECT * FROM pages WHERE reader = a.reader AND page_id = a.page_id AND got IS NOT NULL OFFSET 0) p`, r.upTo, postPages, postPulls).Query(r.readPages)
+		SELECT p.reader, p.bills, p.senders, p.ids, p.sizes, p.hashes, p.evidence FROM a CROSS JOIN LATERAL
+		  (SELECT *, `+evidence+` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p WHERE p.evidence IS NOT NULL`, r.upTo, postPages, postPulls).Query(r.readPages)
 	b.Queue(`DELETE FROM ledger_facts WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_facts WHERE n <= $1 LIMIT $2))
 		RETURNING `+factColumns, r.upTo, postFacts).Query(r.readFacts)
 	return tx.SendBatch(ctx, b).Close()

@@ -1,0 +1,164 @@
+package records_test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"relaymarket/protocol"
+)
+
+// An acknowledgement that comes at the same time by itself, to another process, and again with the next pull bills a page once.
+func TestSinglePullsAreBilledOnce(t *testing.T) {
+	h := newHouse(t)
+	other := joinHouse(t, h.url, h.relay, new(atomic.Int64))
+	p := h.payer()
+	const each, people = 12, 4
+	var group sync.WaitGroup
+	for range people {
+		r := &reader{h: h, key: key(t)}
+		for i := range each {
+			in := h.compose(p.key, r.key.Public(), fmt.Sprint("r", i))
+			h.mustWrite(in)
+			p.wrote(in)
+		}
+		group.Go(func() {
+			for i := range each + 1 {
+				request := r.request(1, p.key.Public())
+				got := request.Got
+				var beside sync.WaitGroup
+				if got != nil {
+					beside.Go(func() {
+						if err := other.store.Got(t.Context(), r.key.Public(), *got); err != nil {
+							t.Error(err)
+						}
+					})
+				}
+				page, err := h.store.Pull(t.Context(), request)
+				beside.Wait()
+				if err != nil || len(page.Lines) != min(1, each-i) || page.Header.More != (i < each-1) {
+					t.Errorf("%d: %+v %v", i, page, err)
+					return
+				}
+				if got != nil { // long after the page that it made
+					if err := other.store.Got(t.Context(), r.key.Public(), *got); err != nil {
+						t.Error(err)
+					}
+				}
+				r.open, r.after = &page.Header, &page.Header.Cursor
+			}
+		})
+	}
+	group.Wait()
+	p.check(t)
+	if want := int64(people * each * 2); p.place.Last != want {
+		t.Errorf("%d lines for as many writes and pulls as %d", p.place.Last, want)
+	}
+	if n := h.count(openPages); n != 0 {
+		t.Errorf("%d pages are open", n)
+	}
+}
+
+// A page whose acknowledgement is where the next one is stays acknowledged when clocks are set back, and the next one is due before it.
+func TestSweptPagesOpenNone(t *testing.T) {
+	h := newStillHouse(t, time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC))
+	alice, bob := h.account(), &reader{h: h, key: key(t)}
+	const day = 24 * time.Hour
+	for i := range 3 {
+		h.mustWrite(h.compose(alice, bob.key.Public(), fmt.Sprint("r", i), ttl(h, 300*day)))
+	}
+	pull := func() {
+		t.Helper()
+		if page, err := bob.pull(t.Context(), 1, alice.Public()); err != nil || len(page.Lines) != 1 {
+			t.Fatalf("%+v %v", page, err)
+		}
+	}
+	sweep := func(after time.Duration, pages int64) {
+		t.Helper()
+		h.advance(after)
+		for range 2 { // what the first one finds in the way, the second one removes
+			if err := h.store.Sweep(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if n := h.count(`SELECT count(*) FROM pages`); n != pages {
+			t.Fatalf("%d pages, want %d", n, pages)
+		}
+		if n := h.count(openPages); n != 0 {
+			t.Fatalf("%d pages are open", n)
+		}
+	}
+	pull()
+	h.advance(-10 * day)
+	pull()
+	if err := h.store.Got(t.Context(), bob.key.Public(), *bob.ack(*bob.open)); err != nil {
+		t.Fatal(err)
+	}
+	bob.open = nil
+	sweep(40*day, 2) // the second one is due, the first one is not
+	sweep(6*day, 0)
+	pull()
+}
+
+// Whatever a single pull meets, it is told what any pull would be.
+func TestSinglePullsThatAreUnlike(t *testing.T) {
+	h := newHouse(t)
+	alice, bob := h.account(), &reader{h: h, key: key(t)}
+	names := []string{"once", "large", "dies", "short", "last"}
+	for _, name := range names {
+		in := h.compose(alice, bob.key.Public(), name)
+		switch name {
+		case "once":
+			in = h.compose(alice, bob.key.Public(), name, pulls(1))
+		case "large":
+			in = h.compose(alice, bob.key.Public(), name, content(string(make24k())))
+		case "short":
+			in = h.compose(alice, bob.key.Public(), name, ttl(h, time.Minute))
+		}
+		h.mustWrite(in)
+	}
+	next := func(want string, more bool) {
+		t.Helper()
+		page, err := bob.pull(t.Context(), 1, alice.Public())
+		if err != nil || fmt.Sprint(ids(t, page)) != "["+want+"]" || page.Header.More != more {
+			t.Fatalf("%v %+v, want %s", err, page, want)
+		}
+		h.checkRuns(want)
+	}
+	next("once", true)
+	next("large", true)
+	bob.after = nil
+	next("large", true) // and not what is used up
+	next("dies", true)
+	if err := h.store.Delete(t.Context(), protocol.Path{Sender: alice.Public(), Receiver: bob.key.Public(), ID: "dies"}); err != nil {
+		t.Fatal(err)
+	}
+	bob.after = nil
+	next("large", true)
+	next("short", true)
+	h.advance(2 * time.Minute)
+	bob.after = nil
+	next("large", true)
+	next("last", false)
+	next("", false)
+	bob.after = nil
+	for range 6 { // each a pull of the whole run by itself
+		if _, err := bob.pull(t.Context(), 100, alice.Public()); err != nil {
+			t.Fatal(err)
+		}
+		bob.after = nil
+	}
+	next("last", false) // "large" has none left
+	next("", false)
+	h.balanced()
+}
+
+func make24k() []byte {
+	b := make([]byte, 24<<10)
+	for i := range b {
+		b[i] = 'A'
+	}
+	return b
+}
