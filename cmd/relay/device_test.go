@@ -22,7 +22,7 @@ type typist struct {
 	errs *strings.Builder
 }
 
-func (s *terminal) starts(t *testing.T, args ...string) *typist {
+func (s *terminal) isTyped(t *testing.T, args ...string) *typist {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	t.Cleanup(cancel)
@@ -72,7 +72,7 @@ func TestSecondDevice(t *testing.T) {
 	alice.runs("inbox")
 	phone := shell(t)
 
-	add := alice.starts(t, "device", "add", "--json")
+	add := alice.isTyped(t, "device", "add", "--json")
 	link := add.line(t)["link"].(string)
 	if _, errs, code := phone.types("device", "join", link); code != exitUsage || !strings.Contains(errs, "--link-file") || strings.Contains(errs, "secret=") {
 		t.Errorf("a link on the command line: exit %d\n%s", code, errs)
@@ -81,7 +81,7 @@ func TestSecondDevice(t *testing.T) {
 	if err := os.WriteFile(file, []byte(link), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	join := phone.starts(t, "device", "join", "--json", "--link-file", file, "--name", "phone")
+	join := phone.isTyped(t, "device", "join", "--json", "--link-file", file, "--name", "phone")
 	code := join.line(t)["code"].(string)
 	add.types(t, strings.ReplaceAll(code, "-", ""))
 	if said := add.line(t); said["added"] != "phone" || said["confirmed"] != true {
