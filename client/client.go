@@ -51,7 +51,12 @@ type Client struct {
 	http     *http.Client
 	clock    func() time.Time
 	log      *slog.Logger
+	lent     bool // by Lend
+	*met
+}
 
+// met is what a client, and all that are lent by it, know of relays.
+type met struct {
 	mu      sync.Mutex
 	offsets map[protocol.PublicKey]time.Duration // a relay's clock minus ours
 	pulling map[protocol.PublicKey]*sync.Mutex   // one pull a relay at a time
@@ -82,12 +87,22 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 	}
 	return &Client{
 		state: store, identity: c.Identity, sealing: c.Sealing, hubs: cardHubs(c.Hubs), http: strictHTTP(&c), clock: c.Clock, log: c.Logger,
-		offsets: map[protocol.PublicKey]time.Duration{}, pulling: map[protocol.PublicKey]*sync.Mutex{},
+		met: &met{offsets: map[protocol.PublicKey]time.Duration{}, pulling: map[protocol.PublicKey]*sync.Mutex{}},
 	}, nil
+}
+
+// Lend is the same client for somebody who closes what he was given: that closes nothing. It must not be used once c is closed.
+func (c *Client) Lend() *Client {
+	lent := *c
+	lent.lent = true
+	return &lent
 }
 
 // Close ends the use of the state. Calls under way fail.
 func (c *Client) Close() error {
+	if c.lent {
+		return nil
+	}
 	c.http.CloseIdleConnections()
 	return c.state.Close()
 }

@@ -9,6 +9,10 @@
 // what friends left on theirs; [Client.Listen] does so the moment it arrives. Sender and reader never
 // need to be online together.
 //
+// Relays come and go. When the user's change, [Client.Sync] brings his new card to his relays and to every friend, on the friend's
+// relays too, which admit him there unless the friend said otherwise ([Client.Admit]). What friends' cards changed, and what
+// was refused or contradicted, is kept until it was shown ([Client.News]). Strangers write only by invitation ([Client.Invite]).
+//
 // # Guarantees
 //
 //   - A message is on disk, sealed, before the first relay hears of it. What could not be delivered

@@ -153,6 +153,9 @@ func (c *Client) fetchCard(ctx context.Context, owner protocol.PublicKey, addres
 	return best.card, best.id, nil
 }
 
+// errBadCard says that a relay serves what is no card, or one that cannot count yet.
+var errBadCard = errors.New("its card is not valid")
+
 func (c *Client) cardFrom(ctx context.Context, address string, owner protocol.PublicKey) (*protocol.Envelope, *protocol.Identity, error) {
 	p, err := c.peer(protocol.PublicKey{}, address)
 	if err != nil {
@@ -164,7 +167,7 @@ func (c *Client) cardFrom(ctx context.Context, address string, owner protocol.Pu
 	}
 	e, id, err := protocol.ParseCard(data, c.now())
 	if err != nil {
-		return nil, nil, p.tampered("what it serves as the card is not valid: %v", err)
+		return nil, nil, p.fail(fmt.Errorf("%w: %w", errBadCard, err))
 	}
 	if e.From != owner {
 		return nil, nil, p.tampered("it serves the card of %s for that of %s", e.From.Short(), owner.Short())

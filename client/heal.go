@@ -212,14 +212,8 @@ func (c *Client) Expiring(ctx context.Context) ([]Outgoing, error) {
 // warn finds the messages of which the user is to be told that they expire, once. The relays are asked first whether they were
 // fetched: not every reader leaves receipts.
 func (c *Client) warn(ctx context.Context) ([]Outgoing, error) {
-	near, err := c.state.Expiring(ctx, true)
-	if err != nil || len(near) == 0 {
-		return nil, err
-	}
-	if _, err := c.inspect(ctx, false); err != nil && !errors.Is(err, ErrNoRelays) {
-		return nil, err
-	}
-	if near, err = c.state.Expiring(ctx, true); err != nil {
+	near, err := c.nearExpiry(ctx, nil)
+	if err != nil {
 		return nil, err
 	}
 	for i := range near {
@@ -228,4 +222,25 @@ func (c *Client) warn(ctx context.Context) ([]Outgoing, error) {
 		}
 	}
 	return near, nil
+}
+
+// NearExpiry finds what Sync is about to warn of, and leaves that to Sync: for a program that has nobody at hand to tell. known are
+// the numbers of messages that it needs not look into again.
+func (c *Client) NearExpiry(ctx context.Context, known map[int64]bool) ([]Outgoing, error) {
+	if err := c.unlocked(); err != nil {
+		return nil, err
+	}
+	return c.nearExpiry(ctx, known)
+}
+
+func (c *Client) nearExpiry(ctx context.Context, known map[int64]bool) ([]Outgoing, error) {
+	near, err := c.state.Expiring(ctx, true)
+	if err != nil || !slices.ContainsFunc(near, func(m Outgoing) bool { return !known[m.N] }) {
+		return nil, err
+	}
+	if _, err := c.inspect(ctx, false); err != nil && !errors.Is(err, ErrNoRelays) {
+		return nil, err
+	}
+	near, err = c.state.Expiring(ctx, true)
+	return slices.DeleteFunc(near, func(m Outgoing) bool { return known[m.N] }), err
 }

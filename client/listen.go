@@ -52,7 +52,7 @@ func (c *Client) Listen(ctx context.Context, handle func(Event) error) error {
 	if err != nil {
 		return err
 	}
-	l := &listener{c: c, arrived: make(chan struct{}, 1), reports: make(chan RelayReport)}
+	l := &listener{c: c, arrived: make(chan struct{}, 1), moved: make(chan struct{}, 1), reports: make(chan RelayReport)}
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() error { return l.tell(work, last, noticed, handle) })
 	group.Go(func() error { return l.follow(work) })
@@ -67,6 +67,7 @@ func (c *Client) Listen(ctx context.Context, handle func(Event) error) error {
 type listener struct {
 	c       *Client
 	arrived chan struct{}    // holds one: something may have arrived, look
+	moved   chan struct{}    // holds one: a friend's card changed, look where he is
 	reports chan RelayReport // unbuffered: a handler that is slow slows the reconnecting down
 }
 
@@ -95,6 +96,12 @@ func (l *listener) tell(ctx context.Context, last, noticed int64, handle func(Ev
 			}
 			for _, n := range notices {
 				noticed = n.N
+				if n.Kind == NoticeCard {
+					select {
+					case l.moved <- struct{}{}:
+					default: // a look is due already
+					}
+				}
 				if err := handle(Event{Notice: &n}); err != nil {
 					return err
 				}
@@ -144,13 +151,26 @@ func (l *listener) follow(ctx context.Context) error {
 				delete(listened, key)
 			}
 		}
-		if !wait(work, lookAgain, nil) {
+		if !l.pause(work) {
 			for _, stop := range running {
 				stop()
 			}
 			return group.Wait()
 		}
 	}
+}
+
+// pause waits until it is time to look again for friends and relays. It is false when the context ends.
+func (l *listener) pause(ctx context.Context) bool {
+	timer := time.NewTimer(lookAgain)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-l.moved:
+	case <-ctx.Done():
+		return false
+	}
+	return true
 }
 
 // keepListening listens to one relay again and again. It returns an error only if this side failed.
@@ -313,3 +333,21 @@ func readListenLine(line []byte) (*rest.ListenLine, error) {
 	}
 	return &told, nil
 }
+
+// Listened are the relays that Listen listens to now, with an address of each.
+func (c *Client) Listened(ctx context.Context) (map[protocol.PublicKey]string, error) {
+	posts, err := c.posts(ctx)
+	all := make(map[protocol.PublicKey]string, len(posts))
+	for _, p := range posts {
+		all[p.key] = p.addresses[0]
+	}
+	return all, err
+}
+
+// NoticesAfter lists what there is to tell of friends, shown or not, that was noticed after another notice, in order.
+func (c *Client) NoticesAfter(ctx context.Context, n int64) ([]FriendNotice, error) {
+	return c.notices(ctx, n, false)
+}
+
+// LastNotice is the number of the newest notice, 0 if there is none.
+func (c *Client) LastNotice(ctx context.Context) (int64, error) { return c.state.LastNotice(ctx) }

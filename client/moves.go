@@ -260,7 +260,7 @@ func (c *Client) refreshCard(ctx context.Context, f *Friend) error {
 		switch {
 		case a.err == nil:
 			err = c.state.TakeCard(ctx, a.card, state.Brought{Relay: &relay})
-		case errors.Is(a.err, ErrTampered):
+		case errors.Is(a.err, ErrTampered), errors.Is(a.err, errBadCard):
 			err = c.state.NoticeBadCard(ctx, f.Key, relay, oneLine(a.err.Error()))
 		default: // not an error of Sync: the card at hand is good. The next try is in an hour.
 			c.log.Info("no newer card could be looked for", "friend", f.Name, "error", a.err)

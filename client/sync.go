@@ -48,6 +48,17 @@ func (r *SyncResult) Failed() []RelayReport {
 // Sync sends what is queued and pulls what friends left, from all their relays at once. A relay
 // that fails is reported and holds up nobody else. At most once an hour it looks for newer cards of friends.
 func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
+	result, err := c.SyncUnseen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	result.Expiring, err = c.warn(ctx)
+	return result, err
+}
+
+// SyncUnseen is Sync for a program that has nobody at hand to tell what expires: it leaves that to the next Sync, see
+// [Client.NearExpiry].
+func (c *Client) SyncUnseen(ctx context.Context) (*SyncResult, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
 	}
@@ -85,10 +96,7 @@ func (c *Client) Sync(ctx context.Context) (*SyncResult, error) {
 	if result.Messages, err = c.state.Messages(ctx, state.Filter{After: before}); err != nil {
 		return nil, err
 	}
-	if result.Gaps, err = c.state.Gaps(ctx, started); err != nil {
-		return nil, err
-	}
-	result.Expiring, err = c.warn(ctx)
+	result.Gaps, err = c.state.Gaps(ctx, started)
 	return result, err
 }
 

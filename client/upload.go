@@ -129,9 +129,9 @@ func openSource(path string) (*source, error) {
 	case err != nil:
 		return nil, fmt.Errorf("the file to send: %w", err)
 	case info.IsDir():
-		return nil, fmt.Errorf("%s is a folder: pack it into one file first, for example with tar or zip", path)
+		return nil, fmt.Errorf("%s is a folder: pack it into one file first, for example with tar or zip", absolute)
 	case !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is no ordinary file", path)
+		return nil, fmt.Errorf("%s is no ordinary file", absolute)
 	}
 	file, err := os.Open(absolute)
 	if err != nil {

@@ -61,7 +61,7 @@ tidy() {
 generated() {
 	local file ok=0
 	scripts/generate.sh "$work" || return 1
-	for file in api/openapi.gen.go client/rest/rest.gen.go; do
+	for file in api/openapi.gen.go client/rest/rest.gen.go client/daemon/localapi/localapi.gen.go; do
 		diff -u "$file" "$work/$file" | head -n 40
 		test "${PIPESTATUS[0]}" -eq 0 || ok=1
 	done

@@ -24,6 +24,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"relaymarket/broadcast"
@@ -185,13 +186,13 @@ var errElsewhere = errors.New("not the address that was looked at")
 
 // fetch asks for the announcement. The dialer goes to the addresses that were judged, and looks no name up again.
 func (p *Prober) fetch(ctx context.Context, address string, ips []netip.Addr, port uint16, relay protocol.PublicKey) protocol.Unreached {
-	connected := false
+	var connected atomic.Bool // a dial may still end when the request is given up
 	base := &http.Transport{
 		DialContext: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
 			err = errElsewhere
 			for _, ip := range ips[:min(len(ips), 2)] {
 				if conn, err = (&net.Dialer{Timeout: Patience / 2}).DialContext(ctx, network, netip.AddrPortFrom(ip, port).String()); err == nil {
-					connected = true
+					connected.Store(true)
 					return conn, nil
 				}
 			}
@@ -211,10 +212,10 @@ func (p *Prober) fetch(ctx context.Context, address string, ips []netip.Addr, po
 	r.Header.Set("User-Agent", "relayd probe")
 	reply, err := client.Do(r)
 	if err != nil {
-		if connected && u.Scheme == "https" && !errors.Is(err, io.EOF) {
+		if connected.Load() && u.Scheme == "https" && !errors.Is(err, io.EOF) {
 			return protocol.UnreachedTLS
 		}
-		if connected {
+		if connected.Load() {
 			return protocol.UnreachedAnswer
 		}
 		return protocol.UnreachedConnect

@@ -37,6 +37,8 @@ var (
 	ErrNewer     = errors.New("the backup is from a newer version of this program: install that version")
 	// ErrInUse: the folder has a state or contracts already.
 	ErrInUse = errors.New("there are messages or contracts in this folder already")
+	// ErrOpen: another program has the folder's state open.
+	ErrOpen = errors.New("another relay program has this folder open")
 	// ErrNoRoom: the disk cannot hold what has to be unpacked to prove the backup.
 	ErrNoRoom = errors.New("the disk has no room for the backup")
 	// ErrNothing: there is nothing to back up.

@@ -448,6 +448,29 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
+// A program that has the untouched state open would go on writing to what is removed.
+func TestRestoreUnderAnother(t *testing.T) {
+	c := folder(t)
+	path, _ := backedUp(t, c)
+	to := elsewhere(t, c)
+	if err := os.MkdirAll(to.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, to)
+	if _, err := Restore(t.Context(), to, path, nil); !errors.Is(err, ErrOpen) {
+		t.Errorf("while it is open: %v", err)
+	}
+	if untouched, err := s.Untouched(t.Context()); err != nil || !untouched {
+		t.Errorf("untouched: %v, %v", untouched, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Restore(t.Context(), to, path, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 // Parts from relays come in any order, twice, of several backups, and are not always all there.
 func TestJoin(t *testing.T) {
 	c := folder(t)

@@ -74,12 +74,36 @@ func Restore(ctx context.Context, c Config, path string, before func() error) (*
 	if err := c.adapt(ctx, report, work); err != nil {
 		return nil, full(err)
 	}
+	if err := unused(ctx, filepath.Join(c.Dir, StateFile)); err != nil {
+		return nil, err
+	}
 	if before != nil {
 		if err := before(); err != nil {
 			return nil, err
 		}
 	}
 	return report, full(c.place(report, work))
+}
+
+// unused fails if another program, a daemon or a listener, has the state open that is to be replaced: it would go on writing to what is
+// removed. While one does, SQLite cannot leave the log of a database. ErrOpen.
+func unused(ctx context.Context, path string) error {
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	db, err := sqlite.OpenAsIs(ctx, path)
+	if err != nil {
+		return nil // half of an earlier restore: nobody can have it open
+	}
+	defer db.Close()
+	if err := db.Exec(ctx, `PRAGMA busy_timeout = 500`); err != nil {
+		return err
+	}
+	var mode string
+	if err := db.QueryRowContext(ctx, `PRAGMA journal_mode = delete`).Scan(&mode); err != nil || mode != "delete" {
+		return ErrOpen
+	}
+	return nil
 }
 
 // adapt makes what was unpacked fit to go on with, as if it had stood still since.

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relaymarket/internal/localsock"
 )
 
 // askAttempts is how many agents that end at this moment are asked in turn.
@@ -108,22 +110,11 @@ func exchange(ctx context.Context, conn *net.UnixConn, op operation) (State, []b
 
 // checkPeer fails with ErrForeign unless the other end is the same user.
 func checkPeer(conn *net.UnixConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var uid uint32
-	var errUID error
-	if err := raw.Control(func(fd uintptr) { uid, errUID = peerUID(int(fd)) }); err != nil {
-		return err
-	}
-	if errUID != nil {
-		return fmt.Errorf("ask who is at the key agent's socket: %w", errUID)
-	}
-	if uid != uint32(os.Geteuid()) {
+	err := localsock.CheckPeer(conn)
+	if errors.Is(err, localsock.ErrForeign) {
 		return ErrForeign
 	}
-	return nil
+	return err
 }
 
 // exchangeError names what the operating system says. An agent that ends while

@@ -4,18 +4,15 @@ package keyagent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"relaymarket/internal/localsock"
 )
 
 const (
@@ -33,25 +30,10 @@ const (
 // XDG_RUNTIME_DIR; empty if there is none) or in /tmp/relay-<uid>. The same
 // arguments give the same path.
 func SocketPath(stateFolder, runtimeFolder string) (string, error) {
-	state, err := filepath.Abs(stateFolder)
+	path, err := localsock.Path(stateFolder, runtimeFolder, "agent")
 	if err != nil {
 		return "", fmt.Errorf("%w: %w", ErrPath, err)
 	}
-	if path := filepath.Join(state, "agent", "socket"); checkPath(path) == nil {
-		return path, nil
-	}
-	// Two names of one folder must have one agent.
-	if real, err := filepath.EvalSymlinks(state); err == nil {
-		state = real
-	}
-	sum := sha256.Sum256([]byte(state))
-	name := hex.EncodeToString(sum[:8])
-	if filepath.IsAbs(runtimeFolder) {
-		if path := filepath.Join(runtimeFolder, "relay", name); checkPath(path) == nil {
-			return path, nil
-		}
-	}
-	path := filepath.Join("/tmp", "relay-"+strconv.Itoa(os.Geteuid()), name)
 	return path, checkPath(path)
 }
 
@@ -63,32 +45,19 @@ func checkPath(path string) error {
 		return fmt.Errorf("%w: the name %q is taken", ErrPath, base)
 	}
 	longest := filepath.Join(filepath.Dir(path), newSocketName)
-	if n := max(len(path), len(longest)); n > maxSocketPath {
-		return fmt.Errorf("%w: %q is longer than %d bytes", ErrPath, path, maxSocketPath)
+	if n := max(len(path), len(longest)); n > localsock.MaxPath {
+		return fmt.Errorf("%w: %q is longer than %d bytes", ErrPath, path, localsock.MaxPath)
 	}
 	return nil
 }
 
 // ensureFolder makes the folder, or checks that nobody else can get into it.
 func ensureFolder(folder string) error {
-	if err := os.Mkdir(folder, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return fmt.Errorf("make the folder of the key agent's socket: %w", err)
+	err := localsock.EnsureFolder(folder)
+	if errors.Is(err, localsock.ErrFolder) {
+		return fmt.Errorf("%w: %w", ErrFolder, err)
 	}
-	info, err := os.Lstat(folder) // not Stat: in /tmp somebody may have put a link there
-	if err != nil {
-		return fmt.Errorf("look at the folder of the key agent's socket: %w", err)
-	}
-	if !info.IsDir() {
-		return fmt.Errorf("%w: %s is not a folder", ErrFolder, folder)
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || stat.Uid != uint32(os.Geteuid()) {
-		return fmt.Errorf("%w: %s belongs to another user", ErrFolder, folder)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return fmt.Errorf("%w: %s has mode %04o, close it with chmod 700", ErrFolder, folder, mode)
-	}
-	return nil
+	return err
 }
 
 // lockFolder keeps two agents from binding or removing a socket in the folder at

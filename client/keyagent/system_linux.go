@@ -2,21 +2,7 @@ package keyagent
 
 import "golang.org/x/sys/unix"
 
-const (
-	// maxSocketPath is what sockaddr_un has room for, less the final NUL.
-	maxSocketPath = 107
-
-	descriptorFolder = "/proc/self/fd"
-)
-
-// peerUID asks the kernel who is at the other end of a connected Unix socket.
-func peerUID(fd int) (uint32, error) {
-	credentials, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
-	if err != nil {
-		return 0, err
-	}
-	return credentials.Uid, nil
-}
+const descriptorFolder = "/proc/self/fd"
 
 func excludeFromDumps(page []byte) { _ = unix.Madvise(page, unix.MADV_DONTDUMP) }
 

@@ -84,6 +84,7 @@ func (s *Store) PutBack(ctx context.Context, taken protocol.Timestamp) error {
 			{`DELETE FROM counters`, nil},
 			{`UPDATE pulls SET holder = '', held_until = 0`, nil},
 			{`UPDATE uploads SET holder = '', held_until = 0`, nil},
+			{`DELETE FROM admitted_looked`, nil}, // what relays have of it may be newer
 			{`UPDATE fetches SET holder = '', held_until = 0`, nil},
 			{`INSERT INTO restores (at, taken, outbox) SELECT ?, ?, coalesce(max(n), 0) FROM outbox`, []any{s.now(), taken}},
 		} {

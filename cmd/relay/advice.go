@@ -10,6 +10,7 @@ import (
 	relaybook "relaymarket/broadcast/market"
 	"relaymarket/client"
 	"relaymarket/client/backup"
+	"relaymarket/client/daemon"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
 	"relaymarket/escrow/chain"
@@ -42,6 +43,7 @@ func adviceTable() []struct {
 		{sqlite.ErrFull, "Make room and run it again: nothing that was there is lost."},
 		{backup.ErrNoRoom, "Make room and run it again: nothing that was there is lost."},
 		{backup.ErrInUse, "Nothing was changed. Choose another folder: relay --dir NEW-FOLDER restore FILE"},
+		{backup.ErrOpen, "Nothing was changed. End the daemon, or the listener, that uses it, and run this again."},
 		{backup.ErrOtherKeys, "Nothing was changed. Are these the right words, and is it the right file?"},
 		{backup.ErrDamaged, "Nothing was changed. Take another copy of the backup, or an older one."},
 		{backup.ErrNewer, "Nothing was changed."},
@@ -53,6 +55,9 @@ func adviceTable() []struct {
 		{userside.ErrNoContract, "See: relay contract list --all"},
 		{userside.ErrCushion, "Check the usage; then say with --accept SATOSHI what is right, or raise the --cushion."},
 		{userside.ErrOwner, "The contracts in this folder or file are another key's: choose another folder with --dir."},
+		{daemon.ErrNotRunning, "Start it: relay daemon   (or have systemd do it: relay daemon install)"},
+		{daemon.ErrSilent, "See what it did: relay outbox --no-daemon   and its log. To do without it: --no-daemon"},
+		{daemon.ErrCut, "See what it did: relay outbox   and its log. To do without it: --no-daemon"},
 		{wallet.ErrFunds, "See: relay wallet balance   and pay to: relay wallet address"},
 		{wallet.ErrInUse, "Another relay command has the wallet open: wait until it is done."},
 		{chain.ErrUnreachable, "Is the Bitcoin node running? Its settings: relay wallet connect --help"},
@@ -97,6 +102,10 @@ func advice(err error) string {
 	}
 	if next := offered(err); next != "" {
 		return next
+	}
+	var running *daemon.RunningError
+	if errors.As(err, &running) {
+		return "See: relay daemon status   and end it: relay daemon stop"
 	}
 	cause := sqlite.Cause(err) // what runs out, or breaks, in the middle of something
 	for _, row := range adviceTable() {

@@ -195,7 +195,11 @@ func (p *program) showBackup(verb string, r *backup.Report) error {
 	if p.json {
 		err = p.printJSON(backupJSON(r))
 	} else {
-		err = p.say("%s %s, %s, taken %s.\nThe restore was rehearsed:\n", verb, r.Path, bytesText(r.Bytes), when(r.Manifest.Taken))
+		proof := "The restore was rehearsed:"
+		if verb == restoredVerb {
+			proof = "Before that it was proven:"
+		}
+		err = p.say("%s %s, %s, taken %s.\n%s\n", verb, r.Path, bytesText(r.Bytes), when(r.Manifest.Taken), proof)
 		for _, check := range r.Checks {
 			if err == nil {
 				err = p.say("  ok  %s\n", escape(check))

@@ -162,7 +162,7 @@ func (p *program) headless(rows [][]string) error {
 
 // tell shows on standard error what was done about contracts and not told yet. With --json the journal of contract show has it.
 func (p *program) tell(ctx context.Context, store *userside.Store) {
-	if p.json {
+	if p.json || p.unseen {
 		return
 	}
 	notes, err := store.Untold(context.WithoutCancel(ctx))

@@ -141,7 +141,7 @@ func (p *program) readFriend(source string) (card []byte, link string, err error
 		if _, err := protocol.ParsePublicKey(source); err == nil {
 			return nil, "", usagef("a key alone does not say where your friend is: ask for the card (relay id --card me.relayid) or the link (relay id --link)")
 		}
-		f, err := os.Open(source)
+		f, err := os.Open(p.path(source))
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, "", fmt.Errorf("there is no file %s: name a card file, a link (relaymarket:…) or - for standard input", source)
 		}

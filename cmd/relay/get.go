@@ -101,7 +101,7 @@ func (p *program) sync(ctx context.Context, c *client.Client) (*client.SyncResul
 	defer cancel()
 	done := p.busy("asking relays")
 	defer done()
-	return c.Sync(limited)
+	return c.SyncUnseen(limited)
 }
 
 func (p *program) showFiles(ctx context.Context, c *client.Client) error {
@@ -156,7 +156,7 @@ func (p *program) get(ctx context.Context, id, out string, patience time.Duratio
 	}
 	shown := p.fileProgress()
 	o := client.FetchOptions{Patience: patience, Progress: shown.show}
-	if o.Dir, o.Name, err = outPath(out); err != nil {
+	if o.Dir, o.Name, err = p.outPath(out); err != nil {
 		return err
 	}
 	path, err := c.FetchFile(ctx, f.Message, o)
@@ -184,15 +184,16 @@ func (p *program) get(ctx context.Context, id, out string, patience time.Duratio
 }
 
 // outPath takes what was typed as a folder, if there is one or it ends like one, or as a name in a folder.
-func outPath(out string) (dir, name string, _ error) {
-	if out == "" {
-		return "", "", nil
+func (p *program) outPath(typed string) (dir, name string, _ error) {
+	if typed == "" {
+		return p.path("."), "", nil
 	}
+	out := p.path(typed)
 	if info, err := os.Stat(out); err == nil && info.IsDir() {
 		return out, "", nil
 	}
-	if os.IsPathSeparator(out[len(out)-1]) {
-		return "", "", fmt.Errorf("there is no folder %s: make it first", out)
+	if os.IsPathSeparator(typed[len(typed)-1]) {
+		return "", "", fmt.Errorf("there is no folder %s: make it first", typed)
 	}
 	return filepath.Dir(out), filepath.Base(out), nil
 }

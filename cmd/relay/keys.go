@@ -27,6 +27,9 @@ var errNoPassphrase = errors.New("the keys are locked, and there is no terminal 
 
 // folder is the absolute folder of keys and state.
 func (p *program) folder() (string, error) {
+	if p.host != nil {
+		return p.host.dir, nil
+	}
 	dir := p.dir
 	if dir == "" {
 		dir = p.getenv("RELAY_DIR")
@@ -70,6 +73,9 @@ func (p *program) proxyURL() (*url.URL, error) {
 
 // open opens the state alone. What needs no secret works with it.
 func (p *program) open(ctx context.Context) (*client.Client, error) {
+	if p.host != nil {
+		return p.host.client.Lend(), nil
+	}
 	dir, err := p.folder()
 	if err != nil {
 		return nil, err
@@ -83,6 +89,9 @@ func (p *program) open(ctx context.Context) (*client.Client, error) {
 
 // openKeys opens the state with the keys.
 func (p *program) openKeys(ctx context.Context) (*client.Client, error) {
+	if p.host != nil {
+		return p.host.client.Lend(), nil
+	}
 	dir, err := p.folder()
 	if err != nil {
 		return nil, err
@@ -205,6 +214,9 @@ func (p *program) givenPassphrase() (keyfile.Passphrase, error) {
 // is asked. The terminal is raw from before the first prompt to after the last answer, so that nothing typed
 // ahead is shown, and Ctrl-C is seen as what it is.
 func (p *program) ask(prompts ...string) ([]keyfile.Passphrase, error) {
+	if p.host != nil { // its terminal is not the user's
+		return nil, exitError{exitLocked, errNoPassphrase}
+	}
 	terminal := p.in
 	if !term.IsTerminal(int(terminal.Fd())) {
 		var err error

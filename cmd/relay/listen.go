@@ -40,6 +40,9 @@ func (p *program) listenCommand() *cobra.Command {
 
 // listen shows messages, and looks after contracts on the side.
 func (p *program) listen(ctx context.Context, c *client.Client, m *money) error {
+	if p.host != nil {
+		return p.host.follow(ctx, func(e client.Event) error { return p.showEvent(ctx, c, e) })
+	}
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() error { return c.Listen(work, func(e client.Event) error { return p.showEvent(work, c, e) }) })
 	if m != nil {

@@ -45,6 +45,14 @@ type program struct {
 	verbose        bool
 	passphraseFile string
 	proxy          string
+	noDaemon       bool
+
+	args []string // as they were typed
+	// host is the daemon that runs this command for somebody, who sits at from; nil outside of a daemon.
+	host *host
+	from caller
+	// unseen: nobody sees what it prints. What is told once is left to be told to somebody.
+	unseen bool
 }
 
 // exitError ends a command with a code of its own. The message may be empty: all was said already.
@@ -68,6 +76,7 @@ func usagef(format string, args ...any) error {
 
 func (p *program) run(ctx context.Context, args []string) int {
 	began := false
+	p.args = args
 	root := p.root(&began)
 	root.SetArgs(args)
 	root.SetIn(p.in)
@@ -123,6 +132,7 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay read                         read the next message
   relay send --file FILE anna        send a file of any size
   relay get                          list the files that came, and fetch them
+  relay daemon                       stay, and have all this done by itself
   relay backup FILE                  back up what your words cannot give back
   relay doctor                       look for what is wrong, and what to do
 
@@ -144,7 +154,7 @@ func (p *program) root(began *bool) *cobra.Command {
 				return err
 			}
 			*began = true
-			return nil
+			return p.throughDaemon(cmd)
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
@@ -154,10 +164,12 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.BoolVarP(&p.verbose, "verbose", "v", false, "tell on standard error what is done")
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
+	flags.BoolVar(&p.noDaemon, "no-daemon", false, "do it here, also if a daemon runs (relay daemon --help)")
 	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
 		p.relaysCommand(), p.admitCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
-		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.versionCommand())
+		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.daemonCommand(), p.versionCommand())
+	served(root)
 	return root
 }
 

@@ -39,6 +39,8 @@ type money struct {
 
 	wallet *wallet.Wallet // nil until openWallet
 	ended  chan error     // the wallet's Run
+
+	lent bool // by a daemon, which closes the rest
 }
 
 // contractStore opens the contracts alone; with an owner they are made if there are none.
@@ -117,6 +119,9 @@ func (m *money) close() error {
 	var err error
 	if m.wallet != nil {
 		err = errors.Join(m.wallet.Close(), <-m.ended)
+	}
+	if m.lent {
+		return err
 	}
 	m.branch.Zero()
 	return errors.Join(err, m.store.Close(), m.client.Close())

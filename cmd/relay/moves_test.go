@@ -103,3 +103,27 @@ func TestInviteOnTheCommandLine(t *testing.T) {
 		}
 	}
 }
+
+// What is missing is told once, and stands in what is known of the friend until it comes.
+func TestGapIsToldOnce(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	alice, bob := friends(t, node)
+	var sent outgoingLine
+	alice.json(&sent, "send", "bob", "regretted")
+	alice.runs("rm", sent.ID)
+	alice.runs("send", "bob", "kept")
+	const missing = "Missing from alice: message 1"
+	if _, errs, _ := bob.types("inbox"); !strings.Contains(errs, missing) {
+		t.Errorf("inbox says %s", errs)
+	}
+	if _, errs, _ := bob.types("inbox"); strings.Contains(errs, missing) {
+		t.Errorf("told twice: %s", errs)
+	}
+	var in struct{ Gaps []gapLine }
+	if bob.json(&in, "inbox"); len(in.Gaps) != 1 {
+		t.Errorf("in JSON: %+v", in.Gaps)
+	}
+	if out := bob.runs("friend", "show", "alice"); !strings.Contains(out, missing) {
+		t.Errorf("friend show says\n%s", out)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -71,10 +72,32 @@ func (p *program) table(rows [][]string) error {
 	return w.Flush()
 }
 
+// width is that of the terminal that standard error is; 0 if it is none.
+func (p *program) width() int {
+	if p.host != nil {
+		return p.from.width
+	}
+	file, ok := p.err.(*os.File)
+	if !ok || !term.IsTerminal(int(file.Fd())) {
+		return 0
+	}
+	if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
+		return width
+	}
+	return 80
+}
+
+// path is what was typed for a file, from the folder that it was typed in.
+func (p *program) path(typed string) string {
+	if p.host == nil || typed == "" || filepath.IsAbs(typed) {
+		return typed
+	}
+	return filepath.Join(p.from.folder, typed)
+}
+
 // busy tells on a terminal what takes long. The function it returns takes it away.
 func (p *program) busy(what string) func() {
-	file, ok := p.err.(*os.File)
-	if !ok || p.json || !term.IsTerminal(int(file.Fd())) {
+	if p.json || p.width() == 0 {
 		return func() {}
 	}
 	shown := make(chan bool, 1)

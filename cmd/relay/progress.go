@@ -2,11 +2,8 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"runtime/debug"
 	"time"
-
-	"golang.org/x/term"
 
 	"relaymarket/client"
 )
@@ -37,14 +34,8 @@ type shownProgress struct {
 }
 
 func (p *program) fileProgress() *shownProgress {
-	s := &shownProgress{p: p, width: 80}
-	if file, ok := p.err.(*os.File); ok && !p.json && term.IsTerminal(int(file.Fd())) {
-		s.terminal = true
-		if width, _, err := term.GetSize(int(file.Fd())); err == nil && width > 0 {
-			s.width = width
-		}
-	}
-	return s
+	width := p.width()
+	return &shownProgress{p: p, width: width, terminal: width > 0 && !p.json}
 }
 
 func (s *shownProgress) show(now client.FileProgress) {

@@ -121,9 +121,10 @@ func (p *program) restoreFromRelays(ctx context.Context, addresses []string) (do
 	return true, p.showRestoredAll(report)
 }
 
+const restoredVerb = "Restored"
+
 func (p *program) showRestoredAll(r *backup.Report) error {
-	verb := "Restored"
-	if err := p.showBackup(verb, r); err != nil || p.json {
+	if err := p.showBackup(restoredVerb, r); err != nil || p.json {
 		return err
 	}
 	if err := p.say("\nNext: relay inbox   gets what came since then, as far as relays still have it\n"); err != nil {

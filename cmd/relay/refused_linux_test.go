@@ -53,7 +53,8 @@ func TestContractOnARefusal(t *testing.T) {
 			t.Errorf("offer %s: exit %d\n%s", wrong, code, errs)
 		}
 	}
-	// Not here, and nothing is lost.
+	// Not here, and nothing is lost. A daemon sends what is typed from now on, and leaves the question to whoever typed it.
+	alice.starts("--poll", "1h", "--heal", "1h")
 	if shown, code := alice.sits([]string{"n"}, "send", "bob", "not now"); code != exitFailed || !strings.Contains(shown, "--offer "+command[3]) {
 		t.Errorf("exit %d\n%s", code, shown)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,10 +18,13 @@ import (
 	"relaymarket/protocol"
 )
 
+// sendPatience is how long a message is tried.
+const sendPatience = 30 * time.Second
+
 func (p *program) sendCommand() *cobra.Command {
 	var o client.SendOptions
 	ttl, tag := "30d", ""
-	patience := 30 * time.Second
+	patience := sendPatience
 	var paths []string
 	resume := false
 	cmd := &cobra.Command{
@@ -44,6 +48,9 @@ relay send --resume does for all that wait. Leave the file as it is until then.`
 				return exitError{exitUsage, err}
 			}
 			if resume || len(paths) > 0 {
+				for i := range paths {
+					paths[i] = p.path(paths[i])
+				}
 				return p.sendFiles(cmd.Context(), paths, args, resume, fileOptions(cmd, o, patience))
 			}
 			if o.Tag = protocol.Tag(tag); tag != "" && o.Tag.Validate() != nil {
@@ -141,6 +148,10 @@ func (p *program) send(ctx context.Context, friend, text string, o client.SendOp
 		return err
 	}
 	m, err := p.trySend(ctx, key, body, o, patience)
+	if m != nil && err != nil && p.host != nil && p.canOffer(err) {
+		p.from.ask(string(m.ID)) // he who sits at the terminal is asked there
+		return exitError{code: exitFailed}
+	}
 	if m != nil && err != nil {
 		if opened := p.offerContract(ctx, err); opened {
 			m, err = p.tryAgain(ctx, m, patience)
@@ -176,7 +187,7 @@ func (p *program) trySend(ctx context.Context, key protocol.PublicKey, body []by
 // offerContract offers on a terminal to open a contract with a relay that refused for want of one, on the very offer that it refused with,
 // and tells whether there is one now.
 func (p *program) offerContract(ctx context.Context, refused error) bool {
-	if p.json || !term.IsTerminal(int(p.in.Fd())) {
+	if !p.canOffer(refused) {
 		return false
 	}
 	for _, r := range unpaid(refused) {
@@ -196,6 +207,62 @@ func (p *program) offerContract(ctx context.Context, refused error) bool {
 		return true
 	}
 	return false
+}
+
+// canOffer tells whether there is a contract to offer, and somebody to offer it to.
+func (p *program) canOffer(refused error) bool {
+	terminal := p.from.asks
+	if p.host == nil {
+		terminal = term.IsTerminal(int(p.in.Fd()))
+	}
+	return terminal && !p.json && slices.ContainsFunc(unpaid(refused), func(r *client.RelayError) bool { return r.Offer.Contracts != nil })
+}
+
+// goOn is the end of a send that a daemon began, and left to whoever sits at the terminal: the message waits for a contract.
+func (p *program) goOn(ctx context.Context, id string, copies int) error {
+	m, refused, err := p.flushOne(ctx, id, copies)
+	if m == nil || err != nil {
+		return err
+	}
+	if p.offerContract(ctx, refused) {
+		m, refused = p.tryAgain(ctx, m, sendPatience)
+	}
+	return errors.Join(p.showSent(m), p.sentCode(m, refused))
+}
+
+// flushOne has what waits go out, and tells how one message stands then, and why.
+func (p *program) flushOne(ctx context.Context, id string, copies int) (_ *client.Outgoing, refused, err error) {
+	c, err := p.openKeys(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer c.Close()
+	reports, err := c.Flush(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var failures []error
+	for _, r := range reports {
+		if r.Err != nil {
+			failures = append(failures, r.Err)
+		}
+	}
+	found, err := c.FindOutgoing(ctx, id)
+	if err != nil || len(found) != 1 {
+		return nil, nil, err
+	}
+	stored := 0
+	for _, copied := range found[0].Copies {
+		if copied.State == "stored" {
+			stored++
+		}
+	}
+	if stored < copies && len(failures) > 0 {
+		refused = fmt.Errorf("%w (%d of %d): %w", client.ErrNotStored, stored, copies, errors.Join(failures...))
+	} else if stored < copies {
+		refused = client.ErrNotStored
+	}
+	return &found[0], refused, nil
 }
 
 // tryAgain has a message that waits go out.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"relaymarket/client/daemon"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/keyfile"
 )
@@ -89,6 +90,9 @@ func (p *program) lockCommand() *cobra.Command {
 			// Not running is what was wanted.
 			if err := keyagent.Lock(cmd.Context(), socket); err != nil && !errors.Is(err, keyagent.ErrNotRunning) {
 				return err
+			}
+			if pid, running, err := daemon.Running(dir); err == nil && running {
+				p.complain("The daemon, process %d, still has your keys. To end it, too: relay daemon stop\n", pid)
 			}
 			if p.json {
 				return p.printJSON(lockState{})

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/client/keyfile"
 	"relaymarket/escrow/userside"
 	"relaymarket/protocol"
 )
@@ -75,6 +76,10 @@ func (p *program) watch(ctx context.Context, m *money) error {
 // openWatching opens the state with the keys, like openKeys, and the contracts beside it if there are any and a node to ask
 // about them. The contracts are a matter on the side: what is wrong with them is said, and no more.
 func (p *program) openWatching(ctx context.Context) (*client.Client, *money, error) {
+	if p.host != nil {
+		c := p.host.client.Lend()
+		return c, p.host.lendMoney(p, c), nil
+	}
 	dir, err := p.folder()
 	if err != nil {
 		return nil, nil, err
@@ -88,21 +93,30 @@ func (p *program) openWatching(ctx context.Context) (*client.Client, *money, err
 	if err != nil {
 		return nil, nil, err
 	}
+	m, err := p.moneyIfAny(ctx, dir, seed, c)
+	if err != nil {
+		p.complain("relay: contracts: %s\n", escape(err.Error()))
+	}
+	return c, m, nil
+}
+
+// moneyIfAny is nil if there are no contracts, or no node to ask about them.
+func (p *program) moneyIfAny(ctx context.Context, dir string, seed *keyfile.Seed, c *client.Client) (*money, error) {
 	store, err := p.contractStore(ctx, nil)
 	if errors.Is(err, userside.ErrNone) {
-		return c, nil, nil
+		return nil, nil
 	}
 	if err == nil {
 		err = store.Close()
 	}
-	var m *money
-	if err == nil {
-		m, err = p.moneyOf(ctx, dir, seed, c, true)
+	if err != nil {
+		return nil, err
 	}
-	if err != nil && !errors.Is(err, userside.ErrNoNode) {
-		p.complain("relay: contracts: %s\n", escape(err.Error()))
+	m, err := p.moneyOf(ctx, dir, seed, c, true)
+	if errors.Is(err, userside.ErrNoNode) {
+		return nil, nil
 	}
-	return c, m, nil
+	return m, err
 }
 
 // endWatching closes what openWatching opened.

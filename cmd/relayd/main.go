@@ -68,6 +68,7 @@ func (p program) root(began *bool) *cobra.Command {
   relayd allow KEY                a friend, who then takes his space himself
   relayd wallet                   where its Bitcoin is, for contracts
   relayd serve                    run it
+  relayd top                      watch it
   relayd doctor                   see whether all is well with it
   relayd backup TO                a copy of all of it, proved
 

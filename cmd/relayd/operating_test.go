@@ -11,6 +11,8 @@ import (
 	"crypto/x509/pkix"
 	"encoding/json"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"math/big"
 	"net"
 	"net/http"
@@ -102,6 +104,32 @@ func announcedBy(t *testing.T, address string) *protocol.Announcement {
 	return a
 }
 
+// writeFor stores a record that allows so many pulls.
+func writeFor(t *testing.T, p *testnode.Process, writer *protocol.PrivateKey, pulls int64) (int, string) {
+	t.Helper()
+	now, id := protocol.TimestampOf(time.Now()), protocol.RecordID(fmt.Sprint("for-", pulls))
+	e, err := protocol.Sign(writer, writer.Public(), now, &protocol.Write{Relay: p.Key, RecordID: id, Expires: now.Add(time.Hour), MaxPulls: pulls, Content: "aGk="})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequest(http.MethodPut, p.URL+protocol.Path{Sender: writer.Public(), Receiver: writer.Public(), ID: id}.String(), bytes.NewReader(e.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Content-Type", "application/json")
+	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	reply, err := client.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = reply.Body.Close() }()
+	text, err := io.ReadAll(reply.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return reply.StatusCode, string(text)
+}
+
 // SIGHUP: what can change does, what cannot is named, a configuration with a mistake changes nothing; and systemd is told of all of it.
 func TestReload(t *testing.T) {
 	dir := testnode.Folder(t)
@@ -110,7 +138,11 @@ func TestReload(t *testing.T) {
 	}
 	environ, told := serviceManager(t)
 	writeConfig(t, dir, "contact = \"ann\"\nmax-pulls = 50\n")
-	p := testnode.StartProcess(t, testnode.ProcessOptions{Dir: dir, DSN: testpg.New(t), Environ: environ})
+	dsn := testpg.New(t)
+	if got := command(t, "allow", testnode.NewKey(t).Public().Bech32(), "--dir", dir, "--database-url", dsn); got.code != 0 {
+		t.Fatal(got.err)
+	}
+	p := testnode.StartProcess(t, testnode.ProcessOptions{Dir: dir, DSN: dsn, Environ: environ})
 	if ready := until(t, told, "READY=1"); !strings.Contains(ready, "STATUS=serves on http://127.0.0.1:") {
 		t.Errorf("systemd is told %q", ready)
 	}
@@ -132,6 +164,9 @@ func TestReload(t *testing.T) {
 	if a.Terms[0].Contact != "bob" || a.Limits.MaxPulls != 60 || a.Limits.LifetimeMs != (366*24*time.Hour).Milliseconds() {
 		t.Errorf("it announces %+v", a)
 	}
+	if last := a.Terms[len(a.Terms)-1]; last.Type != protocol.TermsVolunteer || last.Days != 3 {
+		t.Errorf("for nothing it offers %+v", last)
+	}
 	for _, want := range []string{`setting=contact from=ann to=bob`, `setting=max-pulls from=50 to=60`, `setting=log-level from=info to=debug`, `setting=volunteer-days from=30 to=3`,
 		`msg="a setting needs a restart" setting=lifetime now=366d then=30d`, `msg="a setting needs a restart" setting=nats-listen`, `msg="the configuration was read again" changed=4`} {
 		if !strings.Contains(log, want) {
@@ -142,6 +177,14 @@ func TestReload(t *testing.T) {
 		t.Errorf("a flag gave way to the file\n%s", log)
 	}
 	waitFor(t, func() bool { return strings.Contains(p.Log(), "level=DEBUG msg=request") })
+
+	writer := testnode.NewKey(t)
+	p.Grant(t, writer.Public())
+	for pulls, want := range map[int64]int{60: http.StatusCreated, 61: http.StatusUnprocessableEntity} {
+		if code, body := writeFor(t, p, writer, pulls); code != want {
+			t.Errorf("a record for %d pulls: %d %s", pulls, code, body)
+		}
+	}
 
 	for name, broken := range map[string]string{
 		"no TOML":       "contact = ",

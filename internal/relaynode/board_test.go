@@ -142,8 +142,8 @@ func TestMetricsOfBoardAndDocumentsExist(t *testing.T) {
 			asked[name] = append(asked[name], "")
 		}
 	}
-	// With a database elsewhere nobody looks at a disk, and a chain without contracts has none to settle.
-	absent := []string{"relaymarket_disk_free_bytes", "relaymarket_contracts_blocks_to_settlement", "relaymarket_contracts_blocks_to_expiry"}
+	// With a database elsewhere nobody looks at a disk, a chain without contracts has none to settle, and nobody has made a backup yet.
+	absent := []string{"relaymarket_disk_free_bytes", "relaymarket_backup_age_seconds", "relaymarket_contracts_blocks_to_settlement", "relaymarket_contracts_blocks_to_expiry"}
 	var text string
 	has := func(name, label string) bool {
 		for line := range strings.Lines(text) {
