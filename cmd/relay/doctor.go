@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/client/daemon"
 	"relaymarket/client/doctor"
 	"relaymarket/client/keyagent"
 	"relaymarket/client/state"
@@ -67,7 +68,7 @@ func (p *program) doctor(ctx context.Context, offline bool, timeout time.Duratio
 	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	x := &examination{p: p, dir: dir, offline: offline, done: func() {}}
-	x.add(doctor.Keys(filepath.Join(dir, keyFileName)), doctor.Folder(dir), x.agent(limited), doctor.Limits())
+	x.add(doctor.Keys(filepath.Join(dir, keyFileName)), doctor.Folder(dir), x.agent(limited), x.daemon(limited), doctor.Limits())
 	x.begin("looking through the databases")
 	half, stop := context.WithTimeout(limited, timeout/2) // the rest is for the network
 	x.add(doctor.Databases(half, dir)...)
@@ -95,6 +96,29 @@ func (x *examination) agent(ctx context.Context) doctor.Finding {
 		return doctor.Finding{Check: "agent", Level: doctor.OK, Text: "your keys are locked; relay unlock asks for the passphrase once for some hours"}
 	}
 	return doctor.Finding{Check: "agent", Level: doctor.Warn, Text: err.Error(), Do: "relay lock; relay unlock"}
+}
+
+// daemon tells whether one runs, and answers.
+func (x *examination) daemon(ctx context.Context) doctor.Finding {
+	const stop = "relay daemon stop; relay daemon"
+	pid, running, err := daemon.Running(x.dir)
+	switch {
+	case err != nil:
+		return doctor.Finding{Check: "daemon", Level: doctor.Warn, Text: err.Error(), Do: stop}
+	case !running:
+		return doctor.Finding{Check: "daemon", Level: doctor.OK, Text: "none runs: messages come and go when you run a command (relay daemon --help)"}
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	at, err := daemon.Find(x.dir, x.p.getenv("XDG_RUNTIME_DIR"))
+	if err == nil {
+		defer at.Close()
+		_, err = at.Status(ctx)
+	}
+	if err != nil {
+		return doctor.Finding{Check: "daemon", Level: doctor.Warn, Text: fmt.Sprintf("process %d does not answer: %v", pid, err), Do: stop}
+	}
+	return doctor.Finding{Check: "daemon", Level: doctor.OK, Text: fmt.Sprintf("process %d runs and answers", pid)}
 }
 
 // state looks at what the state says. That it cannot be opened was said, if it is damaged.

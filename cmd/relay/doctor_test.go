@@ -49,11 +49,23 @@ func TestDoctor(t *testing.T) {
 		}
 	}
 	well := map[string]doctor.Level{"keys": doctor.OK, "folder": doctor.OK, "state": doctor.OK, "outbox": doctor.OK, "relay": doctor.OK,
-		"clock": doctor.OK, "account": doctor.OK, "limits": doctor.OK, "proxy": doctor.OK, "backup": doctor.Warn}
+		"clock": doctor.OK, "account": doctor.OK, "limits": doctor.OK, "proxy": doctor.OK, "daemon": doctor.OK, "backup": doctor.Warn}
 	is(alice.examined(0), well)
 	alice.runs("backup", filepath.Join(t.TempDir(), "backup"))
 	well["backup"] = doctor.OK
 	is(alice.examined(0), well)
+	running := alice.command(t.Context(), "daemon")
+	if err := running.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the daemon runs", func() bool { _, _, code := alice.types("daemon", "status"); return code == 0 })
+	if found := alice.examined(0); len(found["daemon"]) != 1 || !strings.Contains(found["daemon"][0].Text, "runs and answers") {
+		t.Errorf("%+v", found["daemon"])
+	}
+	alice.runs("daemon", "stop")
+	if err := running.Wait(); err != nil {
+		t.Error(err)
+	}
 	if out := alice.runs("doctor"); !strings.Contains(out, "ok      keys") || strings.Contains(out, "fail") {
 		t.Errorf("it says\n%s", out)
 	}
