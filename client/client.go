@@ -81,7 +81,7 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 			return nil, fmt.Errorf("make the state folder: %w", err)
 		}
 	}
-	store, err := state.Open(ctx, state.Config{Path: filepath.Join(c.Dir, StateFile), Owner: owner, Clock: c.Clock})
+	store, err := state.Open(ctx, state.Config{Path: filepath.Join(c.Dir, StateFile), Owner: owner, Clock: c.Clock, Log: c.Logger})
 	if err != nil {
 		return nil, err
 	}

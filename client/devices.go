@@ -54,15 +54,18 @@ func (c *Client) RemoveDevice(ctx context.Context, id devices.ID) error {
 func (c *Client) SayHello(ctx context.Context) error { return c.state.SayHello(ctx) }
 
 // batchOf is what a device of the user says in a record to himself; nil for any other message. One that cannot be read is
-// left alone: everything is said again.
+// left alone, and so is an entry: everything is said again.
 func (c *Client) batchOf(m *state.Message) *devices.Batch {
 	if m.From != c.Key() || m.Tag != protocol.ReceiptTag || m.ContentType != devices.LogType || m.Plain {
 		return nil
 	}
-	b, err := devices.Parse(m.Body)
+	b, refused, err := devices.Read(m.Body)
 	if err != nil {
 		c.log.Warn("what another device of yours says cannot be read", "record", m.ID, "error", err)
 		return nil
+	}
+	if len(refused) > 0 {
+		c.log.Warn("some of what another device of yours says cannot be read", "record", m.ID, "entries", len(refused), "error", refused[0])
 	}
 	return b
 }

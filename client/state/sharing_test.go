@@ -387,6 +387,40 @@ func TestSharedQueue(t *testing.T) {
 	}
 }
 
+// What a relay says of its own makes no batch that the other devices refuse: with it they would lose all that stands beside it.
+func TestBadWordOfARelay(t *testing.T) {
+	w := newWorld(t, t.Context(), t.TempDir(), 2)
+	defer w.close()
+	a, b := w.devices[0], w.devices[1]
+	w.ok(a.Company(w.ctx))
+	keys, cards := people(t, 3)
+	relay := state.Relay{Key: keys[0], Address: "https://one.example"}
+	expires := protocol.TimestampOf(begun.Add(time.Hour))
+	sends := func(id protocol.RecordID, pulls int64) int64 {
+		m, err := a.Enqueue(w.ctx, keys[1], []state.Relay{relay}, func(string, int64) (*state.Outgoing, error) {
+			return &state.Outgoing{ID: id, ContentType: "text/plain", Body: []byte(id), Sealed: []byte("sealed"), Expires: expires, MaxPulls: pulls}, nil
+		})
+		w.ok(err)
+		return m.N
+	}
+	_, err := a.Stored(w.ctx, sends("cursor", 8), relay.Key, protocol.Hash{1}, strings.Repeat("c", protocol.MaxCursor+1))
+	w.ok(err)
+	sends("pulls", protocol.MaxPullsLimit+1) // is refused by those who read it, whatever made it so
+	w.ok(a.AddFriend(w.ctx, keys[2], "anna", cards[2][0]))
+	w.tell(a) // and reads, as they do, what it wrote
+	for n := range w.written {
+		w.hear(b, n)
+	}
+	sent, err := b.Outbox(w.ctx, 0)
+	w.ok(err)
+	if len(sent) != 1 || sent[0].ID != "cursor" || len(sent[0].Copies) != 1 || sent[0].Copies[0].Cursor != "" {
+		t.Errorf("the other device has %+v", sent)
+	}
+	if _, err := b.Friend(w.ctx, keys[2]); err != nil {
+		t.Errorf("the friend who was added: %v", err)
+	}
+}
+
 // What counts is when a thing was changed, not when it was told.
 func TestLaterChangeWins(t *testing.T) {
 	keys, cards := people(t, 1)
