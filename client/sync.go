@@ -184,6 +184,8 @@ type post struct {
 	friends   []protocol.PublicKey
 	// invitations are those of friends that are nobody: keys of invitations, with which strangers leave a first word.
 	invitations map[protocol.PublicKey]bool
+	// backups has the parts of the user's backups kept as they come, see [state.Message].KeepBody.
+	backups bool
 }
 
 // posts groups friends by relay. A friend may name any address for a relay's key, and who answers

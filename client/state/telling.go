@@ -71,7 +71,7 @@ func empty(b *devices.Batch) bool {
 func (s *Store) dueChanges(ctx context.Context, tx *sql.Tx) ([]change, error) {
 	return sqlite.Collect(ctx, tx, scanChange, `SELECT kind, key, at FROM changes WHERE due <= ?1 AND
 		((SELECT company OR hello FROM sharing) OR (SELECT max(at) FROM changes) NOT BETWEEN ?2 AND ?1) ORDER BY at, kind, key LIMIT ?3`,
-		s.now(), s.now().Add(-AlonePause), devices.MaxEntries-1) // and the own device
+		s.now(), s.now().Add(-AlonePause), devices.MaxEntries)
 }
 
 // introduce puts this device's own name into a batch that does not have it.
@@ -102,7 +102,7 @@ func (s *Store) fill(ctx context.Context, tx *sql.Tx, b *devices.Batch, due []ch
 	if err != nil {
 		return nil, err
 	}
-	for _, c := range due {
+	for _, c := range due[:min(len(due), devices.MaxEntries-1)] { // and the own device
 		add, err := s.entry(ctx, tx, c)
 		if err != nil {
 			return nil, err
@@ -130,7 +130,9 @@ func (s *Store) fill(ctx context.Context, tx *sql.Tx, b *devices.Batch, due []ch
 	return told, nil
 }
 
-func blank(b *devices.Batch) *devices.Batch { return &devices.Batch{Device: b.Device, Seq: b.Seq, At: b.At} }
+func blank(b *devices.Batch) *devices.Batch {
+	return &devices.Batch{Device: b.Device, Seq: b.Seq, At: b.At}
+}
 
 // readable is the length of a batch that those who read it take whole.
 func readable(b *devices.Batch) (int, error) {
