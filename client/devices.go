@@ -13,8 +13,10 @@ import (
 const (
 	// logTTL outlives two times that everything is said again: whoever looks once a month misses nothing of it.
 	logTTL = 3 * state.RestateEvery
-	// logMaxPulls is how often a relay serves a batch: once to each device, the one that wrote it too, and some more that
+	// sparePulls is how often a relay serves a batch, beside once to each device that is in use, the one that wrote it too: for such as
 	// come later. Each is reserved in the credit of whoever pays.
+	sparePulls = 2
+	// logMaxPulls is how often at most.
 	logMaxPulls = 16
 	// leastBatch is the largest record that a relay has to take at least to be of use here: a friend with his card.
 	leastBatch = 24 << 10
@@ -87,11 +89,15 @@ func (c *Client) tellDevices(ctx context.Context, own []Relay) (queued bool, err
 	if len(fit) == 0 {
 		return false, nil
 	}
+	living, err := c.state.Living(ctx)
+	if err != nil {
+		return false, err
+	}
 	for range maxBatches {
 		more, err := c.state.EnqueueBatch(ctx, fit, int(most), func(b *devices.Batch) (*Outgoing, error) {
 			m, err := c.sealBooks(c.Key(), c.sealing.Public(), string(b.Device), devices.LogType, b)
 			if err == nil {
-				m.Expires, m.MaxPulls, m.Body = c.now().Add(logTTL), logMaxPulls, []byte{} // what it says is in the state anyway
+				m.Expires, m.MaxPulls, m.Body = c.now().Add(logTTL), min(living+sparePulls, logMaxPulls), []byte{} // what it says is in the state anyway
 			}
 			return m, err
 		})

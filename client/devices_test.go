@@ -2,8 +2,10 @@ package client_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -204,6 +206,16 @@ func TestDevicesComeTogether(t *testing.T) {
 	known, err := first.Devices(t.Context())
 	if err != nil || len(known) != 2 || known[1].Name != "phone" || known[1].Missing != 0 {
 		t.Errorf("the devices: %+v, %v", known, err)
+	}
+	// What they tell each other is reserved for as many as there are, and two more.
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(second.config.Dir, client.StateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var pulls int
+	if err := db.QueryRow(`SELECT max_pulls FROM outbox WHERE content_type = ? ORDER BY n DESC LIMIT 1`, devices.LogType).Scan(&pulls); err != nil || pulls != 4 {
+		t.Errorf("a batch may be pulled %d times, %v", pulls, err)
 	}
 }
 

@@ -47,6 +47,13 @@ func (s *Store) takeIn(ctx context.Context, tx *sql.Tx, m *Message) error {
 	if b.Device == s.id() {
 		return nil
 	}
+	// A new one may be that which was added.
+	if _, err := tx.ExecContext(ctx, `DELETE FROM heard WHERE device = '' AND NOT EXISTS (SELECT 1 FROM heard WHERE device = ?)`, b.Device); err != nil {
+		return err
+	}
+	if err := s.sign(ctx, tx, b.Device, b.At); err != nil {
+		return err
+	}
 	return s.hearOf(ctx, tx, b.Device)
 }
 
@@ -66,12 +73,22 @@ func (s *Store) hearOf(ctx context.Context, tx *sql.Tx, id devices.ID) error {
 	if known && before || hello {
 		return nil
 	}
+	var company bool
+	if err := tx.QueryRowContext(ctx, `SELECT company FROM sharing`).Scan(&company); err != nil || !company {
+		return err // it is an old word: there is nobody to be told
+	}
 	return s.restate(ctx, tx)
 }
 
 func (s *Store) takeAll(ctx context.Context, tx *sql.Tx, b *devices.Batch) error {
 	for _, d := range b.Devices {
 		if _, err := take(ctx, tx, kindDevice, []byte(d.ID), d); err != nil {
+			return err
+		}
+		if d.ID == b.Device { // which says so itself
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO heard VALUES (?, ?, 0) ON CONFLICT DO NOTHING`, d.ID, s.now()); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,9 @@ func (s *Store) EnqueueBatch(ctx context.Context, relays []Relay, most int, seal
 		if err := s.fold(ctx, tx); err != nil {
 			return err
 		}
+		if err := s.recount(ctx, tx); err != nil {
+			return err
+		}
 		if restated <= s.now().Add(-RestateEvery) || restated > s.now() {
 			if err := s.restate(ctx, tx); err != nil {
 				return err
