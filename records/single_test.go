@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"relaymarket/protocol"
+	"relaymarket/records"
 )
 
 // An acknowledgement that comes at the same time by itself, to another process, and again with the next pull bills a page once.
@@ -218,4 +219,83 @@ func make24k() []byte {
 		b[i] = 'A'
 	}
 	return b
+}
+
+// A deletion that a single pull met comes before the pull or after it: what was deleted, and given back to who pays for it, is not served
+// and billed as well. The pulls of the crowd share the pull's statement, so that time goes by between its beginning and its locks.
+func TestSinglePullMeetsADeletion(t *testing.T) {
+	h := newHouse(t)
+	p := h.payer()
+	for round := range 12 {
+		const people = 40
+		readers, paths := make([]*reader, people), make([]protocol.Path, people)
+		var in []records.Incoming
+		for i := range people {
+			readers[i] = &reader{h: h, key: key(t)}
+			in = append(in, h.compose(p.key, readers[i].key.Public(), fmt.Sprint("x", round), pulls(1)))
+			paths[i] = p.wrote(in[i]).Path
+		}
+		for _, outcome := range h.write(in...) {
+			if outcome.Err != nil {
+				t.Fatal(outcome.Err)
+			}
+		}
+		var all sync.WaitGroup
+		for i, r := range readers {
+			all.Go(func() {
+				page, err := h.store.Pull(t.Context(), r.request(1, p.key.Public()))
+				if err != nil {
+					t.Error(err)
+				} else if len(page.Lines) > 0 {
+					r.open = &page.Header
+				}
+			})
+			all.Go(func() {
+				time.Sleep(time.Duration(i*round) * 10 * time.Microsecond)
+				if err := h.store.Delete(t.Context(), paths[i]); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		all.Wait()
+		for _, r := range readers {
+			if r.open == nil {
+				continue
+			}
+			if err := h.store.Got(t.Context(), r.key.Public(), *r.ack(*r.open)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		p.check(t)
+	}
+}
+
+// What does not add up in one bill keeps no other bill waiting.
+func TestPullThatIsNotReserved(t *testing.T) {
+	h := newHouse(t)
+	p, r := h.payer(), &reader{h: h, key: key(t)}
+	in := h.compose(p.key, r.key.Public(), "x", pulls(1))
+	h.mustWrite(in)
+	if err := h.books.Post(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	page, err := h.store.Pull(t.Context(), r.request(1, p.key.Public()))
+	if err != nil || len(page.Lines) != 1 {
+		t.Fatalf("%+v, %v", page, err)
+	}
+	if err := h.store.Got(t.Context(), r.key.Public(), *r.ack(page.Header)); err != nil {
+		t.Fatal(err)
+	}
+	h.exec(`UPDATE bills SET reserved_pulled = 0`)
+	other := h.payer()
+	in = h.compose(other.key, r.key.Public(), "y")
+	h.mustWrite(in)
+	other.wrote(in)
+	if bill, err := h.books.Posted(t.Context(), p.contract); err != nil || bill.Last != 1 {
+		t.Fatalf("before: %+v, %v", bill, err)
+	}
+	other.check(t)
+	if bill, err := h.books.Posted(t.Context(), p.contract); err != nil || bill.Last != 1 {
+		t.Errorf("after: %+v, %v", bill, err)
+	}
 }

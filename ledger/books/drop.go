@@ -28,9 +28,10 @@ func (d *dropping) drop(waived ledger.Usage) (protocol.Msat, error) {
 		postings[i] = posting{line: l}
 	}
 	b := &pgx.Batch{}
-	if err := d.bill.append(b, postings); err != nil {
+	if _, err := d.bill.add(postings, nil); err != nil { // there is no pull among them
 		return 0, err
 	}
+	d.bill.append(b, postings)
 	t := d.bill.totals
 	b.Queue(`UPDATE bills SET last = $2, written = $3::text::numeric, pulled = $4::text::numeric, stored = $5::text::numeric,
 		reserved_pulled = $6::text::numeric, reserved_stored = $7::text::numeric, waived_stored = $8::text::numeric, waived_moved = $9::text::numeric WHERE id = $1`,

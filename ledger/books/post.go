@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -94,6 +95,12 @@ type round struct {
 	day      Day   // that it is posted on
 	postings map[int64][]posting
 	full     bool // a bound was reached: there may be more
+	log      *slog.Logger
+}
+
+// leftOut is told of a line that is left out of a bill.
+func (r *round) leftOut(err error) {
+	r.log.Error("a pull is left out of a bill: nothing is reserved for it", "err", err)
 }
 
 func (s *Store) postSome(ctx context.Context) (more bool, err error) {
@@ -117,7 +124,7 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return err
 		}
-		r := round{upTo: head, day: DayOf(s.clock()), postings: make(map[int64][]posting)}
+		r := round{upTo: head, day: DayOf(s.clock()), postings: make(map[int64][]posting), log: s.log}
 		if billed {
 			r.upTo = min(head, from+postPlaces)
 			if err := r.read(ctx, tx, from); err != nil {
@@ -226,9 +233,10 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 		before := state.totals
-		if err := state.append(b, postings); err != nil {
+		if postings, err = state.add(postings, r.leftOut); err != nil {
 			return err
 		}
+		state.append(b, postings)
 		if err := state.queueSave(b, before, r.day); err != nil {
 			return err
 		}
@@ -258,20 +266,36 @@ func (s *billState) undropped(ctx context.Context, tx pgx.Tx, postings []posting
 	}), nil
 }
 
-// append numbers the postings, adds them up and queues their blocks.
-func (s *billState) append(b *pgx.Batch, postings []posting) error {
+// add adds the postings up. A pull of what is not reserved any more is left out: the payer is not billed for it, it is the relay's own loss,
+// and neither the rest of this bill nor anybody else's waits for a mistake in it.
+func (s *billState) add(postings []posting, leftOut func(error)) ([]posting, error) {
+	added := postings[:0]
+	for i := range postings {
+		p := &postings[i]
+		err := s.totals.Apply(&p.line)
+		if errors.Is(err, ledger.ErrLine) && p.line.Kind == ledger.KindPull {
+			leftOut(fmt.Errorf("bill %d: %w", s.id, err))
+			if p.page != nil {
+				p.page.mine--
+			}
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("bill %d: %w", s.id, err)
+		}
+		added = append(added, *p)
+	}
+	return added, nil
+}
+
+// append numbers the postings and queues their blocks.
+func (s *billState) append(b *pgx.Batch, postings []posting) {
 	for rest := postings; len(rest) > 0; {
 		k := blockEnd(rest)
-		for i := range rest[:k] {
-			if err := s.totals.Apply(&rest[i].line); err != nil {
-				return fmt.Errorf("bill %d: %w", s.id, err)
-			}
-		}
 		s.last += int64(k)
 		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, s.id, s.last, encodeBlock(rest[:k]))
 		rest = rest[k:]
 	}
-	return nil
 }
 
 // blockEnd is how many of the postings the next block has. A page is not torn, so that its signature is stored once.

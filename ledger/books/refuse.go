@@ -113,7 +113,7 @@ func (d *dropping) lock() (err error) {
 	if d.account, err = d.s.LockHeld(d.ctx, d.tx, []Held{{Account: d.r.Payer}}); err != nil {
 		return err
 	}
-	post := round{day: DayOf(d.s.clock()), postings: make(map[int64][]posting)}
+	post := round{day: DayOf(d.s.clock()), postings: make(map[int64][]posting), log: d.s.log}
 	if err := d.tx.QueryRow(d.ctx, `SELECT n FROM ledger_posted FOR UPDATE`).Scan(&post.upTo); err != nil {
 		return err
 	}
