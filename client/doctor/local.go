@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -169,6 +170,13 @@ func Backup(ctx context.Context, s *state.Store, now time.Time, precious bool) F
 	return found("backup", OK, "", "the last backup (%s) is %s old", where, ago(age))
 }
 
+func messagesAre(n int64) string {
+	if n == 1 {
+		return "1 message is"
+	}
+	return fmt.Sprintf("%d messages are", n)
+}
+
 // Queue looks at what is to be sent.
 func Queue(h state.Health, expiring int, now time.Time) (all []Finding) {
 	if h.Waiting > 0 {
@@ -177,7 +185,7 @@ func Queue(h state.Health, expiring int, now time.Time) (all []Finding) {
 		if age > time.Hour {
 			level = Warn
 		}
-		all = append(all, found("outbox", level, "see why: relay outbox   and try again: relay inbox", "%d messages are on no relay yet, the oldest for %s", h.Waiting, ago(age)))
+		all = append(all, found("outbox", level, "see why: relay outbox   and try again: relay inbox", "%s on no relay yet, the oldest for %s", messagesAre(h.Waiting), ago(age)))
 	}
 	if h.Failed > 0 {
 		all = append(all, found("outbox", Warn, "see why: relay outbox   and add a relay: relay relays add ADDRESS; relay heal", "%d messages of the last week were refused by all relays", h.Failed))

@@ -90,10 +90,11 @@ func (p *program) addFriend(ctx context.Context, source string, f addFlags) erro
 			return err
 		}
 	}
-	return errors.Join(p.showAdded(friend, word), wordErr)
+	return errors.Join(p.showAdded(friend, word, !errors.Is(wordErr, client.ErrUsedUp)), wordErr)
 }
 
-func (p *program) showAdded(friend *client.Friend, word *client.Outgoing) error {
+// showAdded tells of the friend, and of the first word, if it waits still where it is stored nowhere.
+func (p *program) showAdded(friend *client.Friend, word *client.Outgoing, waits bool) error {
 	if p.json {
 		line := friendJSON(friend)
 		line.Refused = stamp(friend.Refused)
@@ -122,7 +123,7 @@ func (p *program) showAdded(friend *client.Friend, word *client.Outgoing) error 
 	case stored > 0:
 		return p.say("Your first word lies on %s of %s. When you are a friend there too, you can write: relay send %s TEXT\n",
 			count(stored, "relay"), escape(friend.Name), escape(friend.Name))
-	case len(word.Copies) > 0:
+	case len(word.Copies) > 0 && waits:
 		return p.say("No relay of %s answers now: your first word waits, and goes out with the next relay inbox.\n", escape(friend.Name))
 	}
 	return nil

@@ -72,7 +72,11 @@ whose time has come; the others are watched whenever relay runs. That needs rela
 					return err
 				}
 			}
-			return p.restore(cmd.Context(), slices.Concat(args, files), relays)
+			err := p.restore(cmd.Context(), slices.Concat(args, files), relays)
+			if errors.Is(err, userside.ErrNoNode) {
+				err = fmt.Errorf("contracts are looked for here, not a backup, which goes to a folder that was not used (--dir NEW-FOLDER): %w", err)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringArrayVar(&files, "file", nil, "a file of descriptors")

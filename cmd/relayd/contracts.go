@@ -127,7 +127,7 @@ func (p program) onContract(use, short, long string, do func(context.Context, *r
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
-		Args: cobra.ExactArgs(1),
+		Args: oneArg("a contract"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := contractArgument(args[0])
 			if err != nil {

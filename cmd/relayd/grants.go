@@ -47,7 +47,7 @@ should therefore be about nine times what is written, with the usual eight pulls
 
 It works while relayd serves and while it does not.`,
 		Example: "  relayd grant relay1… --stored 1GB --moved 10GB --until 2027-01-31 --note 'Ann, from the club'",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("a user's key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := protocol.ParsePublicKey(args[0])
 			if err != nil {
@@ -138,7 +138,7 @@ func (p program) revokeCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "revoke KEY",
 		Short: "End a grant: no new writes, what is stored stays readable until it expires",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArg("a user's key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := protocol.ParsePublicKey(args[0])
 			if err != nil {
