@@ -188,6 +188,7 @@ func friendJSON(f *client.Friend) friendLine {
 func (p *program) friendListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List friends", Args: cobra.NoArgs,
+		Example: "  relay friend list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.open(cmd.Context())
 			if err != nil {
@@ -224,6 +225,7 @@ func (p *program) friendListCommand() *cobra.Command {
 func (p *program) friendRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm FRIEND", Short: "Remove a friend; the messages stay", Args: oneArg("a friend"), ValidArgsFunction: p.completeFriend,
+		Example: "  relay friend rm anna",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.open(cmd.Context())
 			if err != nil {

@@ -155,6 +155,7 @@ func (p *program) sayTold(t *toldItem) error {
 func (p *program) accountCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "account [RELAY]", Short: "Show what you may use on your relays and have used", Args: cobra.MaximumNArgs(1),
+		Example:           "  relay account\n  relay account relay.example --json",
 		ValidArgsFunction: p.completeRelay,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.openKeys(cmd.Context())

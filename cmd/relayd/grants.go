@@ -112,9 +112,10 @@ func (p program) grantsCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "grants",
-		Short: "List the grants and what was used of them",
-		Args:  cobra.NoArgs,
+		Use:     "grants",
+		Example: "  relayd grants\n  relayd grants --json",
+		Short:   "List the grants and what was used of them",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.withBooks(cmd, s, func(ctx context.Context, b *books.Store) error {
 				accounts, err := b.List(ctx)
@@ -136,9 +137,10 @@ func (p program) grantsCommand() *cobra.Command {
 func (p program) revokeCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
-		Use:   "revoke KEY",
-		Short: "End a grant: no new writes, what is stored stays readable until it expires",
-		Args:  oneArg("a user's key"),
+		Use:     "revoke KEY",
+		Example: "  relayd revoke relay1…",
+		Short:   "End a grant: no new writes, what is stored stays readable until it expires",
+		Args:    oneArg("a user's key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := protocol.ParsePublicKey(args[0])
 			if err != nil {
