@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/client/state"
 	"relaymarket/protocol"
 )
 
@@ -221,6 +222,8 @@ func glance(m *client.Message) string {
 		text = "(cannot be read: " + escape(m.Fault) + ")"
 	case m.ContentType == protocol.FileType:
 		text = fileGlance(m)
+	case m.ContentType == state.BackupType:
+		text = "(part of your backup)"
 	case !isText(m):
 		text = fmt.Sprintf("(%s, %s)", escape(m.ContentType), count(len(m.Body), "byte"))
 	default:
