@@ -99,7 +99,7 @@ func (c *Client) open(e *protocol.Envelope, w *protocol.Write, relay protocol.Pu
 		return m
 	}
 	m.ContentType, m.Name, m.Device, m.Seq, m.Body = header.ContentType, header.Name, header.Device, header.Seq, body
-	m.Receipts, m.Writings, m.Card = receiptsOf(&m), writingsOf(&m), c.cardOf(&m)
+	m.Receipts, m.Writings, m.Card, m.Batch = receiptsOf(&m), writingsOf(&m), c.cardOf(&m), c.batchOf(&m)
 	return m
 }
 

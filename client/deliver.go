@@ -227,5 +227,6 @@ func (c *Client) Remove(ctx context.Context, m *Outgoing) (*Outgoing, error) {
 	if _, err := c.Flush(ctx); err != nil {
 		return nil, err
 	}
+	c.tellSoon(ctx)
 	return c.state.Outgoing(ctx, m.N)
 }

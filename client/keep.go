@@ -77,7 +77,7 @@ func (c *Client) KeptAt(ctx context.Context, typed, contentType string) ([]Messa
 		return nil, err
 	}
 	self := c.Key()
-	messages, err := c.state.Messages(ctx, state.Filter{From: &self})
+	messages, err := c.state.Messages(ctx, state.Filter{From: &self, Kept: true})
 	if err != nil {
 		return nil, err
 	}
@@ -109,25 +109,8 @@ func (c *Client) ForgetKept(ctx context.Context, contentType string, before int6
 	return err
 }
 
-// pullKept pulls one relay with the user himself among his friends, and leaves it at that only if he was.
+// pullKept pulls one relay with the user himself among the senders.
 func (c *Client) pullKept(ctx context.Context, relay protocol.PublicKey, address string) error {
-	_, err := c.state.Friend(ctx, c.Key())
-	if errors.Is(err, ErrNoFriend) {
-		card, err := c.Card(ctx)
-		if err != nil {
-			return err
-		}
-		if _, err := c.AddFriend(ctx, card.Bytes(), ""); err != nil {
-			return err
-		}
-		defer func() {
-			if err := c.state.DeleteFriend(context.WithoutCancel(ctx), c.Key()); err != nil {
-				c.log.Warn("you are left in the list of your friends", "error", err)
-			}
-		}()
-	} else if err != nil {
-		return err
-	}
 	at, err := c.postWithSelf(ctx, relay, address)
 	if err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/escrow/userside"
 	"relaymarket/internal/testnode"
 )
 
@@ -44,6 +45,18 @@ func TestKeep(t *testing.T) {
 		if got != at.want {
 			t.Errorf("%q is kept, want %q", got, at.want)
 		}
+	}
+	// What programs keep there is nothing to read.
+	if _, err := alice.Keep(alice.ctx(), userside.BackupType, []byte("{}"), time.Hour, one.Key); err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range alice.syncs().Messages {
+		if m.ContentType == userside.BackupType {
+			t.Error("a document that is kept is shown as a message")
+		}
+	}
+	if kept, err := alice.KeptContracts(alice.ctx(), two.URL); err != nil || len(kept) != 1 {
+		t.Errorf("%d contracts are kept, %v", len(kept), err)
 	}
 	stranger := somebody(t)
 	if kept, err := stranger.KeptAt(stranger.ctx(), two.URL, keptType); len(kept) > 0 {

@@ -21,7 +21,7 @@ const (
 
 // LeaveReceipts writes the receipts that are due, as records to the senders of what was pulled: to each a few records, on
 // our own relays, or, without any, on those of the sender, who may admit us. Those who pay for what this key writes
-// are told what it wrote in the same way. [Client.Sync] and [Client.Listen] do
+// are told what it wrote in the same way, and the user's other devices what happened here. [Client.Sync] and [Client.Listen] do
 // so by themselves. They are queued on disk first, as messages are.
 func (c *Client) LeaveReceipts(ctx context.Context) ([]RelayReport, error) {
 	if err := c.unlocked(); err != nil {
@@ -39,6 +39,11 @@ func (c *Client) LeaveReceipts(ctx context.Context) ([]RelayReport, error) {
 	if err != nil {
 		return nil, err
 	}
+	told, err := c.tellDevices(ctx, own)
+	if err != nil {
+		return nil, err
+	}
+	queued = queued || told
 	for _, sender := range senders {
 		f, err := c.Friend(ctx, sender)
 		if errors.Is(err, ErrNoFriend) {

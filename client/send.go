@@ -101,7 +101,9 @@ func (c *Client) Send(ctx context.Context, friend protocol.PublicKey, body []byt
 	if err != nil {
 		return nil, err
 	}
-	return c.deliverNow(ctx, message.N, relays, o.Copies)
+	sent, err := c.deliverNow(ctx, message.N, relays, o.Copies)
+	c.tellSoon(ctx)
+	return sent, err
 }
 
 // sealer seals a message, or packs it open if to is nil, once its number is known, and finds it too large before it is stored.

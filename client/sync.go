@@ -71,6 +71,10 @@ func (c *Client) SyncUnseen(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	started := c.now()
+	known, err := c.posts(ctx)
+	if err != nil {
+		return nil, err
+	}
 	result := &SyncResult{}
 	group, work := errgroup.WithContext(ctx)
 	group.Go(func() (err error) {
@@ -86,6 +90,9 @@ func (c *Client) SyncUnseen(ctx context.Context) (*SyncResult, error) {
 		return nil, err
 	}
 	if err := c.pullMoved(ctx, result, noticed); err != nil {
+		return nil, err
+	}
+	if err := c.pullTold(ctx, known, result); err != nil {
 		return nil, err
 	}
 	receipts, err := c.LeaveReceipts(ctx)
@@ -151,6 +158,25 @@ func (c *Client) pullMoved(ctx context.Context, result *SyncResult, noticed int6
 	return nil
 }
 
+// pullTold pulls for the friends, and from the relays, of which another device of the user told in this Sync.
+func (c *Client) pullTold(ctx context.Context, known []post, result *SyncResult) error {
+	now, err := c.posts(ctx)
+	if err != nil {
+		return err
+	}
+	fresh := map[protocol.PublicKey]bool{}
+	for _, p := range now {
+		at := slices.IndexFunc(known, func(k post) bool { return k.key == p.key })
+		fresh[p.key] = at < 0 || slices.ContainsFunc(p.friends, func(f protocol.PublicKey) bool { return !slices.Contains(known[at].friends, f) })
+	}
+	if !slices.ContainsFunc(now, func(p post) bool { return fresh[p.key] }) {
+		return nil
+	}
+	reports, err := c.pullAll(ctx, fresh)
+	result.Pulled = append(result.Pulled, reports...)
+	return err
+}
+
 // post is a relay on which friends leave records.
 type post struct {
 	key       protocol.PublicKey
@@ -202,6 +228,12 @@ func (c *Client) posts(ctx context.Context) ([]post, error) {
 	for invitation := range guests.invitations {
 		for _, r := range own {
 			add(invitation, r.Key, r.Address)
+		}
+	}
+	// The user's other devices write to him, on his own relays.
+	if !slices.ContainsFunc(friends, func(f Friend) bool { return f.Key == c.Key() }) {
+		for _, r := range own {
+			add(c.Key(), r.Key, r.Address)
 		}
 	}
 	for _, p := range found {

@@ -16,16 +16,11 @@ func (c *Client) tellPayers(ctx context.Context, own []Relay) (queued bool, err 
 		return false, err
 	}
 	for _, payer := range payers {
-		f, err := c.Friend(ctx, payer)
-		if errors.Is(err, ErrNoFriend) {
-			c.log.Info("who pays for what is written here cannot be told what it is: add him as a friend", "payer", payer.Bech32())
-			continue
-		}
+		to, err := c.payerKey(ctx, payer)
 		if err != nil {
 			return queued, err
 		}
-		to, ok := f.Card.SealingKey()
-		if !ok || len(own) == 0 {
+		if to == nil || len(own) == 0 {
 			continue
 		}
 		for more := true; more; {
@@ -39,6 +34,23 @@ func (c *Client) tellPayers(ctx context.Context, own []Relay) (queued bool, err 
 		}
 	}
 	return queued, nil
+}
+
+// payerKey is the key to seal to for a payer; nil if there is none. The user himself needs no card of his.
+func (c *Client) payerKey(ctx context.Context, payer protocol.PublicKey) (*protocol.SealingPublicKey, error) {
+	if payer == c.Key() {
+		return c.sealing.Public(), nil
+	}
+	f, err := c.Friend(ctx, payer)
+	if errors.Is(err, ErrNoFriend) {
+		c.log.Info("who pays for what is written here cannot be told what it is: add him as a friend", "payer", payer.Bech32())
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	to, _ := f.Card.SealingKey()
+	return to, nil
 }
 
 // sealBooks seals a record that programs write by themselves: receipts, or writings.

@@ -93,10 +93,6 @@ func (s *Store) PutBack(ctx context.Context, taken protocol.Timestamp) error {
 			}
 		}
 		// What devices of the owner tell each other is counted by device, too; and the others do not know of this one.
-		var shares bool
-		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM sqlite_schema WHERE type = 'table' AND name = 'sharing'`).Scan(&shares); err != nil || !shares {
-			return err
-		}
 		_, err := tx.ExecContext(ctx, `UPDATE sharing SET seq = 0, hello = 1`)
 		return err
 	})

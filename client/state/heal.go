@@ -98,7 +98,10 @@ func (s *Store) Lose(ctx context.Context, relay protocol.PublicKey, since protoc
 		if failed, err = result.RowsAffected(); err != nil {
 			return err
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'gone', changed = ?2 WHERE `+lost, relay[:], now, confirmed, since)
+		// What another device sent, and cannot be put back from here, is that device's to put back.
+		_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'gone', changed = ?2 WHERE `+lost+` AND NOT EXISTS (SELECT 1 FROM outbox o
+			WHERE o.n = copies.n AND o.device <> ?5 AND o.sealed IS NULL AND o.removed IS NULL AND o.expires > ?2 AND (?3 OR NOT `+delivered+`))`,
+			relay[:], now, confirmed, since, s.device)
 		return err
 	})
 	return queued, failed, err

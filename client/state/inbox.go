@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 
+	"relaymarket/client/devices"
 	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
@@ -39,6 +40,8 @@ type Message struct {
 	Receipts []protocol.Receipt
 	// Writings likewise: what a writer says he wrote on our account.
 	Writings []protocol.Writing
+	// Batch likewise: what another device of the owner says, or this one said.
+	Batch *devices.Batch
 	// Card likewise: the sender's own card.
 	Card *CardRecord
 	// Word is what the message is, if it was left by the key of an invitation, which is From.
@@ -93,6 +96,12 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			}
 			continue
 		}
+		if m.Batch != nil {
+			if err := s.takeIn(ctx, tx, m); err != nil {
+				return 0, err
+			}
+			continue
+		}
 		if m.Card != nil {
 			if err := s.fileCard(ctx, tx, m); err != nil {
 				return 0, err
@@ -124,6 +133,9 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			err = s.contradict(ctx, tx, m)
 		} else if stored++; m.Seq > 0 {
 			err = s.count(ctx, tx, m)
+		}
+		if err == nil && n > 0 {
+			err = s.noteArrival(ctx, tx, m)
 		}
 		if err != nil {
 			return 0, err
@@ -212,7 +224,12 @@ type Filter struct {
 	From   *protocol.PublicKey
 	After  int64 // only those that arrived after this one
 	Limit  int   // the newest of them; 0 is all
+	Kept   bool  // also what the owner's programs keep for him, which is nothing to read
 }
+
+// kept is true of messages that the owner's programs left for himself, to be found by whoever restores the words. Its
+// parameter is the owner.
+const kept = `(sender = ? AND content_type LIKE 'application/vnd.relaymarket.%' AND content_type <> 'application/vnd.relaymarket.file+json')`
 
 // Messages lists messages in the order they arrived.
 func (s *Store) Messages(ctx context.Context, f Filter) ([]Message, error) {
@@ -222,8 +239,8 @@ func (s *Store) Messages(ctx context.Context, f Filter) ([]Message, error) {
 	}
 	from := optionalKey(f.From)
 	return sqlite.Collect(ctx, s.sql, scanMessage, `SELECT * FROM (`+messageColumns+`
-		WHERE removed IS NULL AND n > ? AND (NOT ? OR read IS NULL) AND (? IS NULL OR sender = ?) ORDER BY n DESC LIMIT ?) ORDER BY n`,
-		f.After, f.Unread, from, from, limit)
+		WHERE removed IS NULL AND n > ? AND (NOT ? OR read IS NULL) AND (? IS NULL OR sender = ?) AND (? OR NOT `+kept+`) ORDER BY n DESC LIMIT ?) ORDER BY n`,
+		f.After, f.Unread, from, from, f.Kept, s.owner[:], limit)
 }
 
 // LastMessage is the number of the message that arrived last, 0 if none did.

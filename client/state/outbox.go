@@ -120,13 +120,13 @@ func (s *Store) Attempt(ctx context.Context, n int64, relay protocol.PublicKey, 
 }
 
 // Stored notes a relay's confirmation. It is false, and nothing changes, if no envelope with this
-// hash was ever signed for the copy. A message removed meanwhile goes on to be deleted.
+// hash was ever signed for the copy; one of another device of the owner's may have been, and that device will tell. A message removed meanwhile goes on to be deleted.
 func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, envelope protocol.Hash, cursor string) (bool, error) {
 	ours := false
 	err := s.tx(ctx, func(tx *sql.Tx) error {
 		result, err := tx.ExecContext(ctx, `UPDATE copies SET hash = ?3, cursor = ?4, error = '', changed = ?5,
 			state = CASE WHEN (SELECT removed FROM outbox WHERE n = ?1) IS NULL THEN 'stored' ELSE 'removing' END
-			WHERE n = ?1 AND relay = ?2 AND (EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3) OR `+restoredTo+`)`,
+			WHERE n = ?1 AND relay = ?2 AND (EXISTS (SELECT 1 FROM attempts WHERE n = ?1 AND relay = ?2 AND hash = ?3) OR (SELECT company FROM sharing) OR `+restoredTo+`)`,
 			n, relay[:], envelope[:], cursor, s.now())
 		if err != nil {
 			return err
@@ -139,7 +139,7 @@ func (s *Store) Stored(ctx context.Context, n int64, relay protocol.PublicKey, e
 			if _, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO attempts (n, relay, hash) VALUES (?, ?, ?)`, n, relay[:], envelope[:]); err != nil {
 				return err
 			}
-			if err := tell(ctx, tx, n, relay); err != nil {
+			if err := s.tell(ctx, tx, n, relay); err != nil {
 				return err
 			}
 		}
@@ -160,7 +160,7 @@ func (s *Store) SetCopy(ctx context.Context, n int64, relay protocol.PublicKey, 
 			return err
 		}
 		if state == CopyGone {
-			if err := tell(ctx, tx, n, relay); err != nil {
+			if err := s.tell(ctx, tx, n, relay); err != nil {
 				return err
 			}
 		}

@@ -139,33 +139,35 @@ func (s *Store) Refreshed(ctx context.Context, key protocol.PublicKey) error {
 
 // DeleteFriend forgets a friend. His messages stay.
 func (s *Store) DeleteFriend(ctx context.Context, key protocol.PublicKey) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		result, err := tx.ExecContext(ctx, `DELETE FROM friends WHERE key = ?`, key[:])
-		if err != nil {
+	return s.tx(ctx, func(tx *sql.Tx) error { return s.deleteFriend(ctx, tx, key) })
+}
+
+func (s *Store) deleteFriend(ctx context.Context, tx *sql.Tx, key protocol.PublicKey) error {
+	result, err := tx.ExecContext(ctx, `DELETE FROM friends WHERE key = ?`, key[:])
+	if err != nil {
+		return err
+	}
+	if n, err := result.RowsAffected(); err != nil || n == 0 {
+		return errors.Join(err, ErrNoFriend)
+	}
+	var told sql.NullInt64
+	err = tx.QueryRowContext(ctx, `DELETE FROM told WHERE friend = ? RETURNING n`, key[:]).Scan(&told)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if told.Valid {
+		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'he is no friend any more', changed = ? WHERE n = ? AND state = 'queued'`,
+			s.now(), told.Int64); err != nil {
 			return err
 		}
-		if n, err := result.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, ErrNoFriend)
-		}
-		var told sql.NullInt64
-		err = tx.QueryRowContext(ctx, `DELETE FROM told WHERE friend = ? RETURNING n`, key[:]).Scan(&told)
-		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+	}
+	for _, statement := range []string{`DELETE FROM memberships WHERE friend = ?`, `DELETE FROM notices WHERE friend = ?`,
+		`DELETE FROM admissions WHERE key = ? AND invitation = 0`} {
+		if _, err := tx.ExecContext(ctx, statement, key[:]); err != nil {
 			return err
 		}
-		if told.Valid {
-			if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'he is no friend any more', changed = ? WHERE n = ? AND state = 'queued'`,
-				s.now(), told.Int64); err != nil {
-				return err
-			}
-		}
-		for _, statement := range []string{`DELETE FROM memberships WHERE friend = ?`, `DELETE FROM notices WHERE friend = ?`,
-			`DELETE FROM admissions WHERE key = ? AND invitation = 0`} {
-			if _, err := tx.ExecContext(ctx, statement, key[:]); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func scanFriend(scan func(...any) error) (Friend, error) {

@@ -109,16 +109,35 @@ func (s *Store) Device() string { return s.device }
 
 func (s *Store) now() protocol.Timestamp { return protocol.TimestampOf(s.clock()) }
 
-func (s *Store) tx(ctx context.Context, do func(*sql.Tx) error) error { return s.sql.Tx(ctx, do) }
+// tx runs do in one transaction. What it changed and other devices are to be told gets the time in the same.
+func (s *Store) tx(ctx context.Context, do func(*sql.Tx) error) error {
+	return s.sql.Tx(ctx, func(tx *sql.Tx) error {
+		if err := do(tx); err != nil {
+			return err
+		}
+		_, err := tx.ExecContext(ctx, `UPDATE changes SET at = ? WHERE at = 0`, s.now())
+		return err
+	})
+}
 
 // exec runs one statement.
 func (s *Store) exec(ctx context.Context, statement string, args ...any) error {
-	return s.sql.Exec(ctx, statement, args...)
+	_, err := s.changed(ctx, statement, args...)
+	return err
 }
 
 // changed runs one statement and tells whether it changed a row.
-func (s *Store) changed(ctx context.Context, statement string, args ...any) (bool, error) {
-	return s.sql.Changed(ctx, statement, args...)
+func (s *Store) changed(ctx context.Context, statement string, args ...any) (changed bool, _ error) {
+	err := s.tx(ctx, func(tx *sql.Tx) error {
+		result, err := tx.ExecContext(ctx, statement, args...)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		changed = n > 0
+		return err
+	})
+	return changed, err
 }
 
 func publicKey(b []byte) (k protocol.PublicKey) {

@@ -272,19 +272,21 @@ func (s *Store) EnqueueManifest(ctx context.Context, upload int64, to protocol.P
 // RemoveUpload marks a file as removed, with all its pieces that are or may be on a relay. Its message, if there is one, is
 // removed by [Store.Remove].
 func (s *Store) RemoveUpload(ctx context.Context, n int64) error {
-	return s.tx(ctx, func(tx *sql.Tx) error {
-		now := s.now()
-		if _, err := tx.ExecContext(ctx, `UPDATE uploads SET removed = coalesce(removed, ?) WHERE n = ?`, now, n); err != nil {
-			return err
-		}
-		if _, err := tx.ExecContext(ctx, `UPDATE outbox SET removed = coalesce(removed, ?) WHERE upload = ?`, now, n); err != nil {
-			return err
-		}
-		_, err := tx.ExecContext(ctx, `UPDATE copies SET error = '', changed = ?1,
-			state = CASE WHEN EXISTS (SELECT 1 FROM attempts a WHERE a.n = copies.n AND a.relay = copies.relay) THEN 'removing' ELSE 'gone' END
-			WHERE state IN ('queued', 'stored') AND n IN (SELECT n FROM outbox WHERE upload = ?2)`, now, n)
+	return s.tx(ctx, func(tx *sql.Tx) error { return s.removeUpload(ctx, tx, n) })
+}
+
+func (s *Store) removeUpload(ctx context.Context, tx *sql.Tx, n int64) error {
+	now := s.now()
+	if _, err := tx.ExecContext(ctx, `UPDATE uploads SET removed = coalesce(removed, ?) WHERE n = ?`, now, n); err != nil {
 		return err
-	})
+	}
+	if _, err := tx.ExecContext(ctx, `UPDATE outbox SET removed = coalesce(removed, ?) WHERE upload = ?`, now, n); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `UPDATE copies SET error = '', changed = ?1,
+		state = CASE WHEN EXISTS (SELECT 1 FROM attempts a WHERE a.n = copies.n AND a.relay = copies.relay) THEN 'removing' ELSE 'gone' END
+		WHERE state IN ('queued', 'stored') AND n IN (SELECT n FROM outbox WHERE upload = ?2)`, now, n)
+	return err
 }
 
 // LeaseUpload makes holder the one program that sends a file until then. It is false while another one does; held is until when.

@@ -22,10 +22,11 @@ func (s *Store) Payers(ctx context.Context) ([]protocol.PublicKey, error) {
 	}, `SELECT DISTINCT payer FROM untold ORDER BY payer`)
 }
 
-// tell notes that payers are to be told of a copy. Records that tell are not told themselves: who reads one knows it.
-func tell(ctx context.Context, tx *sql.Tx, n int64, relay protocol.PublicKey) error {
+// tell notes that payers are to be told of a copy. Records that tell are not told themselves: who reads one knows it. The
+// owner's other devices tell him themselves.
+func (s *Store) tell(ctx context.Context, tx *sql.Tx, n int64, relay protocol.PublicKey) error {
 	_, err := tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT p.payer, p.relay, o.n FROM payers p JOIN outbox o ON o.n = ?
-		WHERE p.relay = ? AND o.content_type <> ? AND o.signer IS NULL`, n, relay[:], protocol.WritingsType)
+		WHERE p.relay = ? AND o.content_type <> ? AND o.signer IS NULL AND (p.payer <> ? OR o.device = ?)`, n, relay[:], protocol.WritingsType, s.owner[:], s.device)
 	return err
 }
 
@@ -40,7 +41,8 @@ func (s *Store) met(ctx context.Context, tx *sql.Tx) error {
 	}
 	for _, relay := range fresh {
 		if _, err = tx.ExecContext(ctx, `INSERT OR IGNORE INTO untold SELECT ?1, c.relay, c.n FROM copies c JOIN outbox o ON o.n = c.n
-			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.signer IS NULL AND o.expires > ?3`, s.owner[:], protocol.WritingsType, s.now()-keepReceived, relay); err != nil {
+			WHERE c.relay = ?4 AND c.hash IS NOT NULL AND o.content_type <> ?2 AND o.signer IS NULL AND o.expires > ?3 AND o.device = ?5`, s.owner[:], protocol.WritingsType,
+			s.now()-keepReceived, relay, s.device); err != nil {
 			return err
 		}
 	}
@@ -58,7 +60,7 @@ func (s *Store) heard(ctx context.Context, tx *sql.Tx, m *Message) error {
 // otherDevices tells whether anything of the owner's came from another device of his.
 func (s *Store) otherDevices(ctx context.Context, tx *sql.Tx) (others bool, err error) {
 	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM sequences WHERE sender = ?1 AND device <> ?2) OR EXISTS (SELECT 1 FROM payers WHERE payer = ?1)
-		OR EXISTS (SELECT 1 FROM writings WHERE sender = ?1)`, s.owner[:], s.device).Scan(&others)
+		OR EXISTS (SELECT 1 FROM writings WHERE sender = ?1) OR (SELECT company FROM sharing)`, s.owner[:], s.device).Scan(&others)
 	return others, err
 }
 

@@ -42,7 +42,9 @@ func (s *terminal) killed(text string, args ...string) {
 		s.t.Fatal(err)
 	}
 	seen := false
+	var said strings.Builder
 	for lines := bufio.NewScanner(stderr); lines.Scan(); {
+		fmt.Fprintln(&said, lines.Text())
 		if strings.Contains(lines.Text(), text) {
 			seen = true
 			if err := cmd.Process.Kill(); err != nil {
@@ -53,7 +55,7 @@ func (s *terminal) killed(text string, args ...string) {
 	}
 	var exit *exec.ExitError
 	if err := cmd.Wait(); !seen || !errors.As(err, &exit) || exit.Exited() {
-		s.t.Fatalf("relay %s: not killed at %q: %v", strings.Join(args, " "), text, err)
+		s.t.Fatalf("relay %s: not killed at %q: %v\n%s", strings.Join(args, " "), text, err, said.String())
 	}
 }
 

@@ -69,6 +69,11 @@ func (p *program) initialize(ctx context.Context, restore bool, label string) er
 		return err
 	}
 	defer c.Close()
+	if restore {
+		if err := c.SayHello(ctx); err != nil {
+			return err
+		}
+	}
 	if label != "" {
 		if err := c.SetLabel(ctx, label); err != nil {
 			return err
@@ -97,6 +102,15 @@ func (p *program) showInitial(r initialResult) error {
 		if err := p.say("These 24 words are your keys. Write them on paper, in order. They are not shown again.\n\n%s\n", wordTable(r.Words)); err != nil {
 			return err
 		}
+	}
+	if r.Restored {
+		return p.say(`Your key:  %s
+Your keys are in %s
+
+Next: run
+  relay relays add ADDRESS   of a relay that you use, or used
+  relay inbox                and your friends and messages come back, as far as it has them
+`, r.Key, r.Dir)
 	}
 	return p.say(`Your key:  %s
 Your keys are in %s

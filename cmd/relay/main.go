@@ -132,6 +132,7 @@ const longHelp = `relay sends and reads sealed messages through relays that you 
   relay read                         read the next message
   relay send --file FILE anna        send a file of any size
   relay get                          list the files that came, and fetch them
+  relay device add                   use your keys on a second device
   relay daemon                       stay, and have all this done by itself
   relay backup FILE                  back up what your words cannot give back
   relay doctor                       look for what is wrong, and what to do
@@ -165,7 +166,7 @@ func (p *program) root(began *bool) *cobra.Command {
 	flags.StringVar(&p.passphraseFile, "passphrase-file", "", "file with the passphrase")
 	flags.StringVar(&p.proxy, "proxy", "", "proxy for all that is asked of relays, such as socks5://127.0.0.1:9050 (default $RELAY_PROXY, else $HTTPS_PROXY)")
 	flags.BoolVar(&p.noDaemon, "no-daemon", false, "do it here, also if a daemon runs (relay daemon --help)")
-	root.AddCommand(p.initCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
+	root.AddCommand(p.initCommand(), p.deviceCommand(), p.unlockCommand(), p.lockCommand(), p.agentCommand(), p.idCommand(), p.friendCommand(),
 		p.relaysCommand(), p.admitCommand(), p.accountCommand(), p.walletCommand(), p.contractCommand(), p.auditCommand(), p.backupCommand(), p.restoreCommand(), p.doctorCommand(), p.hubsCommand(), p.marketCommand(), p.termsCommand(),
 		p.sendCommand(), p.getCommand(), p.inboxCommand(), p.readCommand(), p.listenCommand(),
 		p.outboxCommand(), p.healCommand(), p.removeCommand(), p.daemonCommand(), p.versionCommand())

@@ -177,14 +177,17 @@ func checkModes(t *testing.T, backup string) {
 func TestKilledBackups(t *testing.T) {
 	p := testnode.StartProcess(t, testnode.ProcessOptions{DSN: testpg.New(t)})
 	named := 0
-	for _, after := range []time.Duration{40, 120, 200, 280, 1000} {
+	const toItsEnd = 0
+	for _, after := range []time.Duration{40, 120, 200, 280, 1000, toItsEnd} {
 		to := filepath.Join(t.TempDir(), "one")
 		cmd := testnode.Command(t, "backup", to, "--dir", p.Dir, "--database-url", p.DSN, "--no-rehearsal")
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(after * time.Millisecond)
-		_ = cmd.Process.Kill()
+		if after != toItsEnd {
+			time.Sleep(after * time.Millisecond)
+			_ = cmd.Process.Kill()
+		}
 		_ = cmd.Wait() // it was killed, or had ended
 		if _, err := os.Lstat(to); errors.Is(err, fs.ErrNotExist) {
 			continue

@@ -277,7 +277,7 @@ func (r *reader) single(ctx context.Context) error {
 		r.cohort.acks.Add(1)
 		r.cohort.counts.pages.Add(1)
 		r.takeLine(p, protocol.PageLine{Envelope: e}, false)
-	case code == protocol.CodePageSpent:
+	case code == protocol.CodePageSpent, code == protocol.CodePageOpen && r.lateOf(answer.problem().PageId) != nil:
 		r.refused(p, answer)
 	case code == protocol.CodeGone:
 		r.checkGone(path, answer)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"relaymarket/api"
 	"relaymarket/protocol"
@@ -193,7 +194,7 @@ func (w *writer) batch(ctx context.Context) error {
 		}
 		lines = append(lines, twin)
 	}
-	for attempt := 0; ; attempt++ {
+	for deadline := time.Now().Add(w.world.patience); ; {
 		outcomes, err := w.sendBatch(ctx, lines)
 		if outcomes == nil || err != nil {
 			return err
@@ -202,11 +203,16 @@ func (w *writer) batch(ctx context.Context) error {
 		if len(unsettled) == 0 {
 			return nil
 		}
-		if attempt > 1000 {
-			w.cohort.fault(promiseSettle, "%s: lines of a batch are told to come back for ever", unsettled[0].record.path)
+		if time.Now().After(deadline) {
+			w.cohort.fault(promiseSettle, "%s: lines of a batch were told to come back for %s", unsettled[0].record.path, w.world.patience)
 			return nil
 		}
 		lines = unsettled
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(retryEvery):
+		}
 	}
 }
 
