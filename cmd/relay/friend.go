@@ -247,6 +247,16 @@ func (p *program) friendRemoveCommand() *cobra.Command {
 	}
 }
 
+// twoArgs wants exactly two arguments and says which.
+func twoArgs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("%s needs %s, and got %s: quote what has spaces in it", cmd.CommandPath(), what, count(len(args), "argument"))
+		}
+		return nil
+	}
+}
+
 // oneArg wants exactly one argument and says which.
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

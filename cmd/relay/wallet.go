@@ -131,7 +131,7 @@ func (p *program) showAddress(a address.Address, amount btcutil.Amount, qr bool)
 func (p *program) paySomebodyCommand() *cobra.Command {
 	feerate, yes := "", false
 	cmd := &cobra.Command{
-		Use: "send ADDRESS SATOSHI|all", Short: "Pay from the wallet", Args: cobra.ExactArgs(2),
+		Use: "send ADDRESS SATOSHI|all", Short: "Pay from the wallet", Args: twoArgs("an address and an amount"),
 		Example: "  relay wallet send bc1q… 20000 --feerate 3\n  relay wallet send bc1q… all",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rate, err := parseFeerate(feerate)

@@ -56,6 +56,16 @@ func (p program) run(ctx context.Context, args []string) int {
 	return exitUsage
 }
 
+// twoArgs wants exactly two arguments and says which.
+func twoArgs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("%s needs %s, and got %d", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
 // oneArg wants exactly one argument and says which.
 func oneArg(what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {

@@ -200,7 +200,7 @@ func (p program) walletSendCommand() *cobra.Command {
 		Use:     "send ADDRESS SATOSHI|all --feerate RATE",
 		Example: "  relayd wallet send bc1q… 20000 --feerate 3",
 		Short:   "Pay out of the relay's wallet",
-		Args:    cobra.ExactArgs(2),
+		Args:    twoArgs("an address and an amount"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			payment := relaynode.WalletPayment{To: args[0], Key: rand.Text(), Feerate: escrow.Feerate(rate)}
 			if payment.All = args[1] == "all"; !payment.All {
