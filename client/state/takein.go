@@ -50,20 +50,23 @@ func (s *Store) takeIn(ctx context.Context, tx *sql.Tx, m *Message) error {
 	return s.hearOf(ctx, tx, b.Device)
 }
 
-// hearOf notes that there is company. A device that is heard for the first time is told everything, unless this one is new itself.
+// hearOf notes that there is company. A device that is heard for the first time, or with which company comes back, is told
+// everything, unless this one is new itself. One that was taken off the list is told nothing: two that took each other off
+// would answer each other for ever.
 func (s *Store) hearOf(ctx context.Context, tx *sql.Tx, id devices.ID) error {
 	if err := s.met(ctx, tx); err != nil {
 		return err
 	}
-	var known, hello, before bool
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) > 1, (SELECT hello FROM sharing), (SELECT company FROM sharing) FROM batches WHERE device = ?`,
-		id).Scan(&known, &hello, &before); err != nil {
+	var known, hello, before, removed bool
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) > 1, (SELECT hello FROM sharing), (SELECT company FROM sharing), EXISTS (SELECT 1 FROM registers
+		WHERE kind = 'device' AND key = CAST(?1 AS BLOB) AND entry ->> '$.removed' = 1) FROM batches WHERE device = ?1`,
+		id).Scan(&known, &hello, &before, &removed); err != nil {
 		return err
 	}
 	if err := s.recount(ctx, tx); err != nil {
 		return err
 	}
-	if known && before || hello {
+	if known && before || hello || removed {
 		return nil
 	}
 	return s.restate(ctx, tx)
