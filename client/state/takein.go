@@ -247,7 +247,8 @@ func (s *Store) showRelay(ctx context.Context, tx *sql.Tx, key protocol.PublicKe
 		if _, err := tx.ExecContext(ctx, `DELETE FROM relays WHERE key = ?`, key[:]); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list' WHERE relay = ? AND state = 'queued'`, key[:])
+		_, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list' WHERE relay = ? AND state = 'queued'
+			AND n NOT IN (SELECT n FROM outbox WHERE content_type = ?)`, key[:], devices.LogType)
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO relays (key, address, added, bytes) VALUES (?, ?, ?, ?)
