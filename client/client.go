@@ -60,6 +60,7 @@ type met struct {
 	mu      sync.Mutex
 	offsets map[protocol.PublicKey]time.Duration // a relay's clock minus ours
 	pulling map[protocol.PublicKey]*sync.Mutex   // one pull a relay at a time
+	looked  protocol.Timestamp                   // when a newer card of the user was looked for
 }
 
 // Open opens the user's state, or makes it. It starts nothing; Close it in the end.

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"relaymarket/client/devices"
@@ -72,9 +73,14 @@ func (c *Client) batchOf(m *state.Message) *devices.Batch {
 	return b
 }
 
-// tellDevices queues what the user's other devices are to be told, in records to himself. It tells whether there was something.
+// tellDevices queues what the user's other devices are to be told, in records to himself. It tells whether there was something. A device
+// that does not know of a move looks on the relays that he left.
 func (c *Client) tellDevices(ctx context.Context, own []Relay) (queued bool, err error) {
-	relays, err := c.taking(ctx, own, protocol.ReceiptTag, false)
+	gone, err := c.state.GoneRelays(ctx)
+	if err != nil {
+		return false, err
+	}
+	relays, err := c.taking(ctx, append(slices.Clone(own), gone...), protocol.ReceiptTag, false)
 	if err != nil {
 		return false, err
 	}

@@ -17,6 +17,10 @@ const (
 	// AlonePause is how long a device that has no company waits for more before it tells a change: who adds ten friends
 	// writes one record.
 	AlonePause = 10 * time.Minute
+	// aloneMost is how long it waits at most: somebody else may see to it that it is never quiet.
+	aloneMost = time.Hour
+	// cardPause is how long a friend's newer card alone waits: each device looks for those itself, and how often he changes it is up to him.
+	cardPause = 24 * time.Hour
 	// RestateEvery is how often everything is said again, for those who missed something. Records of the log live three times as long.
 	RestateEvery = 10 * 24 * time.Hour
 
@@ -47,6 +51,9 @@ const (
 	kindMessage = "message"
 	kindSent    = "sent"
 )
+
+// stamped gives a change its time. The trigger for cards notes 1 for when they are due.
+const stamped = `at = ?1, due = CASE due WHEN 1 THEN ?1 + ?2 ELSE due END`
 
 // labelKey is the key of what there is one of: SQLite takes an empty one for none.
 var labelKey = []byte{0}
@@ -95,7 +102,7 @@ func scanChange(scan func(...any) error) (c change, err error) {
 // fold brings the registers up to what was changed here, so that it competes with what others say under the time at which it
 // was changed, and not that at which it is told.
 func (s *Store) fold(ctx context.Context, tx *sql.Tx) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE changes SET at = ? WHERE at = 0`, s.now()); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE changes SET `+stamped+` WHERE at = 0`, s.now(), cardPause.Milliseconds()); err != nil {
 		return err
 	}
 	all, err := sqlite.Collect(ctx, tx, scanChange, `SELECT kind, key, at FROM changes WHERE kind IN ('friend', 'relay', 'label') ORDER BY at`)

@@ -122,7 +122,7 @@ func (s *Store) tx(ctx context.Context, do func(*sql.Tx) error) error {
 		if err := do(tx); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE changes SET at = ? WHERE at = 0`, s.now())
+		_, err := tx.ExecContext(ctx, `UPDATE changes SET `+stamped+` WHERE at = 0`, s.now(), cardPause.Milliseconds())
 		return err
 	})
 }

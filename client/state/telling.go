@@ -70,11 +70,11 @@ func empty(b *devices.Batch) bool {
 	return len(b.Devices)+len(b.Friends)+len(b.Marks)+len(b.Messages)+len(b.Relays)+len(b.Sent) == 0 && b.Label == nil
 }
 
-// dueChanges are those to be told now. Alone, nothing is until nothing more came for a while.
+// dueChanges are those to be told now. Alone, nothing is until nothing more came for a while, or one waited for long.
 func (s *Store) dueChanges(ctx context.Context, tx *sql.Tx) ([]change, error) {
 	return sqlite.Collect(ctx, tx, scanChange, `SELECT kind, key, at FROM changes WHERE due <= ?1 AND
-		((SELECT company OR hello FROM sharing) OR (SELECT max(at) FROM changes) NOT BETWEEN ?2 AND ?1) ORDER BY at, kind, key LIMIT ?3`,
-		s.now(), s.now().Add(-AlonePause), devices.MaxEntries)
+		((SELECT company OR hello FROM sharing) OR (SELECT max(at) NOT BETWEEN ?2 AND ?1 OR min(at) <= ?4 FROM changes WHERE due <= ?1))
+		ORDER BY at, kind, key LIMIT ?3`, s.now(), s.now().Add(-AlonePause), devices.MaxEntries, s.now().Add(-aloneMost))
 }
 
 // introduce puts this device's own name into a batch that does not have it.
