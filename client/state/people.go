@@ -69,7 +69,7 @@ func (s *Store) DeleteRelay(ctx context.Context, key protocol.PublicKey) error {
 				return err
 			}
 		}
-		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list', changed = ?
+		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list; relay heal sends it to your others', changed = ?
 			WHERE relay = ? AND state IN ('queued', 'removing') AND n NOT IN (SELECT n FROM outbox WHERE content_type = ?)`, s.now(), key[:], devices.LogType); err != nil {
 			return err
 		}
