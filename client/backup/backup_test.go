@@ -483,8 +483,12 @@ func TestInterruptedFolderIsNotUsed(t *testing.T) {
 			}
 		}
 	}
-	if _, err := Write(t.Context(), c, filepath.Join(t.TempDir(), "half")); !errors.Is(err, sqlite.ErrRestoring) {
+	half := filepath.Join(t.TempDir(), "half")
+	if _, err := Write(t.Context(), c, half); !errors.Is(err, sqlite.ErrRestoring) {
 		t.Errorf("backed up: %v", err)
+	}
+	if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a backup of it: %v", err)
 	}
 	onlyThere(t, empty.Dir, marker)
 	if _, err := Restore(t.Context(), c, path, nil); err != nil {

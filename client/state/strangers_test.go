@@ -48,8 +48,8 @@ func TestWordsBeyondTheInvitation(t *testing.T) {
 		t.Errorf("%d words, strangers %+v, %v", words, strangers, err)
 	}
 	notices, err := s.Notices(t.Context(), 0, false)
-	if err != nil || len(notices) == 0 {
-		t.Fatal(err)
+	if err != nil || len(notices) != 2 {
+		t.Fatal(len(notices), err)
 	}
 	for _, n := range notices {
 		if n.Friend != first.From || n.Kind != state.NoticeFirstWord {
