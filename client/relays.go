@@ -161,6 +161,13 @@ func (c *Client) FindRelay(ctx context.Context, typed string) (*Relay, error) {
 	return nil, ErrNoRelay
 }
 
+// Stranded counts messages of the last week that lie on no relay and wait for none, because those that they waited for were removed
+// or refused them. Heal sends them to the relays in use.
+func (c *Client) Stranded(ctx context.Context) (int64, error) {
+	h, err := c.state.Health(ctx)
+	return h.Failed, err
+}
+
 // RemoveRelay takes a relay out of the user's list and card. The relay itself gets the new card too,
 // as far as it answers, because friends may know no other place to find it. What is stored there stays until it expires.
 func (c *Client) RemoveRelay(ctx context.Context, key protocol.PublicKey) ([]RelayReport, error) {

@@ -44,6 +44,20 @@ func TestAcknowledgementsOfOlderRelays(t *testing.T) {
 	same("up", "1 own 11, 2", "")
 	o.exec(pages+`, got_before) SELECT `+columns+`, CASE WHEN i > 1 THEN 'by page ' || i END::text::bytea FROM generate_series(1, 3) i`, "carol")
 	o.exec(pages+`, got_before) SELECT `+columns+`, 'by page 3' FROM generate_series(3, 3) i`, "bob")
+	// What an older relay would do to a page is refused where the next one acknowledges it.
+	for page, ok := range map[string]bool{"page-1": false, "page-2": false, "page-3": true} {
+		tx, err := conn.BeginTx(t.Context(), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = tx.ExecContext(t.Context(), `UPDATE pages SET got = 'again', got_at = 40 WHERE reader = sha256('carol') AND page_id = $1 AND got IS NULL`, page)
+		if (err == nil) != ok {
+			t.Errorf("%s: %v", page, err)
+		}
+		if err := tx.Rollback(); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if _, err := provider.DownTo(t.Context(), 12); err != nil {
 		t.Fatal(err)
 	}

@@ -62,6 +62,49 @@ func TestSinglePullsAreBilledOnce(t *testing.T) {
 	}
 }
 
+// A relayd of before pages were acknowledged by the next one, which still runs on the database, bills none of them again: neither by the statement
+// that it had for an acknowledgement by itself, nor by that for one that came with a pull. What it may store, it stores.
+func TestOlderRelaysBillNothingTwice(t *testing.T) {
+	const (
+		posts = ` RETURNING p.reader, p.page_id, p.ns[cardinality(p.ns)] AS upto, cardinality(p.ns) AS records)
+			INSERT INTO ledger_acks (reader, page_id, upto, records, at) SELECT reader, page_id, upto, records, $5 FROM g WHERE upto IS NOT NULL`
+		alone = `WITH g AS (UPDATE pages p SET got = $4, got_at = $5 WHERE p.reader = $1 AND p.page_id = $2 AND p.root = $3 AND p.got IS NULL` + posts
+		along = `WITH g AS (UPDATE pages p SET got = t.got, got_at = $5 FROM (SELECT t.got, f.place FROM (VALUES ($1::bytea, $2::text, $3::bytea, $4::bytea)) AS t (reader, page_id, root, got)
+			CROSS JOIN LATERAL (SELECT ctid AS place FROM pages WHERE reader = t.reader AND page_id = t.page_id AND root = t.root AND got_at IS NULL OFFSET 0) f) t
+			WHERE p.ctid = t.place AND p.got_at IS NULL` + posts
+	)
+	h := newHouse(t)
+	for name, older := range map[string]string{"alone": alone, "along": along} {
+		t.Run(name, func(t *testing.T) {
+			p := h.payer()
+			r := &reader{h: h, key: key(t)}
+			var pages []protocol.PageHeader
+			for i := range 3 {
+				in := h.compose(p.key, r.key.Public(), fmt.Sprint("r", i))
+				h.mustWrite(in)
+				p.wrote(in)
+				page, err := r.pull(t.Context(), 1, p.key.Public())
+				if err != nil {
+					t.Fatal(err)
+				}
+				pages = append(pages, page.Header)
+			}
+			p.check(t)
+			for i, page := range pages {
+				reader := r.key.Public()
+				_, err := h.db.Pool().Exec(t.Context(), older, reader[:], string(page.PageID), page.Root[:], r.ack(page).Envelope.Bytes(), int64(h.now()))
+				if last := i == len(pages)-1; (err == nil) != last {
+					t.Errorf("page %d of %d: %v", i+1, len(pages), err)
+				}
+			}
+			p.check(t)
+			if p.place.Last != 6 {
+				t.Errorf("%d lines for 3 writes and 3 pulls", p.place.Last)
+			}
+		})
+	}
+}
+
 // A page whose acknowledgement is where the next one is stays acknowledged when clocks are set back, and the next one is due before it.
 func TestSweptPagesOpenNone(t *testing.T) {
 	h := newStillHouse(t, time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC))

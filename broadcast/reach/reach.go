@@ -5,7 +5,7 @@
 //
 // Whoever makes a relay connect somewhere makes it a tool. So [Prober] works for relays only, each of which has done the market's proof of work for an
 // announcement that names the address ([Prober.Admit]); it connects to addresses of the public internet and to no others, whatever a name resolves
-// to, and to no port of another protocol; it fetches one path, without following where that leads, a few kilobytes in ten seconds, over
+// to, not to its own machine's either, and to no port of another protocol; it fetches one path, without following where that leads, a few kilobytes in ten seconds, over
 // a connection of its own; it tells one word of what it met; and no address is tried again within [Pause], whoever asks. Somebody else's machine sees one
 // connection of a relay in that time, which is less than asking for it takes.
 //
@@ -54,6 +54,8 @@ type Config struct {
 	Local bool
 	// Resolver looks names up; nil: the system's.
 	Resolver *net.Resolver
+	// Own tells the addresses of this machine, which may change; nil: the system's.
+	Own func() ([]net.Addr, error)
 }
 
 // Prober tries addresses. It is safe for concurrent use.
@@ -69,6 +71,9 @@ type Prober struct {
 func New(cfg Config) *Prober {
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver
+	}
+	if cfg.Own == nil {
+		cfg.Own = net.InterfaceAddrs
 	}
 	return &Prober{cfg: cfg, busy: make(chan struct{}, AtOnce), tried: map[netip.Prefix]time.Time{}}
 }
@@ -101,56 +106,82 @@ func (p *Prober) Try(ctx context.Context, address string, relay protocol.PublicK
 	ctx, cancel := context.WithTimeout(ctx, Patience)
 	defer cancel()
 	began := time.Now()
-	ips, port, why := p.resolve(ctx, address)
-	if why != "" {
-		return time.Since(began), why, nil
+	to, why, err := p.resolve(ctx, address)
+	if why != "" || err != nil {
+		return time.Since(began), why, err
 	}
-	if !p.mayTry(ips[0]) {
+	if !p.mayTry(to.Addr()) {
 		return 0, "", protocol.Errorf(protocol.CodeOverloaded, "this address was tried a moment ago")
 	}
-	why = p.fetch(ctx, address, ips, port, relay)
+	why = p.fetch(ctx, address, to, relay)
 	if why != "" && ctx.Err() != nil {
 		why = protocol.UnreachedTime
 	}
 	return time.Since(began), why, nil
 }
 
-// resolve finds where a connection goes to. A name that also leads to an address that is not public leads nowhere.
-func (p *Prober) resolve(ctx context.Context, address string) (ips []netip.Addr, port uint16, why protocol.Unreached) {
+// resolve finds where the one connection goes to. A name that also leads to an address that is not public, or to this machine, leads nowhere. Of
+// several addresses the first is tried, and no other: the pause is one address's.
+func (p *Prober) resolve(ctx context.Context, address string) (to netip.AddrPort, why protocol.Unreached, err error) {
 	u, err := url.Parse(address)
 	if err != nil || protocol.ValidateAddress(address) != nil {
-		return nil, 0, protocol.UnreachedAddress
+		return to, protocol.UnreachedAddress, nil
 	}
-	port = 443
+	port := uint16(443)
 	if u.Scheme == "http" {
 		port = 80
 	}
 	if text := u.Port(); text != "" {
 		n, err := strconv.ParseUint(text, 10, 16)
 		if err != nil {
-			return nil, 0, protocol.UnreachedAddress
+			return to, protocol.UnreachedAddress, nil
 		}
 		port = uint16(n)
 	}
 	if !p.cfg.Local && (u.Scheme != "https" || port < 1024 && port != 443) {
-		return nil, 0, protocol.UnreachedAddress
+		return to, protocol.UnreachedAddress, nil
 	}
+	var ips []netip.Addr
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
 		ips = []netip.Addr{ip}
 	} else {
 		ctx, cancel := context.WithTimeout(ctx, namePatience)
 		defer cancel()
 		if ips, err = p.cfg.Resolver.LookupNetIP(ctx, "ip", u.Hostname()); err != nil || len(ips) == 0 {
-			return nil, 0, protocol.UnreachedName
+			return to, protocol.UnreachedName, nil
+		}
+	}
+	var own map[netip.Addr]bool
+	if !p.cfg.Local {
+		if own, err = p.own(); err != nil {
+			return to, "", err
 		}
 	}
 	for i := range ips {
 		ips[i] = ips[i].Unmap().WithZone("")
-		if !p.cfg.Local && !Public(ips[i]) {
-			return nil, 0, protocol.UnreachedAddress
+		if !p.cfg.Local && (!Public(ips[i]) || own[ips[i]]) {
+			return to, protocol.UnreachedAddress, nil
 		}
 	}
-	return ips, port, ""
+	return netip.AddrPortFrom(ips[0], port), "", nil
+}
+
+// own are this machine's addresses. A connection to one of them, public as it may be, goes over the loopback, past the firewall that strangers
+// meet. They come and go, so it is asked at each try.
+func (p *Prober) own() (map[netip.Addr]bool, error) {
+	addrs, err := p.cfg.Own()
+	if err != nil {
+		return nil, fmt.Errorf("read this machine's addresses: %w", err)
+	}
+	own := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		if n, ok := a.(*net.IPNet); ok {
+			if ip, ok := netip.AddrFromSlice(n.IP); ok {
+				own[ip.Unmap()] = true
+			}
+		}
+	}
+	return own, nil
 }
 
 // mayTry leaves an address, or the /64 of an IPv6 one, alone for a while.
@@ -181,22 +212,16 @@ func (p *Prober) mayTry(ip netip.Addr) bool {
 	return true
 }
 
-// errElsewhere: a connection would go where it must not.
-var errElsewhere = errors.New("not the address that was looked at")
-
-// fetch asks for the announcement. The dialer goes to the addresses that were judged, and looks no name up again.
-func (p *Prober) fetch(ctx context.Context, address string, ips []netip.Addr, port uint16, relay protocol.PublicKey) protocol.Unreached {
+// fetch asks for the announcement. The dialer goes to the address that was judged, and looks no name up again.
+func (p *Prober) fetch(ctx context.Context, address string, to netip.AddrPort, relay protocol.PublicKey) protocol.Unreached {
 	var connected atomic.Bool // a dial may still end when the request is given up
 	base := &http.Transport{
-		DialContext: func(ctx context.Context, network, _ string) (conn net.Conn, err error) {
-			err = errElsewhere
-			for _, ip := range ips[:min(len(ips), 2)] {
-				if conn, err = (&net.Dialer{Timeout: Patience / 2}).DialContext(ctx, network, netip.AddrPortFrom(ip, port).String()); err == nil {
-					connected.Store(true)
-					return conn, nil
-				}
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			conn, err := (&net.Dialer{Timeout: Patience / 2}).DialContext(ctx, network, to.String())
+			if err == nil {
+				connected.Store(true)
 			}
-			return nil, err
+			return conn, err
 		},
 		DisableKeepAlives: true, DisableCompression: true, MaxResponseHeaderBytes: maxHeaders, TLSHandshakeTimeout: Patience / 2, ResponseHeaderTimeout: Patience / 2,
 	}

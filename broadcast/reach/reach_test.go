@@ -1,8 +1,10 @@
 package reach
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -143,6 +145,97 @@ func TestTryNothingLocal(t *testing.T) {
 	}
 	if n := honest.asked.Load(); n != 0 || port == 0 {
 		t.Errorf("this machine was asked %d times", n)
+	}
+}
+
+// names is a name server that gives every name these addresses, in this order.
+func names(t *testing.T, ips ...string) *net.Resolver {
+	server, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		question := make([]byte, 512)
+		for {
+			n, from, err := server.ReadFrom(question)
+			if err != nil {
+				return
+			}
+			_, _ = server.WriteTo(answerTo(question[:n], ips), from)
+		}
+	}()
+	t.Cleanup(func() {
+		_ = server.Close()
+		<-done
+	})
+	return &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", server.LocalAddr().String())
+	}}
+}
+
+// answerTo answers one question (RFC 1035, 4.1), if it is for IPv4 addresses.
+func answerTo(question []byte, ips []string) []byte {
+	end := 12 + bytes.IndexByte(question[12:], 0) + 5
+	answer := append([]byte{question[0], question[1], 0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question[12:end]...)
+	if question[end-3] != 1 {
+		return answer
+	}
+	for _, ip := range ips {
+		answer[7]++
+		answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 0, 0, 4) // the name asked for, A, IN, not to be kept, 4 bytes
+		answer = append(answer, netip.MustParseAddr(ip).AsSlice()...)
+	}
+	return answer
+}
+
+// An address of this machine is not connected to, public as it may be, for that would pass its firewall; nor is a name that leads
+// there besides.
+func TestTryNotItself(t *testing.T) {
+	p := prober(false)
+	if own, err := p.own(); err != nil || !own[netip.MustParseAddr("127.0.0.1")] {
+		t.Errorf("%v, %v", own, err)
+	}
+	var own []net.Addr
+	p.cfg.Own = func() ([]net.Addr, error) { return own, nil }
+	p.cfg.Resolver = names(t, "9.9.9.10", "9.9.9.9")
+	for _, address := range []string{"https://9.9.9.9:8443", "https://[2620:fe::fe]:8443", "https://relay.example:8443"} {
+		own = nil
+		if _, why, err := p.resolve(t.Context(), address); why != "" || err != nil {
+			t.Errorf("%s while it is another's: %q, %v", address, why, err)
+		}
+		// Networks are as they come from the system: IPv4 in 16 bytes.
+		own = []net.Addr{&net.IPNet{IP: net.ParseIP("9.9.9.9"), Mask: net.CIDRMask(24, 32)}, &net.IPNet{IP: net.ParseIP("2620:fe::fe"), Mask: net.CIDRMask(64, 128)}}
+		if _, why, err := p.resolve(t.Context(), address); why != protocol.UnreachedAddress || err != nil {
+			t.Errorf("%s: %q, %v", address, why, err)
+		}
+	}
+	p.cfg.Own = func() ([]net.Addr, error) { return nil, errors.New("not to be known") }
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // nobody is connected to in any case
+	if _, why, err := p.Try(ctx, "https://9.9.9.9:8443", newKey(t).Public()); err == nil {
+		t.Errorf("tried without knowing this machine's addresses: %q", why)
+	}
+}
+
+// Of a name's addresses one is connected to, the one that the pause is for.
+func TestTryOneAddress(t *testing.T) {
+	honest := serve(t, nil) // at 127.0.0.1; nothing takes its port at 127.0.0.2
+	p := prober(true)
+	port := honest.server.Listener.Addr().(*net.TCPAddr).AddrPort().Port()
+	address := fmt.Sprintf("https://relay.example:%d", port)
+	for _, test := range []struct {
+		ips  []string
+		want protocol.Unreached
+	}{
+		{[]string{"127.0.0.2", "127.0.0.1"}, protocol.UnreachedConnect},
+		{[]string{"127.0.0.1", "127.0.0.2"}, protocol.UnreachedTLS}, // it has none
+	} {
+		p.cfg.Resolver = names(t, test.ips...)
+		if _, why, err := p.Try(t.Context(), address, honest.key.Public()); why != test.want || err != nil {
+			t.Errorf("%v: %q, %v", test.ips, why, err)
+		}
 	}
 }
 

@@ -98,7 +98,7 @@ func (c *Config) opens(ctx context.Context, r *Report, dir string) error {
 	if err := errors.Join(lastMessage(ctx, s), s.Close()); err != nil {
 		return fmt.Errorf("read the restored state: %w", err)
 	}
-	r.done("opened by this program: %d messages, %d sent, %d friends, %d relays", r.Count("messages"), r.Count("outbox"), r.Count("friends"), r.Count("relays"))
+	r.done("opened by this program: %d received, %d sent, friends: %d, relays: %d", r.Count("messages"), r.Count("outbox"), r.Count("friends"), r.Count("relays"))
 	path := filepath.Join(dir, ContractsFile)
 	if _, err := os.Stat(path); err != nil {
 		return nil // there are none

@@ -3,6 +3,7 @@ package doctor
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -172,6 +173,14 @@ func Backup(ctx context.Context, s *state.Store, now time.Time, precious bool) F
 	return found("backup", OK, "", "the last backup (%s) is %s old", where, ago(age))
 }
 
+// messagesAre is "1 message is" or "3 messages are".
+func messagesAre(n int64) string {
+	if n == 1 {
+		return "1 message is"
+	}
+	return fmt.Sprintf("%d messages are", n)
+}
+
 // Queue looks at what is to be sent.
 func Queue(h state.Health, expiring int, now time.Time) (all []Finding) {
 	if h.Waiting > 0 {
@@ -180,13 +189,13 @@ func Queue(h state.Health, expiring int, now time.Time) (all []Finding) {
 		if age > time.Hour {
 			level = Warn
 		}
-		all = append(all, found("outbox", level, "see why: relay outbox   and try again: relay inbox", "%d messages are on no relay yet, the oldest for %s", h.Waiting, ago(age)))
+		all = append(all, found("outbox", level, "see why: relay outbox   and try again: relay inbox", "%s on no relay yet, the oldest for %s", messagesAre(h.Waiting), ago(age)))
 	}
 	if h.Failed > 0 {
-		all = append(all, found("outbox", Warn, "see why: relay outbox   and add a relay: relay relays add ADDRESS; relay heal", "%d messages of the last week were refused by all relays", h.Failed))
+		all = append(all, found("outbox", Warn, "see why: relay outbox   and add a relay: relay relays add ADDRESS; relay heal", "%s on no relay and waiting for none: all refused, or you use those no more", messagesAre(h.Failed)))
 	}
 	if expiring > 0 {
-		all = append(all, found("outbox", Warn, "see which: relay outbox   and send them again", "%d messages expire soon and were not fetched", expiring))
+		all = append(all, found("outbox", Warn, "see which: relay outbox   and send them again", "%s to expire soon, and not fetched", messagesAre(int64(expiring))))
 	}
 	if len(all) == 0 {
 		all = append(all, found("outbox", OK, "", "nothing waits, nothing expires unread"))

@@ -64,7 +64,7 @@ func (s *Store) DeleteRelay(ctx context.Context, key protocol.PublicKey) error {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list', changed = ?
+		_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list; relay heal sends it to your others', changed = ?
 			WHERE relay = ? AND state IN ('queued', 'removing')`, s.now(), key[:])
 		return err
 	})

@@ -14,6 +14,7 @@ func (p *program) contractConsentCommand() *cobra.Command {
 	var payer, contract string
 	cmd := &cobra.Command{
 		Use: "consent ADDRESS", Short: "Let somebody else's contract pay for what you write", Args: oneArg("the relay's address"), ValidArgsFunction: p.completeRelay,
+		Example: "  relay contract consent relay.example --payer relay1… --contract 95426a9d…",
 		Long: `Signs your consent that the contract of another key, with this relay, pays for what you write there. Its owner gives the
 file to relay contract open --id CONTRACT --writer FILE. Without --contract a fresh id is drawn and shown, for both of you.`,
 		RunE: func(cmd *cobra.Command, args []string) error {

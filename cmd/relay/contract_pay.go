@@ -75,6 +75,7 @@ func (p *program) contractPayCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use: "pay CONTRACT [SATOSHI]", Short: "Pay a relay for what you use", Args: cobra.RangeArgs(1, 2), ValidArgsFunction: p.completeContract,
+		Example: "  relay contract pay 95426a9d 500\n  relay contract pay 95426a9d --accept 4200",
 		Long: `Lets the relay have that many satoshi more of the deposit; without a number, what it asks for. It cannot be taken back,
 and costs no fee. More than the usage that you accepted and your cushion is not paid: --accept says what the relay's count is right
 to have come to, in satoshi since the contract began, and --cushion how far payments may run ahead of that.`,
@@ -177,6 +178,7 @@ func (p *program) contractCloseCommand() *cobra.Command {
 	feerate, most, yes := "", "", false
 	cmd := &cobra.Command{
 		Use: "close CONTRACT", Short: "End a contract and get the rest back, with the relay", Args: oneArg("a contract"), ValidArgsFunction: p.completeContract,
+		Example: "  relay contract close 95426a9d",
 		Long: `Asks the relay what it is owed, and to agree to a transaction that pays it that and you the rest. If the relay asks to be
 paid and the contract to end, this agrees to it. A contract whose funding is not in a block yet is given up: its coins are spent back
 to you if the relay may have your signatures.
@@ -276,6 +278,7 @@ func (p *program) contractRefundCommand() *cobra.Command {
 	feerate, yes := "", false
 	cmd := &cobra.Command{
 		Use: "refund CONTRACT", Short: "Get a deposit back alone, when its time has come", Args: oneArg("a contract"), ValidArgsFunction: p.completeContract,
+		Example: "  relay contract refund 95426a9d",
 		Long: `From the block on that was fixed when the contract was opened, takes back all that is locked in it, without the relay. It is
 also done by itself whenever relay watches. Called again, it bids a higher fee.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -316,6 +319,7 @@ func (p *program) contractRenewCommand() *cobra.Command {
 	var o openOptions
 	cmd := &cobra.Command{
 		Use: "renew CONTRACT", Short: "Move a contract into a new one, without locking money twice", Args: oneArg("a contract"), ValidArgsFunction: p.completeContract,
+		Example: "  relay contract renew 95426a9d --days 60",
 		Long: `Opens a contract whose funding spends the old one: the relay gets what it has a claim on, the rest goes into the new deposit,
 and what that lacks comes from the wallet. Writing goes on all the time. What the old one paid for storage and pulls still to come is
 not given back after that.`,

@@ -17,7 +17,8 @@ func (p *program) contractListCommand() *cobra.Command {
 	all := false
 	cmd := &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List your contracts", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.listContracts(cmd.Context(), all) },
+		Example: "  relay contract list\n  relay contract list --json",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.listContracts(cmd.Context(), all) },
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "list also what is long over, or came to nothing")
 	return cmd
@@ -73,7 +74,8 @@ func (p *program) contractShowCommand() *cobra.Command {
 	offline := false
 	cmd := &cobra.Command{
 		Use: "show CONTRACT", Short: "Show a contract, its transactions, and what was done", Args: oneArg("a contract"), ValidArgsFunction: p.completeContract,
-		RunE: func(cmd *cobra.Command, args []string) error { return p.showContract(cmd.Context(), args[0], offline) },
+		Example: "  relay contract show 95426a9d\n  relay contract show 95426a9d --offline",
+		RunE:    func(cmd *cobra.Command, args []string) error { return p.showContract(cmd.Context(), args[0], offline) },
 	}
 	cmd.Flags().BoolVar(&offline, "offline", false, "show only what is here already; needs no passphrase")
 	return cmd

@@ -404,7 +404,7 @@ func chosenDevice(ctx context.Context, c *client.Client, typed string) (*client.
 
 func (p *program) deviceRenameCommand() *cobra.Command {
 	return &cobra.Command{
-		Use: "rename DEVICE NAME", Short: "Call a device something else", Args: cobra.ExactArgs(2), ValidArgsFunction: p.completeDevice,
+		Use: "rename DEVICE NAME", Short: "Call a device something else", Args: twoArgs("a device and its new name"), ValidArgsFunction: p.completeDevice,
 		Example: "  relay device rename 4fe0a1c2 laptop",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.withDevice(cmd.Context(), args[0], func(c *client.Client, d *client.Device) error {

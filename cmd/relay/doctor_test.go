@@ -88,7 +88,7 @@ func TestDoctor(t *testing.T) {
 	_, _, _ = alice.types("send", "bob", "nobody there", "--patience", "100ms")
 	found = alice.examined(exitFailed)
 	is(found, map[string]doctor.Level{"relay": doctor.Fail, "state": doctor.OK})
-	if !strings.Contains(found["outbox"][0].Text, "1 messages are on no relay") {
+	if !strings.Contains(found["outbox"][0].Text, "1 message is on no relay") {
 		t.Errorf("%+v", found["outbox"])
 	}
 }

@@ -90,10 +90,11 @@ func (p *program) addFriend(ctx context.Context, source string, f addFlags) erro
 			return err
 		}
 	}
-	return errors.Join(p.showAdded(friend, word), wordErr)
+	return errors.Join(p.showAdded(friend, word, !errors.Is(wordErr, client.ErrUsedUp)), wordErr)
 }
 
-func (p *program) showAdded(friend *client.Friend, word *client.Outgoing) error {
+// showAdded tells of the friend, and of the first word, if it waits still where it is stored nowhere.
+func (p *program) showAdded(friend *client.Friend, word *client.Outgoing, waits bool) error {
 	if p.json {
 		line := friendJSON(friend)
 		line.Refused = stamp(friend.Refused)
@@ -122,7 +123,7 @@ func (p *program) showAdded(friend *client.Friend, word *client.Outgoing) error 
 	case stored > 0:
 		return p.say("Your first word lies on %s of %s. When you are a friend there too, you can write: relay send %s TEXT\n",
 			count(stored, "relay"), escape(friend.Name), escape(friend.Name))
-	case len(word.Copies) > 0:
+	case len(word.Copies) > 0 && waits:
 		return p.say("No relay of %s answers now: your first word waits, and goes out with the next relay inbox.\n", escape(friend.Name))
 	}
 	return nil
@@ -187,6 +188,7 @@ func friendJSON(f *client.Friend) friendLine {
 func (p *program) friendListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List friends", Args: cobra.NoArgs,
+		Example: "  relay friend list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			c, err := p.open(cmd.Context())
 			if err != nil {
@@ -223,6 +225,7 @@ func (p *program) friendListCommand() *cobra.Command {
 func (p *program) friendRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm FRIEND", Short: "Remove a friend; the messages stay", Args: oneArg("a friend"), ValidArgsFunction: p.completeFriend,
+		Example: "  relay friend rm anna",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.open(cmd.Context())
 			if err != nil {
@@ -241,6 +244,16 @@ func (p *program) friendRemoveCommand() *cobra.Command {
 			}
 			return p.say("Removed %s.\n", escape(f.Name))
 		},
+	}
+}
+
+// twoArgs wants exactly two arguments and says which.
+func twoArgs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("%s needs %s, and got %s: quote what has spaces in it", cmd.CommandPath(), what, count(len(args), "argument"))
+		}
+		return nil
 	}
 }
 

@@ -191,7 +191,7 @@ tell: the label in the card is what he chose.`,
 					return err
 				}
 			}
-			return p.showAdded(f, nil)
+			return p.showAdded(f, nil, false)
 		},
 	}
 	cmd.Flags().StringVar(&name, "name", "", "what you call the friend (default the label of the card)")

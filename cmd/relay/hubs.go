@@ -140,6 +140,7 @@ type hubItem struct {
 func (p *program) hubsListCommand(network *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List your hubs, and others that relays and friends name", Args: cobra.NoArgs,
+		Example: "  relay hubs list",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			b, err := p.marketPlace(cmd.Context(), *network)
 			if err != nil {
@@ -229,6 +230,7 @@ func (p *program) foundHubs(ctx context.Context, b *relaybook.Book, mine []relay
 func (p *program) hubsRemoveCommand(network *string) *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ADDRESS", Short: "Learn nothing more from a hub; what it told stays until it expires", Args: oneArg("the hub's address"),
+		Example: "  relay hubs rm https://hub.example.org",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			address, err := hubAddress(args[0])
 			if err != nil {

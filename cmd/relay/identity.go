@@ -19,6 +19,7 @@ func (p *program) idCommand() *cobra.Command {
 	var link, qr bool
 	cmd := &cobra.Command{
 		Use: "id", Short: "Show your key; write your card for friends", Args: cobra.NoArgs,
+		Example: "  relay id\n  relay id --card me.relayid\n  relay id --link --qr",
 		Long: `Shows your key and your link. Friends add you by your card, a file, or by the link, with which they fetch the
 card from your relays.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -156,6 +157,7 @@ func trimNewline(data []byte) []byte {
 func (p *program) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Show the version", Args: cobra.NoArgs,
+		Example: "  relay version --json",
 		RunE: func(*cobra.Command, []string) error {
 			version, built := "(unknown)", "(unknown)"
 			if info, ok := debug.ReadBuildInfo(); ok {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/client/state"
 	"relaymarket/protocol"
 )
 
@@ -81,7 +82,8 @@ func (p *program) inboxCommand() *cobra.Command {
 	limit := 100
 	cmd := &cobra.Command{
 		Use: "inbox", Short: "Get what friends sent, and list what is unread", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.inbox(cmd.Context(), offline, all, limit) },
+		Example: "  relay inbox\n  relay inbox --all --offline",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.inbox(cmd.Context(), offline, all, limit) },
 	}
 	cmd.Flags().BoolVar(&offline, "offline", false, "list only what is here already; needs no passphrase")
 	cmd.Flags().BoolVar(&all, "all", false, "list also what was read")
@@ -220,6 +222,8 @@ func glance(m *client.Message) string {
 		text = "(cannot be read: " + escape(m.Fault) + ")"
 	case m.ContentType == protocol.FileType:
 		text = fileGlance(m)
+	case m.ContentType == state.BackupType:
+		text = "(part of your backup)"
 	case !isText(m):
 		text = fmt.Sprintf("(%s, %s)", escape(m.ContentType), count(len(m.Body), "byte"))
 	default:
@@ -251,6 +255,7 @@ func (p *program) readCommand() *cobra.Command {
 	var raw bool
 	cmd := &cobra.Command{
 		Use: "read [ID|latest]", Short: "Read the next unread message, or the one named", Args: cobra.MaximumNArgs(1),
+		Example: "  relay read\n  relay read 71ed8815\n  relay read latest --raw > picture.png",
 		Long: `Reads the oldest unread message, the latest one, or the one whose id is given, or begins or ends with what is given.
 It shows what is here already; "relay inbox" gets what is new. It needs no passphrase.`,
 		ValidArgsFunction: p.completeMessage,

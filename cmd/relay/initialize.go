@@ -23,6 +23,7 @@ func (p *program) initCommand() *cobra.Command {
 	var label string
 	cmd := &cobra.Command{
 		Use: "init", Short: "Make your keys, or restore them from the 24 words", Args: cobra.NoArgs,
+		Example: "  relay init --label Anna\n  relay init --restore",
 		Long: `Makes your keys in a file that only your passphrase opens, and shows the 24 words that restore them, once.
 With --restore the words are read from the terminal or from standard input. Keys that are there are never overwritten.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.initialize(cmd.Context(), restore, label) },

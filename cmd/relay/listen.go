@@ -13,6 +13,7 @@ import (
 func (p *program) listenCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "listen", Short: "Show messages as they arrive, until you end it", Args: cobra.NoArgs,
+		Example: "  relay listen\n  relay listen --json",
 		Long: `Shows each message the moment a relay has it. What arrives stays unread. With --json, each message is one line,
 {"message": …}, and so is each change of a relay's state, {"relay": …}, and what is noticed of a friend, {"notice": …}. End it with Ctrl-C.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {

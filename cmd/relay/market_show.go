@@ -87,6 +87,7 @@ func (p *program) marketShowCommand(o *marketOptions) *cobra.Command {
 	var offline, probe bool
 	cmd := &cobra.Command{
 		Use: "show RELAY", Short: "Show all that a relay announces", Args: oneArg("a relay's key or address, or the beginning of one"),
+		Example: "  relay market show https://relay.example",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.marketShow(cmd.Context(), o, args[0], offline, probe)
 		},
@@ -196,6 +197,7 @@ func oneTerms(t protocol.Terms) string {
 func (p *program) marketWatchCommand(o *marketOptions) *cobra.Command {
 	return &cobra.Command{
 		Use: "watch", Short: "Tell what changes in the market, until you end it", Args: cobra.NoArgs,
+		Example: "  relay market watch --json",
 		Long: `Tells each relay that is new or announces something else, one a line, with --json as one document a line. Hubs that are
 NATS servers tell it at once, others are asked twice a minute.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.marketWatch(cmd.Context(), o) },

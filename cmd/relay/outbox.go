@@ -266,6 +266,7 @@ func copiesText(m *client.Outgoing) string {
 func (p *program) removeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ID", Short: "Delete a message: an own one from the relays, a received one from here", Args: oneArg("the id of a message"),
+		Example: "  relay rm 71ed8815",
 		Long: `Deletes an own message from all relays; whoever has pulled it keeps it. Of a file, with all its pieces; what
 is still being sent is sent no further. Deletes a received message from this
 device only; its sender does not learn of it.`,

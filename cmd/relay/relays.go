@@ -84,7 +84,10 @@ of their bills you accepted and disputed, and what share that was. A relay that 
 func (p *program) relaysRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm ADDRESS|KEY", Short: "Stop using a relay; what is stored there stays until it expires",
-		Args: oneArg("a relay's address or key"), ValidArgsFunction: p.completeRelay,
+		Long: `Stops using a relay: it is taken out of your card, which your friends get, and nothing more is sent there. What is stored there stays until it
+expires. What still waited for it alone is told: relay heal sends it to the relays that you have.`,
+		Example: "  relay relays rm https://old.example",
+		Args:    oneArg("a relay's address or key"), ValidArgsFunction: p.completeRelay,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.openKeys(cmd.Context())
 			if err != nil {
@@ -103,10 +106,17 @@ func (p *program) relaysRemoveCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			stranded, err := c.Stranded(cmd.Context())
+			if err != nil {
+				return err
+			}
 			if p.json {
-				err = p.printJSON(map[string]any{"removed": relayJSON(*r), "relays": relayLines(reports), "told": told})
+				err = p.printJSON(map[string]any{"removed": relayJSON(*r), "relays": relayLines(reports), "told": told, "stranded": stranded})
 			} else {
 				err = errors.Join(p.say("Removed %s.\n", r.Address), p.sayTold(told))
+				if stranded > 0 {
+					err = errors.Join(err, p.say("No relay has %s of yours now: relay heal sends what is missing to the relays that you have.\n", count(int(stranded), "message")))
+				}
 			}
 			return errors.Join(err, p.failures(reports))
 		},
@@ -145,6 +155,7 @@ func (p *program) sayTold(t *toldItem) error {
 func (p *program) accountCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "account [RELAY]", Short: "Show what you may use on your relays and have used", Args: cobra.MaximumNArgs(1),
+		Example:           "  relay account\n  relay account relay.example --json",
 		ValidArgsFunction: p.completeRelay,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := p.openKeys(cmd.Context())

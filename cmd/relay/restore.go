@@ -19,6 +19,7 @@ import (
 func (p *program) contractBackupCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "backup FILE", Short: "Write what a refund needs, beside your 24 words, to a file", Args: oneArg("a file name"),
+		Example: "  relay contract backup /media/stick/contracts.backup",
 		Long: `Writes the descriptors of all contracts that may still hold money. The file holds no secret, but tells which coins are
 yours. The same is in contracts.backup in your folder, always up to date; keep a copy on another disk.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -72,7 +73,11 @@ whose time has come; the others are watched whenever relay runs. That needs rela
 					return err
 				}
 			}
-			return p.restore(cmd.Context(), slices.Concat(args, files), relays)
+			err := p.restore(cmd.Context(), slices.Concat(args, files), relays)
+			if errors.Is(err, userside.ErrNoNode) {
+				err = fmt.Errorf("contracts are looked for here, not a backup, which goes to a folder that was not used (--dir NEW-FOLDER): %w", err)
+			}
+			return err
 		},
 	}
 	cmd.Flags().StringArrayVar(&files, "file", nil, "a file of descriptors")

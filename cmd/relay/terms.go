@@ -28,7 +28,8 @@ tag only (relay send --tag). He may want to be able to read what he carries (pla
 func (p *program) termsListCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "list", Aliases: []string{"ls"}, Short: "List what you would take, and what relays said to it", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return p.listTerms(cmd.Context()) },
+		Example: "  relay terms list",
+		RunE:    func(cmd *cobra.Command, _ []string) error { return p.listTerms(cmd.Context()) },
 	}
 }
 
@@ -187,6 +188,7 @@ a relay is to have this tag; a relay that volunteers for other topics does not t
 func (p *program) termsRemoveCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "rm NUMBER", Short: "Take terms off your list; without any, the usual ones are back", Args: oneArg("the number in relay terms"),
+		Example: "  relay terms rm 2",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return p.changeTerms(cmd.Context(), func(list []client.Wish) ([]client.Wish, error) {
 				i, err := placeOf(args[0], list)

@@ -17,6 +17,7 @@ func (p *program) unlockCommand() *cobra.Command {
 	duration := 8 * time.Hour
 	cmd := &cobra.Command{
 		Use: "unlock", Short: "Ask for the passphrase once, for some hours", Args: cobra.NoArgs,
+		Example: "  relay unlock\n  relay unlock --for 30m",
 		Long: `Keeps your keys in the memory of a process in the background, so that other commands do not ask for the
 passphrase. It ends by itself when the time is over, or with "relay lock".`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return p.unlock(cmd.Context(), duration) },
@@ -78,6 +79,7 @@ func (p *program) unlock(ctx context.Context, duration time.Duration) error {
 func (p *program) lockCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "lock", Short: "Forget the passphrase that unlock keeps", Args: cobra.NoArgs,
+		Example: "  relay lock",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			dir, err := p.folder()
 			if err != nil {

@@ -40,6 +40,7 @@ type balanceLine struct {
 func (p *program) balanceCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "balance", Short: "Show what is in the wallet", Args: cobra.NoArgs,
+		Example: "  relay wallet balance",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx := cmd.Context()
 			return p.withWallet(ctx, func(m *money) error {
@@ -79,6 +80,7 @@ func (p *program) addressCommand() *cobra.Command {
 	var amount int64
 	cmd := &cobra.Command{
 		Use: "address", Short: "Make an address to be paid at", Args: cobra.NoArgs,
+		Example: "  relay wallet address --amount 200000 --qr",
 		Long: `Makes an address that was never given out before. A payment counts from its first confirmation on, and so long as the
 wallet has seen it once, it may be made at any time.`,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -129,7 +131,8 @@ func (p *program) showAddress(a address.Address, amount btcutil.Amount, qr bool)
 func (p *program) paySomebodyCommand() *cobra.Command {
 	feerate, yes := "", false
 	cmd := &cobra.Command{
-		Use: "send ADDRESS SATOSHI|all", Short: "Pay from the wallet", Args: cobra.ExactArgs(2),
+		Use: "send ADDRESS SATOSHI|all", Short: "Pay from the wallet", Args: twoArgs("an address and an amount"),
+		Example: "  relay wallet send bc1q… 20000 --feerate 3\n  relay wallet send bc1q… all",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			rate, err := parseFeerate(feerate)
 			if err != nil {

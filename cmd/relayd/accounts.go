@@ -151,7 +151,7 @@ func (p program) refusalsCommand() *cobra.Command {
 that was dropped costs him nothing any more; one that is disputed is still owed, and the
 contract is settled for it. The reasons are those of relay audit, see docs/users.md.`,
 		Example: "  relayd refusals 1f3c…\n  relayd refusals 1f3c… --json",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("a contract"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := contractArgument(args[0])
 			if err != nil {

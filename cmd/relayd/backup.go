@@ -46,7 +46,7 @@ backup of which that worked gets its name. Both need room, which is looked for f
 Who has the folder is the relay and has its money: keep it as you keep the relay's
 own. relayd restore puts it back.`,
 		Example: "  relayd backup /mnt/backups\n  relayd backup /mnt/backups/before-upgrade --json\n  relayd backup /mnt/backups --rehearse-in /var/tmp",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("the folder to make, or one to make it in"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
@@ -94,6 +94,10 @@ func backupPlace(to string, now time.Time) (string, error) {
 	info, err := os.Stat(to)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
+		// A folder that is missing may be a disk that is not mounted: a backup beside the relay would be none.
+		if parent := filepath.Dir(to); !isFolder(parent) {
+			return "", usagef("there is no folder %s to make the backup in: make it, or mount its disk", parent)
+		}
 		return to, nil
 	case err != nil:
 		return "", err
@@ -104,6 +108,11 @@ func backupPlace(to string, now time.Time) (string, error) {
 		return "", usagef("%s is a backup already: name the folder that it is in, or another one", to)
 	}
 	return filepath.Join(to, now.UTC().Format(backupStamp)), nil
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // backingUp is a backup under way.

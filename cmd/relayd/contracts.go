@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -60,9 +61,10 @@ func (p program) contractsListCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var all, asJSON bool
 	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "List contracts, newest first, and what they bring",
-		Args:  cobra.NoArgs,
+		Use:     "list",
+		Example: "  relayd contracts list\n  relayd contracts list --all --json",
+		Short:   "List contracts, newest first, and what they bring",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.withContracts(cmd, s, func(ctx context.Context, m *relayside.Manager) error {
 				list, err := m.Contracts(ctx, all)
@@ -127,7 +129,8 @@ func (p program) onContract(use, short, long string, do func(context.Context, *r
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
 		Use: use, Short: short, Long: long,
-		Args: cobra.ExactArgs(1),
+		Example: "  relayd contracts " + strings.Fields(use)[0] + " CONTRACT   # the id that relayd contracts list shows",
+		Args:    oneArg("a contract"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			id, err := contractArgument(args[0])
 			if err != nil {

@@ -47,7 +47,7 @@ should therefore be about nine times what is written, with the usual eight pulls
 
 It works while relayd serves and while it does not.`,
 		Example: "  relayd grant relay1… --stored 1GB --moved 10GB --until 2027-01-31 --note 'Ann, from the club'",
-		Args:    cobra.ExactArgs(1),
+		Args:    oneArg("a user's key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := protocol.ParsePublicKey(args[0])
 			if err != nil {
@@ -112,9 +112,10 @@ func (p program) grantsCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "grants",
-		Short: "List the grants and what was used of them",
-		Args:  cobra.NoArgs,
+		Use:     "grants",
+		Example: "  relayd grants\n  relayd grants --json",
+		Short:   "List the grants and what was used of them",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return p.withBooks(cmd, s, func(ctx context.Context, b *books.Store) error {
 				accounts, err := b.List(ctx)
@@ -136,9 +137,10 @@ func (p program) grantsCommand() *cobra.Command {
 func (p program) revokeCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
-		Use:   "revoke KEY",
-		Short: "End a grant: no new writes, what is stored stays readable until it expires",
-		Args:  cobra.ExactArgs(1),
+		Use:     "revoke KEY",
+		Example: "  relayd revoke relay1…",
+		Short:   "End a grant: no new writes, what is stored stays readable until it expires",
+		Args:    oneArg("a user's key"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			key, err := protocol.ParsePublicKey(args[0])
 			if err != nil {

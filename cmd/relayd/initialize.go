@@ -19,8 +19,9 @@ import (
 func (p program) initCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
-		Use:   "init",
-		Short: "Make the relay's folder: a key and a commented configuration file",
+		Use:     "init",
+		Example: "  relayd init\n  relayd init --dir ./relayd",
+		Short:   "Make the relay's folder: a key and a commented configuration file",
 		Long: `init makes the relay's folder with a new key and a configuration file that lists every
 setting with its default. It overwrites nothing.
 

@@ -41,7 +41,7 @@ func (p program) run(ctx context.Context, args []string) int {
 	began := false
 	root := p.root(&began)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
@@ -51,9 +51,32 @@ func (p program) run(ctx context.Context, args []string) int {
 		return exitFailed
 	}
 	if !began {
-		_, _ = fmt.Fprintln(p.err, "Run: relayd --help")
+		_, _ = fmt.Fprintf(p.err, "Run: %s --help\n", cmd.CommandPath())
 	}
 	return exitUsage
+}
+
+// twoArgs wants exactly two arguments and says which.
+func twoArgs(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) != 2 {
+			return fmt.Errorf("%s needs %s, and got %d", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
+}
+
+// oneArg wants exactly one argument and says which.
+func oneArg(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return fmt.Errorf("%s needs %s", cmd.CommandPath(), what)
+		case len(args) > 1:
+			return fmt.Errorf("%s takes one argument, %s, and got %d: quote what has spaces in it", cmd.CommandPath(), what, len(args))
+		}
+		return nil
+	}
 }
 
 // root makes the command tree. began is set once the command line was understood.

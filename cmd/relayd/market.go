@@ -133,8 +133,9 @@ const policyPassword = "CHANGE-ME"
 func (p program) hubPolicyCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
-		Use:   "hub-policy",
-		Short: "Print what to put into the configuration of a NATS server that is to hold a hub's book",
+		Use:     "hub-policy",
+		Example: "  relayd hub-policy > accounts.conf",
+		Short:   "Print what to put into the configuration of a NATS server that is to hold a hub's book",
 		Long: `hub-policy prints accounts and permissions for a NATS server of your own, with JetStream, that
 hub-nats names. Strangers may then do what a hub is for, and nothing else.`,
 		Args: cobra.NoArgs,

@@ -36,7 +36,7 @@ contract are asked for the highest state that they signed. See docs/operators.md
 The old relay must not run any more: two with one key are not one relay.`,
 		Example: "  relayd restore /mnt/backups/relayd-20261121-030000 --dir /var/lib/relayd\n" +
 			"  RELAYD_DATABASE_URL=postgres://relayd@db/new relayd restore /mnt/backups/relayd-20261121-030000 --dir /var/lib/relayd",
-		Args: cobra.ExactArgs(1),
+		Args: oneArg("the folder of a backup"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()

@@ -11,8 +11,9 @@ import (
 func (p program) restoredCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
-		Use:   "restored",
-		Short: "Run once after the database was put back from a backup",
+		Use:     "restored",
+		Example: "  relayd restored --dir /var/lib/relayd",
+		Short:   "Run once after the database was put back from a backup",
 		Long: `restored tells the relay that its database was put back from a backup. Readers remember
 how far they read; a database from the past would count up to there again with other
 records, and they would miss those. After restored they start over, and recognize

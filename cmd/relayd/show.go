@@ -16,9 +16,10 @@ func (p program) idCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "id",
-		Short: "Show the relay's key and the addresses it announces",
-		Args:  cobra.NoArgs,
+		Use:     "id",
+		Example: "  relayd id",
+		Short:   "Show the relay's key and the addresses it announces",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.load(p.environ, cmd.Flags()); err != nil {
 				return err
@@ -92,9 +93,10 @@ func (p program) writeConfigJSON(s *settings) error {
 
 func (p program) versionCommand() *cobra.Command {
 	return &cobra.Command{
-		Use:   "version",
-		Short: "Show which relayd this is",
-		Args:  cobra.NoArgs,
+		Use:     "version",
+		Example: "  relayd version",
+		Short:   "Show which relayd this is",
+		Args:    cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			_, err := fmt.Fprintln(p.out, "relayd", version())
 			return err

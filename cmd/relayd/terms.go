@@ -36,8 +36,9 @@ func (p program) termsCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "terms",
-		Short: "Show on what terms this relay serves, and its lists of keys and topics",
+		Use:     "terms",
+		Example: "  relayd terms\n  relayd terms --json",
+		Short:   "Show on what terms this relay serves, and its lists of keys and topics",
 		Long: `terms shows the alternatives that this relay announces: by contract, if it has a Bitcoin node; for nothing, to
 keys and topics that it allows; and by its operator's hand (relayd grant). And what strangers can take at most. It
 checks the settings, too. It works while relayd serves and while it does not.`,

@@ -131,8 +131,9 @@ func (p program) walletInitCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var restore bool
 	cmd := &cobra.Command{
-		Use:   "init",
-		Short: "Draw the seed of the relay's wallet and contract keys, once",
+		Use:     "init",
+		Example: "  relayd wallet init\n  relayd wallet init --restore",
+		Short:   "Draw the seed of the relay's wallet and contract keys, once",
 		Long: `init draws a seed of 24 words and writes it to bitcoin.words in the relay's folder. It
 never overwrites one. Write the words down: with them a relay that lost its disk has
 its coins again, and its keys in contracts.
@@ -172,9 +173,10 @@ then reads the chain from its beginning, which takes hours.`,
 func (p program) walletWordsCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	cmd := &cobra.Command{
-		Use:   "words",
-		Short: "Show the words of the wallet's seed, to write them down",
-		Args:  cobra.NoArgs,
+		Use:     "words",
+		Example: "  relayd wallet words",
+		Short:   "Show the words of the wallet's seed, to write them down",
+		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := s.load(p.environ, cmd.Flags()); err != nil {
 				return err
@@ -195,9 +197,10 @@ func (p program) walletSendCommand() *cobra.Command {
 	s := newSettings(p.environ)
 	var rate int64
 	cmd := &cobra.Command{
-		Use:   "send ADDRESS SATOSHI|all --feerate RATE",
-		Short: "Pay out of the relay's wallet",
-		Args:  cobra.ExactArgs(2),
+		Use:     "send ADDRESS SATOSHI|all --feerate RATE",
+		Example: "  relayd wallet send bc1q… 20000 --feerate 3",
+		Short:   "Pay out of the relay's wallet",
+		Args:    twoArgs("an address and an amount"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			payment := relaynode.WalletPayment{To: args[0], Key: rand.Text(), Feerate: escrow.Feerate(rate)}
 			if payment.All = args[1] == "all"; !payment.All {

@@ -91,14 +91,20 @@ func (p *Proof) sums(ctx context.Context, conn *pgx.Conn) error {
 
 // draw reads envelopes from all over the table: hash and signature tell whether a byte of them has changed.
 func (p *Proof) draw(ctx context.Context, conn *pgx.Conn, cursor int64) error {
+	drawn := map[int64]bool{} // in a small table the places overlap
 	for range samples {
-		rows, err := conn.Query(ctx, `SELECT sender, receiver, id, hash, envelope FROM records WHERE n >= $1 AND state = 0 ORDER BY n LIMIT $2`, rand.Int64N(cursor+1), sampleSize)
+		rows, err := conn.Query(ctx, `SELECT n, sender, receiver, id, hash, envelope FROM records WHERE n >= $1 AND state = 0 ORDER BY n LIMIT $2`, rand.Int64N(cursor+1), sampleSize)
 		if err != nil {
 			return err
 		}
 		var sender, receiver, hash, envelope []byte
 		var id string
-		_, err = pgx.ForEachRow(rows, []any{&sender, &receiver, &id, &hash, &envelope}, func() error {
+		var n int64
+		_, err = pgx.ForEachRow(rows, []any{&n, &sender, &receiver, &id, &hash, &envelope}, func() error {
+			if drawn[n] {
+				return nil
+			}
+			drawn[n] = true
 			p.Envelopes++
 			return checkRecord(sender, receiver, id, hash, envelope)
 		})

@@ -161,6 +161,12 @@ func ReadManifest(folder string) (*Manifest, error) {
 	at := filepath.Join(folder, manifestName)
 	info, err := os.Lstat(at)
 	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there is no folder %s: name that of a backup", folder)
+		}
+		if all, err := filepath.Glob(filepath.Join(folder, "*", manifestName)); err == nil && len(all) > 0 {
+			return nil, fmt.Errorf("%s is no backup but has %d in it: name one of them, such as %s", folder, len(all), filepath.Dir(all[len(all)-1]))
+		}
 		return nil, damaged("%s has no %s; a backup that was cut off has a name that begins with a dot, and may be deleted", folder, manifestName)
 	}
 	if err != nil {

@@ -16,7 +16,7 @@ func sizeAt(at time.Time, bytes, free int64) Size { return Size{At: at, Bytes: b
 
 func TestForecast(t *testing.T) {
 	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
-	sizes := []Size{sizeAt(now.Add(-25*time.Hour), 0, 900e9), sizeAt(now.Add(-24*time.Hour), 0, 500e9), sizeAt(now.Add(-time.Hour), 0, 404e9), sizeAt(now.Add(-5*time.Minute), 0, 1)}
+	sizes := []Size{sizeAt(now.Add(-25*time.Hour), 0, 900e9), sizeAt(now.Add(-24*time.Hour), 0, 500e9), sizeAt(now.Add(-time.Hour), 0, 404e9), sizeAt(now.Add(-20*time.Minute), 0, 1)}
 	current := sizeAt(now, 100e9, 400e9)
 	day, ok := RateOver(sizes, 24*time.Hour, current)
 	if left, ends := day.Until(300e9); !ok || day.PerDay != 100e9 || !ends || left != 72*time.Hour {
@@ -30,7 +30,7 @@ func TestForecast(t *testing.T) {
 		t.Errorf("without room: %s %t", left, ends)
 	}
 	if _, ok := RateOver(sizes[3:], time.Hour, current); ok {
-		t.Error("five minutes tell a rate")
+		t.Error("twenty minutes tell a rate")
 	}
 	if _, ends := (Rate{PerDay: -1}).Until(1); ends {
 		t.Error("room that grows ends")

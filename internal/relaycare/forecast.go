@@ -8,8 +8,8 @@ type Rate struct {
 	PerDay int64 // bytes; below 0 there is more and more room
 }
 
-// shortest is the least time that a rate is told over: two sizes are ten minutes apart.
-const shortest = SizeEvery
+// shortest is the least time that a rate is told over. What other programs write in some minutes says nothing of days.
+const shortest = 3 * SizeEvery
 
 // RateOver is the rate at which the disk fills, or where nobody knows of the disk the database grows, from the oldest size of the last
 // span until now. It is not ok if too little was kept to tell.

@@ -247,7 +247,7 @@ func (d *doctor) forecast(now relaycare.Size, sizes []relaycare.Size) findings.F
 	case soonest > 0:
 		return findings.Okf("disk", "%s: full in %s", text, span(soonest))
 	case !known:
-		return findings.Okf("disk", "%s; how fast they go is known when the relay has run for a while", text)
+		return findings.Okf("disk", "%s; how fast they go is known when the relay has run for half an hour", text)
 	}
 	return findings.Okf("disk", "%s: that lasts", text)
 }

@@ -53,7 +53,11 @@ func (d *doctor) market(ctx context.Context) findings.List {
 	}
 	all := findings.List{}
 	if len(said.Addresses) == 0 {
-		return append(all, warn("announcement", "it names no address: nobody finds the relay by it", "set address, for example https://relay.example.org"))
+		all = append(all, warn("announcement", "it names no address: nobody finds the relay by it", "set address, for example https://relay.example.org"))
+		if len(d.cfg.Market.Through) > 0 {
+			all = append(all, warn("reachable", "nobody was asked: there is no address to look at", "set address first"))
+		}
+		return all
 	}
 	all = append(all, findings.Okf("announcement", "it is valid for %s and names %s", span(said.ValidUntil.Time().Sub(d.now)), strings.Join(said.Addresses, ", ")))
 	found, others := d.hubs(ctx, client, said)
