@@ -174,7 +174,7 @@ func TestDevicesConverge(t *testing.T) {
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		// Each draw opens three states on disk: fewer are drawn, unless more are asked for.
-		if run++; run > 25 && flag.Lookup("rapid.checks").Value.String() == "100" {
+		if run++; run > 8 && flag.Lookup("rapid.checks").Value.String() == "100" {
 			return
 		}
 		w := newWorld(t, context.Background(), makeFolder(t, dir, run), 3)
