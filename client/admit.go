@@ -206,8 +206,9 @@ func (c *Client) guests(ctx context.Context, friends []Friend) (*guests, error) 
 		} else {
 			g.refused[a.Key] = true
 		}
-		if a.Invitation && now < a.Until.Add(wordsLinger) {
-			g.invitations[a.Key] = true // copies of a word that came may lie on other relays
+		// Of one that is used up nothing is kept any more: what lies on other relays are copies of what came, or is dropped.
+		if a.Invitation && a.Used < a.Records && now < a.Until.Add(wordsLinger) {
+			g.invitations[a.Key] = true
 		}
 		if !a.Invitation && open {
 			g.admitted[a.Key] = true

@@ -72,6 +72,11 @@ func (p *peer) write(ctx context.Context, path protocol.Path, build func(protoco
 		},
 		read: p.readJSON(&stored),
 	})
+	if err == nil {
+		if bad := checkCursor(stored.Cursor); bad != nil {
+			err = p.tampered("%v", bad)
+		}
+	}
 	return &stored, err
 }
 

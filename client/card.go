@@ -74,6 +74,9 @@ func (c *Client) SetLabel(ctx context.Context, label string) error {
 // PublishCard brings the card to each of the user's relays that does not have it yet, and queues it for the friends who know
 // another one: Flush, Sync and TellFriends bring it to them. The reports are about the relays that were asked.
 func (c *Client) PublishCard(ctx context.Context) ([]RelayReport, error) {
+	if err := c.followWhenDue(ctx); err != nil {
+		return nil, err
+	}
 	card, err := c.Card(ctx)
 	if err != nil {
 		return nil, err
@@ -137,7 +140,7 @@ func (c *Client) publishOn(ctx context.Context, r state.Relay, card *protocol.En
 	if err != nil {
 		return err
 	}
-	sent, err := c.putNewest(ctx, p, card)
+	sent, err := c.putNewest(ctx, p, card, func() (*protocol.Envelope, error) { return c.Card(ctx) })
 	if err != nil {
 		return err
 	}
@@ -149,32 +152,28 @@ func (c *Client) publishOn(ctx context.Context, r state.Relay, card *protocol.En
 	return c.state.SetPublished(ctx, r.Key, sent.Hash())
 }
 
-// outdate handles a relay that has a newer card of ours: another device made it, or this one
-// before it lost its state. Ours is dated after it and sent again.
-func (c *Client) outdate(ctx context.Context, p *peer, card *protocol.Envelope) (*protocol.Envelope, error) {
-	data, err := p.card(ctx, c.Key())
-	if err != nil {
-		return nil, err
-	}
-	newer, _, err := protocol.ParseCard(data, c.now())
-	if err != nil || newer.From != c.Key() {
-		return nil, p.tampered("it refuses the card for one that is not valid")
-	}
-	var id protocol.Identity
-	if err := card.Decode(&id); err != nil {
-		return nil, err
-	}
-	return protocol.Sign(c.identity, c.Key(), max(c.now(), newer.Timestamp+1), &id)
-}
-
-// putNewest brings the card to a relay, dated after whatever card of ours is there.
-func (c *Client) putNewest(ctx context.Context, p *peer, card *protocol.Envelope) (*protocol.Envelope, error) {
+// putNewest brings a card to a relay. One that has a newer card of ours got it from another device, or from this one before it
+// lost its state: that is followed, and what is signed then is sent.
+func (c *Client) putNewest(ctx context.Context, p *peer, card *protocol.Envelope, sign func() (*protocol.Envelope, error)) (*protocol.Envelope, error) {
 	err := p.putCard(ctx, card)
 	if !errors.Is(err, protocol.CodeCardOlder) || c.identity == nil {
 		return card, err
 	}
-	if card, err = c.outdate(ctx, p, card); err != nil {
+	newer, id, err := c.cardOn(ctx, p, c.Key())
+	if err != nil {
+		if errors.Is(err, errBadCard) {
+			return nil, p.tampered("it refuses the card for one that is not valid")
+		}
 		return nil, err
+	}
+	if err := c.follow(ctx, newer, id); err != nil {
+		return nil, err
+	}
+	if card, err = sign(); err != nil {
+		return nil, err
+	}
+	if card.Hash() == newer.Hash() {
+		return card, nil
 	}
 	return card, p.putCard(ctx, card)
 }

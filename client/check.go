@@ -47,6 +47,7 @@ func (p *puller) check(page *state.Page, served *protocol.Page) ([]state.Message
 		if p.invitations[from] {
 			m.Word = p.c.wordOf(&m)
 		}
+		m.KeepBody = p.backups
 		messages = append(messages, m)
 	}
 	return messages, nil

@@ -60,6 +60,7 @@ type met struct {
 	mu      sync.Mutex
 	offsets map[protocol.PublicKey]time.Duration // a relay's clock minus ours
 	pulling map[protocol.PublicKey]*sync.Mutex   // one pull a relay at a time
+	looked  protocol.Timestamp                   // when a newer card of the user was looked for
 }
 
 // Open opens the user's state, or makes it. It starts nothing; Close it in the end.
@@ -81,7 +82,7 @@ func Open(ctx context.Context, c Config) (*Client, error) {
 			return nil, fmt.Errorf("make the state folder: %w", err)
 		}
 	}
-	store, err := state.Open(ctx, state.Config{Path: filepath.Join(c.Dir, StateFile), Owner: owner, Clock: c.Clock})
+	store, err := state.Open(ctx, state.Config{Path: filepath.Join(c.Dir, StateFile), Owner: owner, Clock: c.Clock, Log: c.Logger})
 	if err != nil {
 		return nil, err
 	}

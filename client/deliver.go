@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -21,12 +22,22 @@ func (c *Client) Flush(ctx context.Context) ([]RelayReport, error) {
 	if err != nil {
 		return nil, err
 	}
+	gone, err := c.state.GoneRelays(ctx)
+	if err != nil {
+		return nil, err
+	}
 	reports := make([]RelayReport, len(relays))
 	var group errgroup.Group
 	group.SetLimit(parallel)
 	for i, r := range relays {
 		group.Go(func() error {
-			done, err := c.deliverQueue(ctx, r.Relay, 0)
+			limited := ctx
+			if r.OnlyReceipts && slices.ContainsFunc(gone, func(g Relay) bool { return g.Key == r.Key }) {
+				var cancel context.CancelFunc
+				limited, cancel = context.WithTimeout(ctx, tellTime) // a relay that the user removed may be dead
+				defer cancel()
+			}
+			done, err := c.deliverQueue(limited, r.Relay, 0)
 			reports[i] = RelayReport{Relay: r.Key, Address: r.Address, Delivered: done, Err: err}
 			return nil
 		})

@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"relaymarket/client/devices"
@@ -13,8 +14,10 @@ import (
 const (
 	// logTTL outlives two times that everything is said again: whoever looks once a month misses nothing of it.
 	logTTL = 3 * state.RestateEvery
-	// logMaxPulls is how often a relay serves a batch: once to each device, the one that wrote it too, and some more that
+	// sparePulls is how often a relay serves a batch, beside once to each device that is in use, the one that wrote it too: for such as
 	// come later. Each is reserved in the credit of whoever pays.
+	sparePulls = 2
+	// logMaxPulls is how often at most.
 	logMaxPulls = 16
 	// leastBatch is the largest record that a relay has to take at least to be of use here: a friend with his card.
 	leastBatch = 24 << 10
@@ -54,22 +57,30 @@ func (c *Client) RemoveDevice(ctx context.Context, id devices.ID) error {
 func (c *Client) SayHello(ctx context.Context) error { return c.state.SayHello(ctx) }
 
 // batchOf is what a device of the user says in a record to himself; nil for any other message. One that cannot be read is
-// left alone: everything is said again.
+// left alone, and so is an entry: everything is said again.
 func (c *Client) batchOf(m *state.Message) *devices.Batch {
 	if m.From != c.Key() || m.Tag != protocol.ReceiptTag || m.ContentType != devices.LogType || m.Plain {
 		return nil
 	}
-	b, err := devices.Parse(m.Body)
+	b, refused, err := devices.Read(m.Body)
 	if err != nil {
 		c.log.Warn("what another device of yours says cannot be read", "record", m.ID, "error", err)
 		return nil
 	}
+	if len(refused) > 0 {
+		c.log.Warn("some of what another device of yours says cannot be read", "record", m.ID, "entries", len(refused), "error", refused[0])
+	}
 	return b
 }
 
-// tellDevices queues what the user's other devices are to be told, in records to himself. It tells whether there was something.
+// tellDevices queues what the user's other devices are to be told, in records to himself. It tells whether there was something. A device
+// that does not know of a move looks on the relays that he left.
 func (c *Client) tellDevices(ctx context.Context, own []Relay) (queued bool, err error) {
-	relays, err := c.taking(ctx, own, protocol.ReceiptTag, false)
+	gone, err := c.state.GoneRelays(ctx)
+	if err != nil {
+		return false, err
+	}
+	relays, err := c.taking(ctx, append(slices.Clone(own), gone...), protocol.ReceiptTag, false)
 	if err != nil {
 		return false, err
 	}
@@ -84,11 +95,15 @@ func (c *Client) tellDevices(ctx context.Context, own []Relay) (queued bool, err
 	if len(fit) == 0 {
 		return false, nil
 	}
+	living, err := c.state.Living(ctx)
+	if err != nil {
+		return false, err
+	}
 	for range maxBatches {
 		more, err := c.state.EnqueueBatch(ctx, fit, int(most), func(b *devices.Batch) (*Outgoing, error) {
 			m, err := c.sealBooks(c.Key(), c.sealing.Public(), string(b.Device), devices.LogType, b)
 			if err == nil {
-				m.Expires, m.MaxPulls, m.Body = c.now().Add(logTTL), logMaxPulls, []byte{} // what it says is in the state anyway
+				m.Expires, m.MaxPulls, m.Body = c.now().Add(logTTL), min(living+sparePulls, logMaxPulls), []byte{} // what it says is in the state anyway
 			}
 			return m, err
 		})

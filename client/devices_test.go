@@ -2,8 +2,10 @@ package client_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"relaymarket/client"
 	"relaymarket/client/devices"
 	"relaymarket/internal/testnode"
+	"relaymarket/protocol"
 )
 
 // pairs gives the person's keys to a new device, as two people at two screens would do it.
@@ -205,6 +208,16 @@ func TestDevicesComeTogether(t *testing.T) {
 	if err != nil || len(known) != 2 || known[1].Name != "phone" || known[1].Missing != 0 {
 		t.Errorf("the devices: %+v, %v", known, err)
 	}
+	// What they tell each other is reserved for as many as there are, and two more.
+	db, err := sql.Open("sqlite", "file:"+filepath.Join(second.config.Dir, client.StateFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var pulls int
+	if err := db.QueryRow(`SELECT max_pulls FROM outbox WHERE content_type = ? ORDER BY n DESC LIMIT 1`, devices.LogType).Scan(&pulls); err != nil || pulls != 4 {
+		t.Errorf("a batch may be pulled %d times, %v", pulls, err)
+	}
 }
 
 func ownRelay(t *testing.T, p *person) client.Relay {
@@ -343,4 +356,98 @@ func TestStolenLink(t *testing.T) {
 	if _, err := client.Join(t.Context(), client.Config{}, ended, "x", nil); !errors.Is(err, client.ErrLinkEnded) {
 		t.Errorf("an old link: %v", err)
 	}
+}
+
+// hasRelays checks which relays a person's device believes to be his, and that his card names them.
+func (p *person) hasRelays(want ...*testnode.Node) {
+	p.t.Helper()
+	relays, err := p.Relays(p.ctx())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	card, err := p.Card(p.ctx())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	var id protocol.Identity
+	if err := card.Decode(&id); err != nil {
+		p.t.Fatal(err)
+	}
+	ok := len(relays) == len(want) && len(id.Relays) == len(want)
+	for _, node := range want {
+		ok = ok && slices.ContainsFunc(relays, func(r client.Relay) bool { return r.Key == node.Key }) &&
+			slices.ContainsFunc(id.Relays, func(r protocol.RelayRef) bool { return r.PubKey == node.Key })
+	}
+	if !ok {
+		p.t.Errorf("the relays are %+v, in the card %+v", relays, id.Relays)
+	}
+}
+
+// One device moves from the only relay that the other knows. That hears of it there, and what it does then takes nothing back.
+func TestDeviceMoves(t *testing.T) {
+	one, two, three, home := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
+	first, bob := somebody(t).joins(one), somebody(t).joins(home)
+	first.befriends(bob)
+	bob.befriends(first)
+	second := first.pairs("phone")
+	for range 2 {
+		first.syncs()
+		second.syncs()
+	}
+	first.joins(two)
+	if _, err := first.RemoveRelay(t.Context(), one.Key); err != nil {
+		t.Fatal(err)
+	}
+	// What the second tells before it knows, the first finds.
+	if err := second.SetLabel(t.Context(), "both"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := second.LeaveReceipts(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first.tries()
+	if label, err := first.Label(t.Context()); err != nil || label != "both" {
+		t.Errorf("the first hears of the label %q, %v", label, err)
+	}
+	two.Stop() // so that all is told by the relay that was left
+	second.tries()
+	second.hasRelays(two)
+	two.Restart()
+	second.joins(three)
+	for range 2 {
+		first.tries()
+		second.tries()
+		bob.tries()
+	}
+	first.hasRelays(two, three)
+	second.hasRelays(two, three)
+	first.says(bob, "can you hear me")
+	bob.finds("can you hear me")
+
+	// A relay that was removed and is dead is nothing to report.
+	one.Stop()
+	if failed := first.tries().Failed(); len(failed) != 0 {
+		t.Errorf("failed: %+v", failed)
+	}
+}
+
+// Nothing is told where the other device looks, but the relay there has the newer card: who signs another one takes in what that says.
+func TestFollowsOwnCard(t *testing.T) {
+	one, two, three := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
+	first := somebody(t).joins(one)
+	second := first.other()
+	second.adds(one.URL)
+	first.joins(two) // alone, as far as it knows: other devices are told later
+	second.joins(three)
+	second.hasRelays(one, two, three)
+	if _, err := first.PublishCard(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.SetLabel(t.Context(), "first"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := first.PublishCard(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	first.hasRelays(one, two, three)
 }

@@ -3,11 +3,14 @@ package client_test
 import (
 	"encoding/json"
 	"errors"
+	"net/http"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/client/state"
 	"relaymarket/internal/testnode"
 	"relaymarket/protocol"
 )
@@ -56,6 +59,35 @@ func TestForgingRelay(t *testing.T) {
 			reader.finds("genuine")
 		})
 	}
+}
+
+// What a relay says of its own is bounded where it comes in: else it would be kept, and told to other devices.
+func TestLongCursors(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	proxy := tamperBefore(t, node)
+	alice, bob := correspondents(t, node, proxy.URL)
+	long := strings.Repeat("c", protocol.MaxCursor+1)
+	cursors := regexp.MustCompile(`"cursor":"[^"]*"`)
+	lies := func(r *http.Request, body []byte) []byte {
+		if r.Method == http.MethodPut || strings.HasSuffix(r.URL.Path, "/outbox") {
+			return cursors.ReplaceAll(body, []byte(`"cursor":"`+long+`"`))
+		}
+		return body
+	}
+	proxy.set(lies)
+	if _, err := alice.Send(t.Context(), bob.Key(), []byte("hi"), client.SendOptions{}); !errors.Is(err, client.ErrNotStored) || !errors.Is(err, client.ErrTampered) {
+		t.Errorf("a record that stands nowhere: %v", err)
+	}
+	if healed := alice.heals(); len(healed) != 1 || !errors.Is(healed[0].Err, client.ErrTampered) {
+		t.Errorf("an inventory of such: %+v", healed)
+	}
+	sent, err := alice.Outbox(t.Context(), 0)
+	if err != nil || len(sent) != 1 || len(sent[0].Copies) != 1 || sent[0].Copies[0].State != state.CopyQueued || sent[0].Copies[0].Cursor != "" {
+		t.Errorf("it was noted: %+v, %v", sent, err)
+	}
+	proxy.set(nil)
+	alice.syncs()
+	bob.finds("hi")
 }
 
 // consistent makes a page of one line whose root fits.

@@ -161,6 +161,10 @@ func (c *Client) cardFrom(ctx context.Context, address string, owner protocol.Pu
 	if err != nil {
 		return nil, nil, err
 	}
+	return c.cardOn(ctx, p, owner)
+}
+
+func (c *Client) cardOn(ctx context.Context, p *peer, owner protocol.PublicKey) (*protocol.Envelope, *protocol.Identity, error) {
 	data, err := p.card(ctx, owner)
 	if err != nil {
 		return nil, nil, err

@@ -163,6 +163,9 @@ func (c *Client) listOn(ctx context.Context, relay Relay, at protocol.Timestamp)
 		}
 		seen := make([]state.SeenRecord, 0, len(page.Records))
 		for _, r := range page.Records {
+			if err := checkCursor(r.Cursor); err != nil {
+				return listed, p.tampered("of a record in its inventory, %v", err)
+			}
 			seen = append(seen, state.SeenRecord{To: r.To, ID: protocol.RecordID(r.RecordId), Hash: r.Hash, Pulls: r.Pulls, Cursor: r.Cursor})
 		}
 		if err := c.state.See(ctx, relay.Key, seen, at); err != nil {

@@ -64,7 +64,7 @@ func (c *Client) Keep(ctx context.Context, contentType string, body []byte, ttl 
 
 // KeptAt pulls what the user keeps on a relay and returns all documents of a content type that are here, oldest
 // first. The relay needs to be none of his own in this folder: the folder may be new, and of the relay only the
-// address known. The documents count as read.
+// address known. The documents count as read. Parts of a backup that came here with an ordinary pull have no body.
 func (c *Client) KeptAt(ctx context.Context, typed, contentType string) ([]Message, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
@@ -115,6 +115,7 @@ func (c *Client) pullKept(ctx context.Context, relay protocol.PublicKey, address
 	if err != nil {
 		return err
 	}
+	at.backups = true
 	report, err := c.pullPost(ctx, at)
 	return errors.Join(err, report.Err)
 }

@@ -7,8 +7,10 @@ import (
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/client/state"
 	"relaymarket/escrow/userside"
 	"relaymarket/internal/testnode"
+	"relaymarket/protocol"
 )
 
 const keptType = "application/x-kept"
@@ -61,5 +63,31 @@ func TestKeep(t *testing.T) {
 	stranger := somebody(t)
 	if kept, err := stranger.KeptAt(stranger.ctx(), two.URL, keptType); len(kept) > 0 {
 		t.Errorf("a stranger reads %d documents, %v", len(kept), err)
+	}
+}
+
+// A backup that is on relays is pulled by every device of its owner, and its body kept only by the one that is about to restore it.
+func TestBackupsArePulledWithoutTheirBodies(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	alice := somebody(t).joins(node)
+	alice.befriends(alice)
+	other := alice.other().joins(node)
+	if _, err := alice.Keep(alice.ctx(), state.BackupType, []byte("a part"), time.Hour, protocol.PublicKey{}); err != nil {
+		t.Fatal(err)
+	}
+	alice.says(alice, "a note")
+	for _, d := range []*person{alice, other} {
+		d.syncs()
+		kept, err := d.Messages(d.ctx(), client.Filter{Kept: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := bodies(kept); len(got) != 2 || got[0] != "" || got[1] != "a note" {
+			t.Errorf("%q is kept", got)
+		}
+	}
+	fresh := alice.other()
+	if kept, err := fresh.KeptAt(fresh.ctx(), node.URL, state.BackupType); err != nil || len(kept) != 1 || string(kept[0].Body) != "a part" {
+		t.Errorf("to be restored: %+v, %v", kept, err)
 	}
 }

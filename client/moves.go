@@ -151,7 +151,7 @@ func (c *Client) queueCard(ctx context.Context, card *protocol.Envelope, own []p
 		return err
 	}
 	var places []Relay
-	for _, r := range moving.Places(own, before, known, id.Relays) {
+	for _, r := range moving.Places(moving.Cards{Own: own, Theirs: id.Relays, Known: known, Before: before}) {
 		places = append(places, Relay{Key: r.PubKey, Address: r.Address})
 	}
 	if told {
@@ -166,19 +166,43 @@ func (c *Client) queueCard(ctx context.Context, card *protocol.Envelope, own []p
 	})
 }
 
-// placeCard queues a card that waits for a friend on those relays that were not to have it, or that refused it a day ago.
+// placeCard queues a card that waits for a friend on those relays that were not to have it, or that refused it a day ago, and gives up what
+// waits for relays that he names no more: he may name others with every card of his.
 func (c *Client) placeCard(ctx context.Context, t *state.Told, places []Relay) error {
 	if !t.Live {
 		return nil
 	}
-	places = slices.DeleteFunc(places, func(r Relay) bool {
+	fresh := slices.DeleteFunc(slices.Clone(places), func(r Relay) bool {
 		at := slices.IndexFunc(t.Copies, func(have Copy) bool { return have.Relay == r.Key })
 		return at >= 0 && !c.state.RefusedLongAgo(&t.Copies[at])
 	})
-	if len(places) == 0 {
+	idle := func() bool {
+		return slices.ContainsFunc(t.Copies, func(have Copy) bool {
+			return have.State == state.CopyQueued && !slices.ContainsFunc(places, func(r Relay) bool { return r.Key == have.Relay })
+		})
+	}
+	if idle() {
+		// Those of all cards that he was told of late are his places, too: he may know any of them.
+		cards, err := c.state.CardsTold(ctx, t.Friend)
+		if err != nil {
+			return err
+		}
+		for _, card := range cards {
+			relays, err := relaysOf(card)
+			if err != nil {
+				return err
+			}
+			for _, r := range relays {
+				if !slices.ContainsFunc(places, func(at Relay) bool { return at.Key == r.PubKey }) {
+					places = append(places, Relay{Key: r.PubKey, Address: r.Address})
+				}
+			}
+		}
+	}
+	if len(fresh) == 0 && !idle() {
 		return nil
 	}
-	return c.state.PlaceCard(ctx, t.N, places)
+	return c.state.PlaceCard(ctx, t.N, fresh, places)
 }
 
 // sealBy seals a record that programs write by themselves, and that is not numbered. It is signed by the key of an

@@ -29,6 +29,7 @@ type puller struct {
 	peer        *peer
 	friends     []protocol.PublicKey
 	invitations map[protocol.PublicKey]bool // those of friends that are keys of invitations
+	backups     bool
 	holder      string
 	stored      int // new records
 	setbacks    int
@@ -45,7 +46,7 @@ func (c *Client) pullPost(ctx context.Context, at post) (RelayReport, error) {
 		if p, report.Err = c.peer(at.key, address); report.Err != nil {
 			continue
 		}
-		pull := &puller{c: c, peer: p, friends: at.friends, invitations: at.invitations, holder: uuid.NewString()}
+		pull := &puller{c: c, peer: p, friends: at.friends, invitations: at.invitations, backups: at.backups, holder: uuid.NewString()}
 		report.Err = pull.run(ctx)
 		report.Records += pull.stored
 		var refusal *RelayError

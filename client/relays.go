@@ -74,6 +74,7 @@ func (c *Client) AddRelay(ctx context.Context, typed string) (*Relay, *protocol.
 	if _, err := c.PublishCard(ctx); err != nil {
 		return nil, nil, err
 	}
+	c.tellSoon(ctx) // before the user leaves the relays where his other devices look
 	return &relay, offer, nil
 }
 
@@ -109,28 +110,34 @@ func (c *Client) meet(ctx context.Context, typed string) (*peer, *protocol.Envel
 // introduce leaves a card that names the new relay on it, and stores both only when it took it: a
 // relay that refuses must not stand in the card.
 func (c *Client) introduce(ctx context.Context, p *peer, relay Relay) error {
-	label, last, err := c.state.Profile(ctx)
-	if err != nil {
-		return err
-	}
-	relays, err := c.state.Relays(ctx)
-	if err != nil {
-		return err
-	}
-	known := false
-	for i := range relays {
-		if relays[i].Key == relay.Key {
-			relays[i].Address, known = relay.Address, true
+	sign := func() (*protocol.Envelope, error) {
+		label, last, err := c.state.Profile(ctx)
+		if err != nil {
+			return nil, err
 		}
+		relays, err := c.state.Relays(ctx)
+		if err != nil {
+			return nil, err
+		}
+		known := false
+		for i := range relays {
+			if relays[i].Key == relay.Key {
+				relays[i].Address, known = relay.Address, true
+			}
+		}
+		if !known {
+			relays = append(relays, relay)
+		}
+		return c.signCard(label, relays, last)
 	}
-	if !known {
-		relays = append(relays, relay)
+	if err := c.followCard(ctx); err != nil {
+		return err
 	}
-	card, err := c.signCard(label, relays, last)
+	card, err := sign()
 	if err != nil {
 		return err
 	}
-	if card, err = c.putNewest(ctx, p, card); err != nil {
+	if card, err = c.putNewest(ctx, p, card, sign); err != nil {
 		return err
 	}
 	if err := c.state.PutRelay(ctx, relay.Key, relay.Address, relay.Bytes); err != nil {
@@ -169,13 +176,17 @@ func (c *Client) Stranded(ctx context.Context) (int64, error) {
 }
 
 // RemoveRelay takes a relay out of the user's list and card. The relay itself gets the new card too,
-// as far as it answers, because friends may know no other place to find it. What is stored there stays until it expires.
+// as far as it answers, because friends may know no other place to find it. What is stored there stays until it expires. For 30 days the user's other
+// devices are told there too, which may know no other place either.
 func (c *Client) RemoveRelay(ctx context.Context, key protocol.PublicKey) ([]RelayReport, error) {
 	if err := c.unlocked(); err != nil {
 		return nil, err
 	}
 	relays, err := c.state.Relays(ctx)
 	if err != nil {
+		return nil, err
+	}
+	if err := c.followCard(ctx); err != nil {
 		return nil, err
 	}
 	if err := c.state.DeleteRelay(ctx, key); err != nil {
@@ -196,6 +207,7 @@ func (c *Client) RemoveRelay(ctx context.Context, key protocol.PublicKey) ([]Rel
 			}
 		}
 	}
+	c.tellSoon(ctx)
 	return reports, nil
 }
 

@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -184,6 +185,9 @@ type post struct {
 	friends   []protocol.PublicKey
 	// invitations are those of friends that are nobody: keys of invitations, with which strangers leave a first word.
 	invitations map[protocol.PublicKey]bool
+	// backups has the parts of the user's backups kept as they come, see [state.Message].KeepBody.
+	backups bool
+	gone    bool // the user removed it, and nobody else is looked for there
 }
 
 // posts groups friends by relay. A friend may name any address for a relay's key, and who answers
@@ -230,11 +234,20 @@ func (c *Client) posts(ctx context.Context) ([]post, error) {
 			add(invitation, r.Key, r.Address)
 		}
 	}
-	// The user's other devices write to him, on his own relays.
+	// The user's other devices write to him, on his own relays, and on those that he left, as long as they may not know of that.
 	if !slices.ContainsFunc(friends, func(f Friend) bool { return f.Key == c.Key() }) {
 		for _, r := range own {
 			add(c.Key(), r.Key, r.Address)
 		}
+	}
+	gone, err := c.state.GoneRelays(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range gone {
+		alone := found[r.Key] == nil
+		add(c.Key(), r.Key, r.Address)
+		found[r.Key].gone = alone
 	}
 	for _, p := range found {
 		slices.SortFunc(p.friends, func(a, b protocol.PublicKey) int { return slices.Compare(a[:], b[:]) })
@@ -274,13 +287,33 @@ func (c *Client) pullAll(ctx context.Context, only map[protocol.PublicKey]bool) 
 	group, work := errgroup.WithContext(ctx)
 	group.SetLimit(parallel)
 	for i, p := range posts {
-		group.Go(func() error {
-			var err error
-			reports[i], err = c.pullPost(work, p)
+		group.Go(func() (err error) {
+			if p.gone {
+				reports[i], err = c.pullGone(work, p)
+			} else {
+				reports[i], err = c.pullPost(work, p)
+			}
 			return err
 		})
 	}
-	return reports, group.Wait()
+	err = group.Wait()
+	return slices.DeleteFunc(reports, func(r RelayReport) bool { return r.Address == "" }), err
+}
+
+// pullGone pulls a relay that the user removed. It may be dead, or have closed his account: that is nothing to report, and not
+// waited for long.
+func (c *Client) pullGone(ctx context.Context, p post) (RelayReport, error) {
+	limited, cancel := context.WithTimeout(ctx, tellTime)
+	defer cancel()
+	report, err := c.pullPost(limited, p)
+	if err != nil && (ctx.Err() != nil || limited.Err() == nil) {
+		return RelayReport{}, err
+	}
+	if err = errors.Join(err, report.Err); err != nil {
+		c.log.Info("a relay that was removed is not looked on for word of other devices", "relay", p.addresses[0], "error", err)
+		return RelayReport{}, nil
+	}
+	return report, nil
 }
 
 // lockPull keeps pulls of one relay in this process apart.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/client/state"
 	"relaymarket/internal/testnode"
 	"relaymarket/protocol"
 )
@@ -110,6 +113,54 @@ func TestFirstWord(t *testing.T) {
 	carol.syncs()
 	if result := bob.finds("from a relay of my own"); len(result.Changes) != 1 || len(result.Changes[0].RelaysAdded) != 1 {
 		t.Errorf("changes %+v", result.Changes)
+	}
+}
+
+// An invitation is for as many as it says, also when there is a place on each relay, and when who deletes his word leaves another. Once it is
+// used up nobody asks for what is left by it.
+func TestInvitationIsUsedUp(t *testing.T) {
+	one, two := testnode.Start(t, testnode.Options{}), testnode.Start(t, testnode.Options{})
+	bob := somebody(t).joins(one, two)
+	by := bob.invites(1).Key
+	for i, node := range []*testnode.Node{one, two} {
+		stranger := somebody(t)
+		card, err := stranger.Card(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		e, err := protocol.Sign(stranger.config.Identity, bob.Key(), protocol.TimestampOf(time.Now()), &protocol.FirstWord{Invitation: by.Public(), Text: "me", Card: card.Bytes()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave(t, node, by, bob, protocol.RecordID(string(rune('a'+i))), protocol.ReceiptTag, protocol.FirstWordType, e.Bytes())
+	}
+	if result := bob.finds("me"); len(result.Notices) != 1 {
+		t.Errorf("notices %+v", result.Notices)
+	}
+	if strangers, err := bob.Strangers(t.Context()); err != nil || len(strangers) != 1 {
+		t.Errorf("%+v, %v", strangers, err)
+	}
+	s, err := state.Open(t.Context(), state.Config{Path: filepath.Join(bob.config.Dir, client.StateFile)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	asked := func() (n int) {
+		sources, err := s.Sources(t.Context(), one.Key)
+		if err != nil || len(sources) == 0 {
+			t.Fatal(sources, err)
+		}
+		for _, from := range sources {
+			if slices.Contains(from.Senders, by.Public()) {
+				n++
+			}
+		}
+		return n
+	}
+	before := asked()
+	bob.finds()
+	if after := asked(); before != 1 || after != 0 {
+		t.Errorf("asked for what is left by it %d times before, %d after", before, after)
 	}
 }
 

@@ -12,9 +12,11 @@ import (
 	"testing"
 	"time"
 
+	"relaymarket/client"
 	"relaymarket/client/keyfile"
 	"relaymarket/client/state"
 	"relaymarket/escrow/userside"
+	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
 
@@ -445,6 +447,55 @@ func TestInterrupted(t *testing.T) {
 	defer s.Close()
 	if sent, err := s.Outbox(t.Context(), 0); err != nil || len(sent) != 20 {
 		t.Errorf("%d messages, %v", len(sent), err)
+	}
+}
+
+// What is written to a folder in which a restore was interrupted would be lost with the next restore: nobody opens it before.
+func TestInterruptedFolderIsNotUsed(t *testing.T) {
+	c := folder(t)
+	path, _ := backedUp(t, c)
+	if err := os.WriteFile(filepath.Join(c.Dir, marker), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	empty := Config{Dir: t.TempDir(), Owner: c.Owner}
+	if err := os.WriteFile(filepath.Join(empty.Dir, marker), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, use := range map[string]func(Config, *protocol.PublicKey) error{
+		"state": func(c Config, owner *protocol.PublicKey) error {
+			_, err := state.Open(t.Context(), state.Config{Path: filepath.Join(c.Dir, StateFile), Owner: owner})
+			return err
+		},
+		"contracts": func(c Config, owner *protocol.PublicKey) error {
+			_, err := userside.OpenStore(t.Context(), filepath.Join(c.Dir, ContractsFile), owner, nil)
+			return err
+		},
+		"client": func(c Config, _ *protocol.PublicKey) error {
+			_, err := client.Open(t.Context(), client.Config{Dir: c.Dir})
+			return err
+		},
+	} {
+		for _, owner := range []*protocol.PublicKey{nil, &c.Owner} {
+			for _, at := range []Config{c, empty} {
+				if err := use(at, owner); !errors.Is(err, sqlite.ErrRestoring) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+		}
+	}
+	half := filepath.Join(t.TempDir(), "half")
+	if _, err := Write(t.Context(), c, half); !errors.Is(err, sqlite.ErrRestoring) {
+		t.Errorf("backed up: %v", err)
+	}
+	if _, err := os.Lstat(half); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("there is a backup of it: %v", err)
+	}
+	onlyThere(t, empty.Dir, marker)
+	if _, err := Restore(t.Context(), c, path, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := open(t, c).Close(); err != nil {
+		t.Error(err)
 	}
 }
 

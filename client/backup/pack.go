@@ -47,6 +47,9 @@ func (c *Config) passphrase() string { return hex.EncodeToString(c.Secret[:]) }
 
 // take copies what a backup has to a folder.
 func (c *Config) take(ctx context.Context, to string) (*Manifest, error) {
+	if sqlite.Interrupted(c.Dir) { // it would be a backup of half of one
+		return nil, sqlite.ErrRestoring
+	}
 	m := &Manifest{Format: format, Owner: c.Owner, Taken: protocol.TimestampOf(c.Clock()), Program: c.Program}
 	need := int64(0)
 	for _, name := range order {

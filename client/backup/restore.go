@@ -16,12 +16,12 @@ import (
 	"relaymarket/internal/sqlite"
 )
 
-// marker is in a folder while a restore puts its files there. What it finds then is its own.
-const marker = ".restoring"
+// marker is in a folder while a restore puts its files there. What it finds then is its own: nobody else opens them, see [sqlite.Restoring].
+const marker = sqlite.Restoring
 
 // Fresh tells whether a backup may be restored to a folder: there is none, or nothing was done in it but making or restoring the keys.
 func Fresh(ctx context.Context, dir string) (bool, error) {
-	if _, err := os.Lstat(filepath.Join(dir, marker)); err == nil {
+	if sqlite.Interrupted(dir) {
 		return true, nil
 	}
 	for _, name := range []string{ContractsFile, DocumentsFile} {

@@ -168,53 +168,88 @@ type Batch struct {
 // Encode gives the bytes of a batch.
 func (b *Batch) Encode() ([]byte, error) { return protocol.Canonicalize(b) }
 
-// Parse reads a batch. Errors have code [protocol.CodeMalformed], [protocol.CodeNotCanonical] or [protocol.CodeInvalidValue], or are
-// those of a card. Cards are verified, but for their time: the device that tells of one had a clock of its own to hold it against.
+// Parse is [Read] for a batch of which every entry is to be right: its error is that of the first that is not.
 func Parse(body []byte) (*Batch, error) {
-	if len(body) > MaxBatchBytes {
-		return nil, protocol.Errorf(protocol.CodeTooLarge, "a batch has at most %d bytes", MaxBatchBytes)
+	b, refused, err := Read(body)
+	if err == nil && len(refused) > 0 {
+		err = refused[0]
 	}
-	if err := protocol.CheckCanonical(body); err != nil {
+	if err != nil {
 		return nil, err
 	}
-	var b Batch
-	if err := protocol.DecodeDocument(body, &b, "device", "seq", "at"); err != nil {
-		return nil, err
-	}
-	if err := b.validate(); err != nil {
-		return nil, err
-	}
-	for i := range b.Friends {
-		f := &b.Friends[i]
-		card, _, err := protocol.ParseCard(f.Card, protocol.MaxInteger)
-		if err != nil {
-			return nil, err
-		}
-		if card.From != f.Key {
-			return nil, protocol.Errorf(protocol.CodeInvalidValue, "the card is not that of %s", f.Key.Short())
-		}
-	}
-	return &b, nil
+	return b, nil
 }
 
-func (b *Batch) validate() error {
-	for _, n := range []int{len(b.Devices), len(b.Friends), len(b.Marks), len(b.Messages), len(b.Relays), len(b.Sent)} {
-		if n > MaxEntries {
-			return invalid("a batch has at most %d entries of a kind", MaxEntries)
+// Read reads a batch. An entry that is out of bounds is left out, and its error is among the refused: what a device says of one thing
+// does not hang on what it says of another. Errors have code [protocol.CodeMalformed], [protocol.CodeNotCanonical] or
+// [protocol.CodeInvalidValue], or are those of a card. Cards are verified, but for their time: the device that tells of one had a clock of
+// its own to hold it against.
+func Read(body []byte) (_ *Batch, refused []error, _ error) {
+	if len(body) > MaxBatchBytes {
+		return nil, nil, protocol.Errorf(protocol.CodeTooLarge, "a batch has at most %d bytes", MaxBatchBytes)
+	}
+	if err := protocol.CheckCanonical(body); err != nil {
+		return nil, nil, err
+	}
+	var raw struct {
+		Device   ID                 `json:"device"`
+		Seq      int64              `json:"seq"`
+		At       protocol.Timestamp `json:"at"`
+		Devices  []jsontext.Value   `json:"devices"`
+		Friends  []jsontext.Value   `json:"friends"`
+		Label    jsontext.Value     `json:"label"`
+		Marks    []jsontext.Value   `json:"marks"`
+		Messages []jsontext.Value   `json:"messages"`
+		Relays   []jsontext.Value   `json:"relays"`
+		Sent     []jsontext.Value   `json:"sent"`
+	}
+	if err := protocol.DecodeDocument(body, &raw, "device", "seq", "at"); err != nil {
+		return nil, nil, err
+	}
+	for _, list := range [][]jsontext.Value{raw.Devices, raw.Friends, raw.Marks, raw.Messages, raw.Relays, raw.Sent} {
+		if len(list) > MaxEntries {
+			return nil, nil, invalid("a batch has at most %d entries of a kind", MaxEntries)
 		}
 	}
-	if b.Seq < 1 || b.Seq > protocol.MaxInteger {
-		return invalid("batches are numbered from 1")
+	if raw.Seq < 1 || raw.Seq > protocol.MaxInteger {
+		return nil, nil, invalid("batches are numbered from 1")
 	}
-	if err := firstOf(b.Device.Validate(), b.At.Validate()); err != nil {
-		return err
+	if err := firstOf(raw.Device.Validate(), raw.At.Validate()); err != nil {
+		return nil, nil, err
 	}
-	if b.Label != nil {
-		if err := firstOf(b.Label.Stamp.validate(), name(b.Label.Text)); err != nil {
-			return err
+	b := &Batch{Device: raw.Device, Seq: raw.Seq, At: raw.At}
+	b.Devices = entries[Device](raw.Devices, &refused)
+	b.Friends = entries[Friend](raw.Friends, &refused)
+	if len(raw.Label) > 0 && raw.Label.Kind() != 'n' {
+		if labels := entries[Label]([]jsontext.Value{raw.Label}, &refused); labels != nil {
+			b.Label = &labels[0]
 		}
 	}
-	return firstOf(each(b.Devices), each(b.Friends), each(b.Marks), each(b.Messages), each(b.Relays), each(b.Sent))
+	b.Marks = entries[Mark](raw.Marks, &refused)
+	b.Messages = entries[Message](raw.Messages, &refused)
+	b.Relays = entries[Relay](raw.Relays, &refused)
+	b.Sent = entries[Sent](raw.Sent, &refused)
+	return b, refused, nil
+}
+
+// entries reads each by itself.
+func entries[T any, P interface {
+	*T
+	validate() error
+}](list []jsontext.Value, refused *[]error) (all []T) {
+	for _, value := range list {
+		var entry T
+		err := protocol.DecodeDocument(value, &entry)
+		if err == nil {
+			err = P(&entry).validate()
+		}
+		if err != nil {
+			*refused = append(*refused, err)
+			continue
+		}
+		all = append(all, entry)
+	}
+	return all
 }
 
 func invalid(format string, args ...any) error {
@@ -259,8 +294,17 @@ func (f *Friend) validate() error {
 	if f.Name == "" {
 		return invalid("a friend has a name")
 	}
-	return firstOf(f.Key.Validate(), f.Stamp.validate(), name(f.Name))
+	if err := firstOf(f.Key.Validate(), f.Stamp.validate(), name(f.Name)); err != nil {
+		return err
+	}
+	card, _, err := protocol.ParseCard(f.Card, protocol.MaxInteger)
+	if err == nil && card.From != f.Key {
+		err = invalid("the card is not that of %s", f.Key.Short())
+	}
+	return err
 }
+
+func (l *Label) validate() error { return firstOf(l.Stamp.validate(), name(l.Text)) }
 
 func (r *Relay) validate() error {
 	if r.Bytes < 0 || r.Bytes > protocol.MaxInteger {

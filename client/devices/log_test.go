@@ -52,7 +52,17 @@ func TestBatchRoundTrip(t *testing.T) {
 	}
 }
 
+// count is how many entries a batch has.
+func count(b *Batch) int {
+	n := len(b.Devices) + len(b.Friends) + len(b.Marks) + len(b.Messages) + len(b.Relays) + len(b.Sent)
+	if b.Label != nil {
+		n++
+	}
+	return n
+}
+
 func TestBadBatches(t *testing.T) {
+	ofAll := map[string]bool{"no number": true, "no device": true, "device in upper case": true, "too many marks": true}
 	stranger, _ := cards(t, 1)
 	for name, spoil := range map[string]func(*Batch){
 		"no number":            func(b *Batch) { b.Seq = 0 },
@@ -65,6 +75,8 @@ func TestBadBatches(t *testing.T) {
 		"negative time":        func(b *Batch) { b.Marks[0].Read = -1 },
 		"path as id":           func(b *Batch) { b.Messages[0].RecordID = "../x" },
 		"long body":            func(b *Batch) { b.Messages[0].Body = make([]byte, MaxTold+1) },
+		"long cursor":          func(b *Batch) { b.Sent[0].Copies[0].Cursor = strings.Repeat("c", protocol.MaxCursor+1) },
+		"long label":           func(b *Batch) { b.Label.Text = strings.Repeat("x", MaxName+1) },
 		"unknown state":        func(b *Batch) { b.Sent[0].Copies[0].State = "lost" },
 		"too many copies":      func(b *Batch) { b.Sent[0].Copies = make([]Copy, MaxCopies+1) },
 		"no pulls":             func(b *Batch) { b.Sent[0].MaxPulls = 0 },
@@ -80,6 +92,17 @@ func TestBadBatches(t *testing.T) {
 			var refusal *protocol.Error
 			if _, err := Parse(data); !errors.As(err, &refusal) {
 				t.Errorf("parsed: %v", err)
+			}
+			if ofAll[name] {
+				return
+			}
+			// The rest of it is read all the same.
+			back, refused, err := Read(data)
+			if err != nil || len(refused) != 1 {
+				t.Fatalf("refused %v, %v", refused, err)
+			}
+			if got, want := count(back), count(full(t))-1; got != want {
+				t.Errorf("%d entries are left, want %d", got, want)
 			}
 		})
 	}
@@ -109,10 +132,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(`{"at":0,"device":"00112233445566ff","seq":1}`))
 	f.Add([]byte(`{"at":0,"device":"00112233445566ff","label":null,"seq":1}`))
 	f.Add([]byte(`{"at":0,"device":"00112233445566ff","friends":[{}],"seq":1}`))
+	f.Add([]byte(`{"at":0,"device":"00112233445566ff","marks":[1,null],"seq":1}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		b, err := Parse(data)
+		b, refused, err := Read(data)
 		if err != nil {
 			return
+		}
+		if _, err := Parse(data); (err == nil) != (len(refused) == 0) {
+			t.Fatalf("read without %v, parsed: %v", refused, err)
 		}
 		again, err := b.Encode()
 		if err != nil {

@@ -52,6 +52,9 @@ func Folder(dir string) Finding {
 
 // Databases looks through each of the databases there are.
 func Databases(ctx context.Context, dir string) (all []Finding) {
+	if sqlite.Interrupted(dir) {
+		all = append(all, found("restore", Fail, "run it again, with the same backup: relay restore BACKUP", "a restore was interrupted: no other command uses this folder until it is done"))
+	}
 	for _, name := range []string{backup.StateFile, backup.ContractsFile, backup.MarketFile} {
 		path := filepath.Join(dir, name)
 		info, err := os.Stat(path)

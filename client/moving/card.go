@@ -42,18 +42,37 @@ func Judge(next, known *protocol.Envelope) Verdict {
 // SaysTheSame tells whether two cards differ in their dates at most.
 func SaysTheSame(a, b *protocol.Envelope) bool { return bytes.Equal(a.Request, b.Request) }
 
-// Places are where a card is left for a friend: on the owner's own relays, on those of the cards that the friend may know, in case
-// that they are there still, and on the friend's, which admit the owner or not. Each relay is among them once, at the first address of it.
-func Places(lists ...[]protocol.RelayRef) []protocol.RelayRef {
-	seen := map[protocol.PublicKey]bool{}
-	var places []protocol.RelayRef
-	for _, list := range lists {
+// MaxPlaces is on how many relays a card is left for one friend.
+const MaxPlaces = 48
+
+// Cards are the relays of the cards by which the owner and a friend may find each other.
+type Cards struct {
+	Own    []protocol.RelayRef // the owner's, now
+	Theirs []protocol.RelayRef // the friend's, now
+	Known  []protocol.RelayRef // of the owner's card that the friend was told last
+	Before []protocol.RelayRef // of the one that he knew before
+}
+
+// Places are where a card is left for a friend: on the owner's own relays, on the friend's, which admit the owner or not, and on those of the
+// cards that the friend may know, in case that they are there still. Each relay is among them once, at the address that the owner has for it if he
+// has one. If they are more than [MaxPlaces] the oldest are left out.
+func Places(c Cards) []protocol.RelayRef {
+	addresses := map[protocol.PublicKey]protocol.RelayRef{}
+	for _, list := range [][]protocol.RelayRef{c.Own, c.Before, c.Known, c.Theirs} {
 		for _, r := range list {
-			if !seen[r.PubKey] {
-				seen[r.PubKey] = true
-				places = append(places, r)
+			if _, known := addresses[r.PubKey]; !known {
+				addresses[r.PubKey] = r
 			}
 		}
 	}
-	return places
+	var places []protocol.RelayRef
+	for _, list := range [][]protocol.RelayRef{c.Own, c.Theirs, c.Known, c.Before} {
+		for _, r := range list {
+			if at, left := addresses[r.PubKey]; left {
+				delete(addresses, r.PubKey)
+				places = append(places, at)
+			}
+		}
+	}
+	return places[:min(len(places), MaxPlaces)]
 }

@@ -129,8 +129,22 @@ func TestPlaces(t *testing.T) {
 	own := []protocol.RelayRef{{Address: "https://a.example", PubKey: key(1)}}
 	friends := []protocol.RelayRef{{Address: "https://elsewhere.example", PubKey: key(1)}, {Address: "https://b.example", PubKey: key(2)}}
 	known := []protocol.RelayRef{{Address: "https://c.example", PubKey: key(3)}}
-	got := moving.Places(own, known, friends)
-	if len(got) != 3 || got[0] != own[0] || got[1] != known[0] || got[2] != friends[1] {
+	got := moving.Places(moving.Cards{Own: own, Theirs: friends, Known: known})
+	if len(got) != 3 || got[0] != own[0] || got[1] != friends[1] || got[2] != known[0] {
 		t.Errorf("%v", got)
+	}
+	// A friend does not say where a relay is that the owner knows.
+	if got := moving.Places(moving.Cards{Theirs: friends, Before: own}); len(got) != 2 || got[0] != own[0] {
+		t.Errorf("%v", got)
+	}
+	many := func(first byte) (list []protocol.RelayRef) {
+		for n := range byte(protocol.MaxCardRelays) {
+			list = append(list, protocol.RelayRef{PubKey: key(first + n)})
+		}
+		return list
+	}
+	got = moving.Places(moving.Cards{Own: many(0), Theirs: many(40), Known: many(80), Before: many(120)})
+	if !slices.Equal(got, slices.Concat(many(0), many(40), many(80))) {
+		t.Errorf("%d places, %v", len(got), got)
 	}
 }

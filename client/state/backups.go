@@ -80,6 +80,7 @@ func (s *Store) PutBack(ctx context.Context, taken protocol.Timestamp) error {
 			statement string
 			args      []any
 		}{
+			{`INSERT INTO heard SELECT device, 0, ?1 FROM owner WHERE true ON CONFLICT (device) DO UPDATE SET at = 0, since = ?1`, []any{s.now()}},
 			{`UPDATE owner SET device = ?`, []any{name}},
 			{`DELETE FROM counters`, nil},
 			{`UPDATE pulls SET holder = '', held_until = 0`, nil},

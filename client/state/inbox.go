@@ -36,6 +36,9 @@ type Message struct {
 	Read        protocol.Timestamp // 0: not yet
 	Bytes       int64              // of the envelope, as it came; 0 in what is read here
 	MaxPulls    int64              // likewise
+	// KeepBody has a part of the owner's own backup kept with its body, for whoever is about to restore it. Else each of his devices, that
+	// which wrote it, too, would keep each of his backups for good.
+	KeepBody bool
 	// Receipts are what the message is, if it is a record of receipts: it is filed, and not among the messages.
 	Receipts []protocol.Receipt
 	// Writings likewise: what a writer says he wrote on our account.
@@ -118,10 +121,14 @@ func (s *Store) storeMessages(ctx context.Context, tx *sql.Tx, messages []Messag
 			}
 			continue
 		}
+		body := m.Body
+		if m.From == s.owner && m.ContentType == BackupType && !m.KeepBody {
+			body = []byte{}
+		}
 		result, err := tx.ExecContext(ctx, `INSERT INTO messages (sender, record_id, content, envelope, relay, tag, content_type,
 			name, device, seq, body, fault, sent, expires, received, plain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT (sender, record_id) DO NOTHING`, m.From[:], m.ID, m.Content[:], m.Envelope[:], m.Relay[:], m.Tag,
-			m.ContentType, m.Name, m.Device, m.Seq, m.Body, m.Fault, m.Sent, m.Expires, s.now(), m.Plain)
+			m.ContentType, m.Name, m.Device, m.Seq, body, m.Fault, m.Sent, m.Expires, s.now(), m.Plain)
 		if err != nil {
 			return 0, err
 		}

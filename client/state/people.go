@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 
+	"relaymarket/client/devices"
 	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
@@ -49,9 +50,13 @@ func (s *Store) SetPublished(ctx context.Context, key protocol.PublicKey, card p
 	return s.exec(ctx, `UPDATE relays SET published = ? WHERE key = ?`, card[:], key[:])
 }
 
-// DeleteRelay forgets a relay. What still waits for it fails, because nothing will send it.
+// DeleteRelay forgets a relay, but for [Store.GoneRelays]. What still waits for it fails, because nothing will send it; only what other
+// devices are to be told goes there still.
 func (s *Store) DeleteRelay(ctx context.Context, key protocol.PublicKey) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
+		if err := s.fold(ctx, tx); err != nil { // so that it has a register, however short it was there
+			return err
+		}
 		result, err := tx.ExecContext(ctx, `DELETE FROM relays WHERE key = ?`, key[:])
 		if err != nil {
 			return err
@@ -64,9 +69,11 @@ func (s *Store) DeleteRelay(ctx context.Context, key protocol.PublicKey) error {
 				return err
 			}
 		}
-		_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list; relay heal sends it to your others', changed = ?
-			WHERE relay = ? AND state IN ('queued', 'removing')`, s.now(), key[:])
-		return err
+		if _, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list; relay heal sends it to your others', changed = ?
+			WHERE relay = ? AND state IN ('queued', 'removing') AND n NOT IN (SELECT n FROM outbox WHERE content_type = ?)`, s.now(), key[:], devices.LogType); err != nil {
+			return err
+		}
+		return s.fold(ctx, tx)
 	})
 }
 

@@ -17,6 +17,10 @@ const (
 	// AlonePause is how long a device that has no company waits for more before it tells a change: who adds ten friends
 	// writes one record.
 	AlonePause = 10 * time.Minute
+	// aloneMost is how long it waits at most: somebody else may see to it that it is never quiet.
+	aloneMost = time.Hour
+	// cardPause is how long a friend's newer card alone waits: each device looks for those itself, and how often he changes it is up to him.
+	cardPause = 24 * time.Hour
 	// RestateEvery is how often everything is said again, for those who missed something. Records of the log live three times as long.
 	RestateEvery = 10 * 24 * time.Hour
 
@@ -25,6 +29,16 @@ const (
 	restatedBytes    = 1 << 20
 	// fewPulls is with how many pulls left to it a message is told at once: the other devices may get none of them.
 	fewPulls = 4
+	// toldBytes is how much of a friend's messages is told on a day: what costs him one pull must not cost the owner any number of them.
+	// What is beyond, the other devices get if they come in time.
+	toldBytes = 1 << 20
+	// entryBytes is about what a message takes in a batch beside its body.
+	entryBytes = 700
+	// toldLife is how long a message has to live to be told, ms: a batch lives for a month.
+	toldLife = 24 * 60 * 60 * 1000
+
+	// silentAfter is how long nothing has to be heard of a device to be no company, ms. Each says everything again in a sixth of that.
+	silentAfter = 60 * 24 * 60 * 60 * 1000
 )
 
 // Kinds of what is told, in the tables changes and registers.
@@ -37,6 +51,9 @@ const (
 	kindMessage = "message"
 	kindSent    = "sent"
 )
+
+// stamped gives a change its time. The trigger for cards notes 1 for when they are due.
+const stamped = `at = ?1, due = CASE due WHEN 1 THEN ?1 + ?2 ELSE due END`
 
 // labelKey is the key of what there is one of: SQLite takes an empty one for none.
 var labelKey = []byte{0}
@@ -85,7 +102,7 @@ func scanChange(scan func(...any) error) (c change, err error) {
 // fold brings the registers up to what was changed here, so that it competes with what others say under the time at which it
 // was changed, and not that at which it is told.
 func (s *Store) fold(ctx context.Context, tx *sql.Tx) error {
-	if _, err := tx.ExecContext(ctx, `UPDATE changes SET at = ? WHERE at = 0`, s.now()); err != nil {
+	if _, err := tx.ExecContext(ctx, `UPDATE changes SET `+stamped+` WHERE at = 0`, s.now(), cardPause.Milliseconds()); err != nil {
 		return err
 	}
 	all, err := sqlite.Collect(ctx, tx, scanChange, `SELECT kind, key, at FROM changes WHERE kind IN ('friend', 'relay', 'label') ORDER BY at`)
@@ -220,13 +237,39 @@ func (s *Store) noteArrival(ctx context.Context, tx *sql.Tx, m *Message) error {
 	if err := s.applyMark(ctx, tx, m.From, m.ID); err != nil {
 		return err
 	}
-	due := m.Sent + max(0, m.Expires-m.Sent)/2
+	if told, err := s.affordable(ctx, tx, m); err != nil || !told {
+		return err
+	}
+	due := m.Sent + (m.Expires-m.Sent)/2
 	if m.MaxPulls < fewPulls {
 		due = 0
 	}
 	_, err := tx.ExecContext(ctx, `INSERT INTO changes SELECT 'message', ?1, ?2, ?3 FROM sharing WHERE company AND NOT applying
 		AND NOT EXISTS (SELECT 1 FROM changes WHERE kind = 'message' AND key = ?1)`, messageKey(m.From, m.ID), s.now(), due)
 	return err
+}
+
+// affordable tells whether a message is to be told, and takes it off what is told of its sender's on that day.
+func (s *Store) affordable(ctx context.Context, tx *sql.Tx, m *Message) (bool, error) {
+	if m.Expires-m.Sent < toldLife || m.Fault != "" || len(m.Body) > devices.MaxTold {
+		return false, nil
+	}
+	if m.From == s.owner {
+		return true, nil
+	}
+	day := s.now() / (24 * 60 * 60 * 1000)
+	if _, err := tx.ExecContext(ctx, `INSERT INTO arrivals SELECT ?, ?, 0 FROM sharing WHERE company AND NOT applying
+		ON CONFLICT (sender) DO UPDATE SET day = excluded.day, bytes = 0 WHERE day <> excluded.day`, m.From[:], day); err != nil {
+		return false, err
+	}
+	size := len(m.Body) + entryBytes
+	result, err := tx.ExecContext(ctx, `UPDATE arrivals SET bytes = bytes + ?1 WHERE sender = ?2 AND bytes + ?1 <= ?3
+		AND (SELECT company AND NOT applying FROM sharing)`, size, m.From[:], toldBytes)
+	if err != nil {
+		return false, err
+	}
+	n, err := result.RowsAffected()
+	return n > 0, err
 }
 
 func messageKey(from protocol.PublicKey, id protocol.RecordID) []byte { return append(from[:], id...) }
@@ -241,10 +284,10 @@ func (s *Store) restate(ctx context.Context, tx *sql.Tx) error {
 		{`UPDATE sharing SET restated = ?`, []any{now}},
 		{`INSERT INTO changes SELECT kind, key, ?, 0 FROM registers WHERE true ON CONFLICT (kind, key) DO NOTHING`, []any{now}},
 		{`INSERT INTO changes SELECT 'message', CAST(sender || record_id AS BLOB), ?1, 0 FROM
-			(SELECT sender, record_id, n, sum(length(body) + 700) OVER (ORDER BY n DESC) AS total FROM messages
-			 WHERE removed IS NULL AND fault = '' AND length(body) <= ?2 ORDER BY n DESC LIMIT ?3)
+			(SELECT sender, record_id, n, sum(length(body) + ?5) OVER (ORDER BY n DESC) AS total FROM messages
+			 WHERE removed IS NULL AND fault = '' AND length(body) <= ?2 AND expires - sent >= ?6 ORDER BY n DESC LIMIT ?3)
 			WHERE total <= ?4 AND (SELECT company FROM sharing) ON CONFLICT (kind, key) DO UPDATE SET due = 0`,
-			[]any{now, devices.MaxTold, restatedMessages, restatedBytes}},
+			[]any{now, devices.MaxTold, restatedMessages, restatedBytes, entryBytes, toldLife}},
 		{`INSERT INTO changes SELECT 'sent', key, ?1, 0 FROM
 			(SELECT t.key, o.n, sum(min(length(o.body), ?2) + 1500) OVER (ORDER BY o.n DESC) AS total FROM outbox o JOIN sayable t ON t.n = o.n ORDER BY o.n DESC LIMIT ?3)
 			WHERE total <= ?4 AND (SELECT company FROM sharing) ON CONFLICT (kind, key) DO NOTHING`,
@@ -269,6 +312,9 @@ func (s *Store) SayHello(ctx context.Context) error {
 func (s *Store) Company(ctx context.Context) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
 		if _, err := tx.ExecContext(ctx, `UPDATE sharing SET company = 1`); err != nil {
+			return err
+		}
+		if err := s.sign(ctx, tx, "", s.now()); err != nil {
 			return err
 		}
 		if err := s.met(ctx, tx); err != nil {
@@ -371,10 +417,28 @@ func (s *Store) ChangeDevice(ctx context.Context, id devices.ID, change func(*de
 	})
 }
 
-// recount finds out whether there is company still.
+// sign notes a sign of life of a device.
+func (s *Store) sign(ctx context.Context, tx *sql.Tx, id devices.ID, at protocol.Timestamp) error {
+	_, err := tx.ExecContext(ctx, `INSERT INTO heard VALUES (?, ?, 0) ON CONFLICT (device) DO UPDATE SET at = max(at, excluded.at)
+		WHERE excluded.at > since`, id, min(at, s.now()))
+	return err
+}
+
+// others are the devices that are company: those that were heard lately, and not taken off the list.
+const others = `FROM heard WHERE device <> ?1 AND at > ?2
+	AND NOT EXISTS (SELECT 1 FROM registers WHERE kind = 'device' AND key = CAST(device AS BLOB) AND entry ->> '$.removed' = 1)`
+
+// Living counts the owner's devices that are in use, this one too.
+func (s *Store) Living(ctx context.Context) (n int64, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT count(*) + 1 `+others, s.device, s.now()-silentAfter).Scan(&n)
+	return n, err
+}
+
+// recount finds out whether there is company still. Alone, nothing is told but what whoever restores the words needs.
 func (s *Store) recount(ctx context.Context, tx *sql.Tx) error {
-	_, err := tx.ExecContext(ctx, `UPDATE sharing SET company = EXISTS (SELECT 1 FROM (SELECT device AS id FROM batches
-		UNION SELECT CAST(key AS TEXT) FROM registers WHERE kind = 'device') WHERE id <> ?
-		AND NOT EXISTS (SELECT 1 FROM registers WHERE kind = 'device' AND key = CAST(id AS BLOB) AND entry ->> '$.removed' = 1))`, s.device)
+	if _, err := tx.ExecContext(ctx, `UPDATE sharing SET company = EXISTS (SELECT 1 `+others+`)`, s.device, s.now()-silentAfter); err != nil {
+		return err
+	}
+	_, err := tx.ExecContext(ctx, `DELETE FROM changes WHERE kind IN ('message', 'sent', 'mark') AND NOT (SELECT company FROM sharing)`)
 	return err
 }

@@ -174,7 +174,7 @@ func TestDevicesConverge(t *testing.T) {
 	run := 0
 	rapid.Check(t, func(t *rapid.T) {
 		// Each draw opens three states on disk: fewer are drawn, unless more are asked for.
-		if run++; run > 25 && flag.Lookup("rapid.checks").Value.String() == "100" {
+		if run++; run > 8 && flag.Lookup("rapid.checks").Value.String() == "100" {
 			return
 		}
 		w := newWorld(t, context.Background(), makeFolder(t, dir, run), 3)
@@ -327,7 +327,7 @@ func TestAlone(t *testing.T) {
 	for i := range keys {
 		w.ok(s.AddFriend(w.ctx, keys[i], fmt.Sprint("friend", i), cards[i][0]))
 	}
-	_, err := s.StoreMessages(w.ctx, []state.Message{{From: key(7), ID: "m", ContentType: "text/plain", Body: []byte("hi"), Sent: protocol.TimestampOf(begun), Expires: protocol.TimestampOf(begun.Add(time.Hour))}})
+	_, err := s.StoreMessages(w.ctx, []state.Message{{From: key(7), ID: "m", ContentType: "text/plain", Body: []byte("hi"), Sent: protocol.TimestampOf(begun), Expires: protocol.TimestampOf(begun.Add(48 * time.Hour))}})
 	w.ok(err)
 	if w.tell(s); len(w.written) != 0 {
 		t.Fatal("it wrote at once")
@@ -384,6 +384,156 @@ func TestSharedQueue(t *testing.T) {
 	// It brings it, and the relay has the first device's envelope already.
 	if ours, err := b.Stored(w.ctx, all[0].N, two.Key, protocol.Hash{7}, "c"); err != nil || !ours {
 		t.Errorf("a confirmation of the other device's envelope: %t, %v", ours, err)
+	}
+}
+
+// What a relay says of its own makes no batch that the other devices refuse: with it they would lose all that stands beside it.
+func TestBadWordOfARelay(t *testing.T) {
+	w := newWorld(t, t.Context(), t.TempDir(), 2)
+	defer w.close()
+	a, b := w.devices[0], w.devices[1]
+	w.ok(a.Company(w.ctx))
+	keys, cards := people(t, 3)
+	relay := state.Relay{Key: keys[0], Address: "https://one.example"}
+	expires := protocol.TimestampOf(begun.Add(time.Hour))
+	sends := func(id protocol.RecordID, pulls int64) int64 {
+		m, err := a.Enqueue(w.ctx, keys[1], []state.Relay{relay}, func(string, int64) (*state.Outgoing, error) {
+			return &state.Outgoing{ID: id, ContentType: "text/plain", Body: []byte(id), Sealed: []byte("sealed"), Expires: expires, MaxPulls: pulls}, nil
+		})
+		w.ok(err)
+		return m.N
+	}
+	_, err := a.Stored(w.ctx, sends("cursor", 8), relay.Key, protocol.Hash{1}, strings.Repeat("c", protocol.MaxCursor+1))
+	w.ok(err)
+	sends("pulls", protocol.MaxPullsLimit+1) // is refused by those who read it, whatever made it so
+	w.ok(a.AddFriend(w.ctx, keys[2], "anna", cards[2][0]))
+	w.tell(a) // and reads, as they do, what it wrote
+	for n := range w.written {
+		w.hear(b, n)
+	}
+	sent, err := b.Outbox(w.ctx, 0)
+	w.ok(err)
+	if len(sent) != 1 || sent[0].ID != "cursor" || len(sent[0].Copies) != 1 || sent[0].Copies[0].Cursor != "" {
+		t.Errorf("the other device has %+v", sent)
+	}
+	if _, err := b.Friend(w.ctx, keys[2]); err != nil {
+		t.Errorf("the friend who was added: %v", err)
+	}
+}
+
+// What a friend sends with few pulls, for little, is not told for a month without measure.
+func TestDearMessages(t *testing.T) {
+	w := newWorld(t, t.Context(), t.TempDir(), 1)
+	defer w.close()
+	s := w.devices[0]
+	w.ok(s.Company(w.ctx))
+	w.tell(s)
+	n := 0
+	told := func(from byte, count int, life time.Duration) (messages, bytes int) {
+		for range count {
+			n++
+			_, err := s.StoreMessages(w.ctx, []state.Message{{From: key(int(from)), ID: protocol.RecordID(fmt.Sprint("m", n)), ContentType: "text/plain", Device: "0000000000000001", Seq: int64(n),
+				Body: make([]byte, devices.MaxTold), MaxPulls: 3, Sent: protocol.TimestampOf(w.now), Expires: protocol.TimestampOf(w.now.Add(life))}})
+			w.ok(err)
+		}
+		before := len(w.written)
+		w.tell(s)
+		for _, b := range w.written[before:] {
+			for _, m := range b.Batch.Messages {
+				messages, bytes = messages+1, bytes+len(m.Body)
+			}
+		}
+		return messages, bytes
+	}
+	if n, _ := told(5, 10, 23*time.Hour); n != 0 {
+		t.Errorf("%d messages are told that live for less than a day", n)
+	}
+	for day := range 2 {
+		if n, bytes := told(5, 40, 48*time.Hour); n == 0 || bytes > 1<<20 || bytes < 1<<19 {
+			t.Errorf("on day %d, %d messages of %d bytes are told", day, n, bytes)
+		}
+		if n, _ := told(5, 1, 48*time.Hour); n != 0 {
+			t.Errorf("on day %d one more is told", day)
+		}
+		w.now = w.now.Add(24 * time.Hour)
+	}
+	if n, _ := told(6, 3, 48*time.Hour); n != 3 {
+		t.Errorf("of another friend %d messages are told", n)
+	}
+}
+
+// A device of which nothing is heard for two months is no company, until it is heard again.
+func TestSilentDevice(t *testing.T) {
+	w := newWorld(t, t.Context(), t.TempDir(), 2)
+	defer w.close()
+	a, b := w.devices[0], w.devices[1]
+	expect := func(when string, company bool, living int64) {
+		t.Helper()
+		w.tell(a)
+		got, err := a.HasCompany(w.ctx)
+		w.ok(err)
+		n, err := a.Living(w.ctx)
+		w.ok(err)
+		if got != company || n != living {
+			t.Errorf("%s: company %t, %d devices", when, got, n)
+		}
+	}
+	heard := func(from int) {
+		for ; from < len(w.written); from++ {
+			w.hear(a, from)
+		}
+	}
+	expect("alone", false, 1)
+	w.ok(b.SayHello(w.ctx))
+	w.tell(b)
+	heard(0)
+	expect("together", true, 2)
+	w.now = w.now.Add(61 * 24 * time.Hour)
+	expect("two months later", false, 1)
+	_, err := a.StoreMessages(w.ctx, []state.Message{{From: key(5), ID: "m", ContentType: "text/plain", Body: []byte("x"), MaxPulls: 1, Sent: protocol.TimestampOf(w.now), Expires: protocol.TimestampOf(w.now.Add(48 * time.Hour))}})
+	w.ok(err)
+	before := len(w.written)
+	w.now = w.now.Add(state.AlonePause + time.Second)
+	w.tell(a)
+	for _, m := range w.written[before:] {
+		if len(m.Batch.Messages) > 0 {
+			t.Error("a message is told to nobody")
+		}
+	}
+	before = len(w.written)
+	w.tell(b)
+	w.now = w.now.Add(state.AlonePause + time.Second) // it hears nobody, either
+	w.tell(b)
+	heard(before)
+	expect("heard again", true, 2)
+	if last := w.written[len(w.written)-1].Batch; last.Device != devices.ID(a.Device()) || len(last.Messages) != 1 {
+		t.Errorf("it is told %+v", last)
+	}
+}
+
+// What this device said itself before its state was put back makes no company; what the one it was says after that does.
+func TestPutBackIsAlone(t *testing.T) {
+	w := newWorld(t, t.Context(), t.TempDir(), 2)
+	defer w.close()
+	s, was := w.devices[1], devices.ID(w.devices[1].Device())
+	w.ok(s.SetLabel(w.ctx, "one"))
+	w.now = w.now.Add(state.AlonePause + time.Minute)
+	w.tell(s)
+	if len(w.written) != 1 {
+		t.Fatalf("it wrote %d batches", len(w.written))
+	}
+	w.now = w.now.Add(time.Minute)
+	w.ok(s.PutBack(w.ctx, protocol.TimestampOf(w.now)))
+	w.hear(s, 0)
+	w.tell(s)
+	if company, err := s.HasCompany(w.ctx); err != nil || company {
+		t.Errorf("it is its own company, %v", err)
+	}
+	w.now = w.now.Add(time.Minute)
+	_, err := s.StoreMessages(w.ctx, []state.Message{{From: w.owner, Batch: &devices.Batch{Device: was, Seq: 2, At: protocol.TimestampOf(w.now)}}})
+	w.ok(err)
+	if company, err := s.HasCompany(w.ctx); err != nil || !company {
+		t.Errorf("the other goes on and is no company, %v", err)
 	}
 }
 

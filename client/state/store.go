@@ -21,6 +21,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"relaymarket/internal/sqlite"
@@ -45,12 +46,15 @@ type Config struct {
 	Owner *protocol.PublicKey
 	// Clock is time.Now outside of tests.
 	Clock func() time.Time
+	// Log takes what goes wrong without harm. Nil drops it.
+	Log *slog.Logger
 }
 
 // Store is an open state file.
 type Store struct {
 	sql    *sqlite.DB
 	clock  func() time.Time
+	log    *slog.Logger
 	owner  protocol.PublicKey
 	device string
 }
@@ -60,11 +64,14 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if c.Clock == nil {
 		c.Clock = time.Now
 	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
 	file, err := sqlite.Open(ctx, c.Path, c.Owner != nil, migrations)
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{sql: file, clock: c.Clock}
+	s := &Store{sql: file, clock: c.Clock, log: c.Log}
 	if err := s.start(ctx, c.Owner); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("state %s: %w", c.Path, err)
@@ -115,7 +122,7 @@ func (s *Store) tx(ctx context.Context, do func(*sql.Tx) error) error {
 		if err := do(tx); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE changes SET at = ? WHERE at = 0`, s.now())
+		_, err := tx.ExecContext(ctx, `UPDATE changes SET `+stamped+` WHERE at = 0`, s.now(), cardPause.Milliseconds())
 		return err
 	})
 }

@@ -31,9 +31,14 @@ type Stranger struct {
 	Received   protocol.Timestamp
 }
 
-// fileWord keeps a first word: it is a message of the stranger's, and he waits to be made a friend. It tells whether it is a new one.
+// fileWord keeps a first word: it is a message of the stranger's, and he waits to be made a friend. It tells whether it is a new one. What
+// comes by an invitation that is used up is dropped without a notice: relays keep to its number only for what lies on them at a time, and who
+// deletes his word can leave another.
 func (s *Store) fileWord(ctx context.Context, tx *sql.Tx, m *Message) (bool, error) {
 	w := m.Word
+	if drop, err := usedUp(ctx, tx, m); err != nil || drop {
+		return false, err
+	}
 	if w.Fault != "" {
 		fresh, err := s.notice(ctx, tx, Notice{Friend: m.From, Kind: NoticeBadFirstWord, Relay: &m.Relay, RecordID: m.ID, Detail: w.Fault}, m.Content)
 		if err != nil || !fresh {
@@ -66,6 +71,17 @@ func (s *Store) fileWord(ctx context.Context, tx *sql.Tx, m *Message) (bool, err
 	}
 	_, err = s.notice(ctx, tx, Notice{Friend: said.From, Kind: NoticeFirstWord, Relay: &m.Relay, After: w.Card.Bytes(), RecordID: m.ID}, m.Content)
 	return true, err
+}
+
+// usedUp tells whether as many words came by an invitation as it is for, and this is none of them.
+func usedUp(ctx context.Context, tx *sql.Tx, m *Message) (used bool, err error) {
+	var writer any
+	if m.Word.Card != nil {
+		writer = m.Word.Card.From[:]
+	}
+	err = tx.QueryRowContext(ctx, `SELECT EXISTS (SELECT 1 FROM admissions WHERE key = ? AND invitation = 1 AND used >= records)
+		AND NOT EXISTS (SELECT 1 FROM messages WHERE sender = ? AND record_id = ?)`, m.From[:], writer, m.ID).Scan(&used)
+	return used, err
 }
 
 func countWord(ctx context.Context, tx *sql.Tx, invitation protocol.PublicKey) error {

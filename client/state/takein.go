@@ -47,24 +47,38 @@ func (s *Store) takeIn(ctx context.Context, tx *sql.Tx, m *Message) error {
 	if b.Device == s.id() {
 		return nil
 	}
+	// A new one may be that which was added.
+	if _, err := tx.ExecContext(ctx, `DELETE FROM heard WHERE device = '' AND NOT EXISTS (SELECT 1 FROM heard WHERE device = ?)`, b.Device); err != nil {
+		return err
+	}
+	if err := s.sign(ctx, tx, b.Device, b.At); err != nil {
+		return err
+	}
 	return s.hearOf(ctx, tx, b.Device)
 }
 
-// hearOf notes that there is company. A device that is heard for the first time is told everything, unless this one is new itself.
+// hearOf notes that there is company. A device that is heard for the first time, or with which company comes back, is told
+// everything, unless this one is new itself. One that was taken off the list is told nothing: two that took each other off
+// would answer each other for ever.
 func (s *Store) hearOf(ctx context.Context, tx *sql.Tx, id devices.ID) error {
 	if err := s.met(ctx, tx); err != nil {
 		return err
 	}
-	var known, hello, before bool
-	if err := tx.QueryRowContext(ctx, `SELECT count(*) > 1, (SELECT hello FROM sharing), (SELECT company FROM sharing) FROM batches WHERE device = ?`,
-		id).Scan(&known, &hello, &before); err != nil {
+	var known, hello, before, removed bool
+	if err := tx.QueryRowContext(ctx, `SELECT count(*) > 1, (SELECT hello FROM sharing), (SELECT company FROM sharing), EXISTS (SELECT 1 FROM registers
+		WHERE kind = 'device' AND key = CAST(?1 AS BLOB) AND entry ->> '$.removed' = 1) FROM batches WHERE device = ?1`,
+		id).Scan(&known, &hello, &before, &removed); err != nil {
 		return err
 	}
 	if err := s.recount(ctx, tx); err != nil {
 		return err
 	}
-	if known && before || hello {
+	if known && before || hello || removed {
 		return nil
+	}
+	var company bool
+	if err := tx.QueryRowContext(ctx, `SELECT company FROM sharing`).Scan(&company); err != nil || !company {
+		return err // it is an old word: there is nobody to be told
 	}
 	return s.restate(ctx, tx)
 }
@@ -72,6 +86,12 @@ func (s *Store) hearOf(ctx context.Context, tx *sql.Tx, id devices.ID) error {
 func (s *Store) takeAll(ctx context.Context, tx *sql.Tx, b *devices.Batch) error {
 	for _, d := range b.Devices {
 		if _, err := take(ctx, tx, kindDevice, []byte(d.ID), d); err != nil {
+			return err
+		}
+		if d.ID == b.Device { // which says so itself
+			continue
+		}
+		if _, err := tx.ExecContext(ctx, `INSERT INTO heard VALUES (?, ?, 0) ON CONFLICT DO NOTHING`, d.ID, s.now()); err != nil {
 			return err
 		}
 	}
@@ -244,7 +264,8 @@ func (s *Store) showRelay(ctx context.Context, tx *sql.Tx, key protocol.PublicKe
 		if _, err := tx.ExecContext(ctx, `DELETE FROM relays WHERE key = ?`, key[:]); err != nil {
 			return err
 		}
-		_, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list' WHERE relay = ? AND state = 'queued'`, key[:])
+		_, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the relay was removed from the list' WHERE relay = ? AND state = 'queued'
+			AND n NOT IN (SELECT n FROM outbox WHERE content_type = ?)`, key[:], devices.LogType)
 		return err
 	}
 	if _, err := tx.ExecContext(ctx, `INSERT INTO relays (key, address, added, bytes) VALUES (?, ?, ?, ?)

@@ -24,6 +24,9 @@ func (s *Store) EnqueueBatch(ctx context.Context, relays []Relay, most int, seal
 		if err := s.fold(ctx, tx); err != nil {
 			return err
 		}
+		if err := s.recount(ctx, tx); err != nil {
+			return err
+		}
 		if restated <= s.now().Add(-RestateEvery) || restated > s.now() {
 			if err := s.restate(ctx, tx); err != nil {
 				return err
@@ -67,11 +70,11 @@ func empty(b *devices.Batch) bool {
 	return len(b.Devices)+len(b.Friends)+len(b.Marks)+len(b.Messages)+len(b.Relays)+len(b.Sent) == 0 && b.Label == nil
 }
 
-// dueChanges are those to be told now. Alone, nothing is until nothing more came for a while.
+// dueChanges are those to be told now. Alone, nothing is until nothing more came for a while, or one waited for long.
 func (s *Store) dueChanges(ctx context.Context, tx *sql.Tx) ([]change, error) {
 	return sqlite.Collect(ctx, tx, scanChange, `SELECT kind, key, at FROM changes WHERE due <= ?1 AND
-		((SELECT company OR hello FROM sharing) OR (SELECT max(at) FROM changes) NOT BETWEEN ?2 AND ?1) ORDER BY at, kind, key LIMIT ?3`,
-		s.now(), s.now().Add(-AlonePause), devices.MaxEntries)
+		((SELECT company OR hello FROM sharing) OR (SELECT max(at) NOT BETWEEN ?2 AND ?1 OR min(at) <= ?4 FROM changes WHERE due <= ?1))
+		ORDER BY at, kind, key LIMIT ?3`, s.now(), s.now().Add(-AlonePause), devices.MaxEntries, s.now().Add(-aloneMost))
 }
 
 // introduce puts this device's own name into a batch that does not have it.
@@ -98,78 +101,98 @@ func (s *Store) introduce(ctx context.Context, tx *sql.Tx, b *devices.Batch) err
 // fill puts entries into a batch until it is full, and returns the changes that are told with it, or need not be.
 func (s *Store) fill(ctx context.Context, tx *sql.Tx, b *devices.Batch, due []change, most int) (told []change, err error) {
 	size := 1024 // what every batch has, and the own device
-	for _, c := range due {
-		entry, add, err := s.entry(ctx, tx, b, c)
+	bare, err := blank(b).Encode()
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range due[:min(len(due), devices.MaxEntries-1)] { // and the own device
+		add, err := s.entry(ctx, tx, c)
 		if err != nil {
 			return nil, err
 		}
-		if entry != nil {
-			data, err := protocol.Canonicalize(entry)
-			if err != nil {
-				return nil, err
-			}
-			if size+len(data) > most && len(told) > 0 {
-				return told, nil
-			}
-			if size+len(data) > most {
-				told = append(told, c) // no record of ours can hold it
-				continue
-			}
-			size += len(data) + 1
-			add()
+		if add == nil {
+			told = append(told, c)
+			continue
+		}
+		alone := blank(b)
+		add(alone)
+		n, err := readable(alone)
+		n -= len(bare)
+		switch {
+		case err != nil:
+			// What the other devices would refuse is kept back here, where the reason can be seen.
+			s.log.Warn("the other devices cannot be told of a change", "kind", c.kind, "error", err)
+		case size+n > most && len(told) > 0:
+			return told, nil
+		case size+n <= most: // else no record of ours can hold it
+			size += n
+			add(b)
 		}
 		told = append(told, c)
 	}
 	return told, nil
 }
 
-// entry is what is to be told of a change, and how it is put into the batch; nil if there is nothing to tell any more.
-func (s *Store) entry(ctx context.Context, tx *sql.Tx, b *devices.Batch, c change) (entry any, add func(), _ error) {
+func blank(b *devices.Batch) *devices.Batch {
+	return &devices.Batch{Device: b.Device, Seq: b.Seq, At: b.At}
+}
+
+// readable is the length of a batch that those who read it take whole.
+func readable(b *devices.Batch) (int, error) {
+	data, err := b.Encode()
+	if err == nil {
+		_, err = devices.Parse(data)
+	}
+	return len(data), err
+}
+
+// entry puts what is to be told of a change into a batch; nil if there is nothing to tell any more.
+func (s *Store) entry(ctx context.Context, tx *sql.Tx, c change) (add func(*devices.Batch), _ error) {
 	switch c.kind {
 	case kindDevice:
 		r, err := readRegister[devices.Device](ctx, tx, c.kind, c.key)
 		if err != nil || r == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return r.entry, func() { b.Devices = append(b.Devices, r.entry) }, nil
+		return func(b *devices.Batch) { b.Devices = append(b.Devices, r.entry) }, nil
 	case kindFriend:
 		r, err := readRegister[devices.Friend](ctx, tx, c.kind, c.key)
 		if err != nil || r == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return r.entry, func() { b.Friends = append(b.Friends, r.entry) }, nil
+		return func(b *devices.Batch) { b.Friends = append(b.Friends, r.entry) }, nil
 	case kindRelay:
 		r, err := readRegister[devices.Relay](ctx, tx, c.kind, c.key)
 		if err != nil || r == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return r.entry, func() { b.Relays = append(b.Relays, r.entry) }, nil
+		return func(b *devices.Batch) { b.Relays = append(b.Relays, r.entry) }, nil
 	case kindLabel:
 		r, err := readRegister[devices.Label](ctx, tx, c.kind, c.key)
 		if err != nil || r == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return r.entry, func() { b.Label = &r.entry }, nil
+		return func(b *devices.Batch) { b.Label = &r.entry }, nil
 	case kindMark:
 		e, err := s.markOf(ctx, tx, c.key)
 		if err != nil || e == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return e, func() { b.Marks = append(b.Marks, *e) }, nil
+		return func(b *devices.Batch) { b.Marks = append(b.Marks, *e) }, nil
 	case kindMessage:
 		e, err := s.messageOf(ctx, tx, c.key)
 		if err != nil || e == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return e, func() { b.Messages = append(b.Messages, *e) }, nil
+		return func(b *devices.Batch) { b.Messages = append(b.Messages, *e) }, nil
 	case kindSent:
 		e, err := s.sentOf(ctx, tx, c.key)
 		if err != nil || e == nil {
-			return nil, nil, err
+			return nil, err
 		}
-		return e, func() { b.Sent = append(b.Sent, *e) }, nil
+		return func(b *devices.Batch) { b.Sent = append(b.Sent, *e) }, nil
 	}
-	return nil, nil, nil
+	return nil, nil
 }
 
 func (s *Store) markOf(ctx context.Context, tx *sql.Tx, key []byte) (*devices.Mark, error) {
@@ -230,6 +253,9 @@ func (s *Store) copiesOf(ctx context.Context, tx *sql.Tx, n int64) ([]devices.Co
 		var relay, stored []byte
 		err = scan(&relay, &c.Address, &c.State, &c.Changed, &c.Cursor, &stored, &c.Bytes, &c.Signed, &c.Got)
 		c.Relay = publicKey(relay)
+		if len(c.Cursor) > protocol.MaxCursor { // of a relay that was believed once
+			c.Cursor = ""
+		}
 		if stored != nil {
 			h := hash(stored)
 			c.Hash = &h

@@ -4,7 +4,9 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
+	"relaymarket/client/moving"
 	"relaymarket/internal/sqlite"
 	"relaymarket/protocol"
 )
@@ -114,19 +116,75 @@ func (s *Store) takeBack(ctx context.Context, tx *sql.Tx, n int64, why string) e
 	return settle(ctx, tx, n)
 }
 
-// PlaceCard queues a record with a card for relays that were not to have it yet, and for those of them that refused it a day ago.
-func (s *Store) PlaceCard(ctx context.Context, n int64, relays []Relay) error {
+// PlaceCard queues a record with a card for relays that were not to have it yet, and for those of them that refused it a day ago. In the same
+// step it gives up what waits for relays that are not among places. A record never has more than [moving.MaxPlaces] copies: for new ones, those
+// elsewhere are forgotten, the ended and oldest first. What of them a relay has ends there by itself.
+func (s *Store) PlaceCard(ctx context.Context, n int64, fresh, places []Relay) error {
 	return s.tx(ctx, func(tx *sql.Tx) error {
+		elsewhere, err := copiesElsewhere(ctx, tx, n, places)
+		if err != nil {
+			return err
+		}
+		var count int
+		if err := tx.QueryRowContext(ctx, `SELECT count(*) FROM copies WHERE n = ?`, n).Scan(&count); err != nil {
+			return err
+		}
 		now := s.now()
-		for _, r := range relays {
-			if _, err := tx.ExecContext(ctx, `INSERT INTO copies (n, relay, address, state, error, changed, cursor) VALUES (?, ?, ?, 'queued', '', ?, '')
-				ON CONFLICT (n, relay) DO UPDATE SET state = 'queued', error = '', changed = excluded.changed
-				WHERE state = 'failed' AND changed <= ?`, n, r.Key[:], r.Address, now, now-refusedAgain); err != nil {
+		for _, c := range elsewhere {
+			switch {
+			case c.State == CopyQueued: // another program may be at it: it is forgotten the next time
+				_, err = tx.ExecContext(ctx, `UPDATE copies SET state = 'failed', error = 'the friend has left that relay', changed = ? WHERE n = ? AND relay = ?`, now, n, c.Relay[:])
+			case c.State != CopyRemoving && count+len(fresh) > moving.MaxPlaces:
+				count--
+				_, err = tx.ExecContext(ctx, `DELETE FROM copies WHERE n = ? AND relay = ?`, n, c.Relay[:])
+			}
+			if err != nil {
 				return err
 			}
 		}
+		for _, r := range fresh {
+			result, err := tx.ExecContext(ctx, `UPDATE copies SET state = 'queued', error = '', changed = ?1 WHERE n = ?2 AND relay = ?3
+				AND state = 'failed' AND changed <= ?4`, now, n, r.Key[:], now-refusedAgain)
+			if err != nil {
+				return err
+			}
+			if again, err := result.RowsAffected(); err != nil || again > 0 || count >= moving.MaxPlaces {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if result, err = tx.ExecContext(ctx, `INSERT INTO copies (n, relay, address, state, error, changed, cursor) VALUES (?, ?, ?, 'queued', '', ?, '')
+				ON CONFLICT (n, relay) DO NOTHING`, n, r.Key[:], r.Address, now); err != nil {
+				return err
+			}
+			added, err := result.RowsAffected()
+			if err != nil {
+				return err
+			}
+			count += int(added)
+		}
 		return nil
 	})
+}
+
+// copiesElsewhere are a record's copies on other relays than these: those that ended first, then the oldest.
+func copiesElsewhere(ctx context.Context, tx *sql.Tx, n int64, places []Relay) ([]Copy, error) {
+	all, err := sqlite.Collect(ctx, tx, func(scan func(...any) error) (c Copy, err error) {
+		var relay []byte
+		err = scan(&relay, &c.State)
+		c.Relay = publicKey(relay)
+		return c, err
+	}, `SELECT relay, state FROM copies WHERE n = ? ORDER BY state = 'stored', changed, relay`, n)
+	return slices.DeleteFunc(all, func(c Copy) bool {
+		return slices.ContainsFunc(places, func(r Relay) bool { return r.Key == c.Relay })
+	}), err
+}
+
+// CardsTold are the owner's cards that a friend was told in the last months, also those that were taken back: he may know any of them.
+func (s *Store) CardsTold(ctx context.Context, friend protocol.PublicKey) ([][]byte, error) {
+	return sqlite.Collect(ctx, s.sql, func(scan func(...any) error) (card []byte, err error) { return card, scan(&card) },
+		`SELECT body FROM outbox WHERE receiver = ? AND content_type = ? AND tag = 'ack' AND expires > ? ORDER BY n DESC LIMIT 16`, friend[:], protocol.CardType, s.now())
 }
 
 // RefusedLongAgo tells whether a copy that failed is due to be tried again, see [Store.PlaceCard].

@@ -40,6 +40,7 @@ func adviceTable() []struct {
 		{keyfile.ErrTruncated, "Restore from the 24 words: relay --dir NEW-FOLDER init --restore"},
 		{keyfile.ErrNotKeyFile, "Restore from the 24 words: relay --dir NEW-FOLDER init --restore, or with a backup: relay --dir NEW-FOLDER restore BACKUP"},
 		{sqlite.ErrDamaged, "What is whole of it stays. Restore it: relay --dir NEW-FOLDER restore BACKUP   See: relay doctor"},
+		{sqlite.ErrRestoring, "With the same backup: relay restore BACKUP   Nothing else uses this folder until then."},
 		{sqlite.ErrFull, "Make room and run it again: nothing that was there is lost."},
 		{backup.ErrNoRoom, "Make room and run it again: nothing that was there is lost."},
 		{backup.ErrInUse, "Nothing was changed. Choose another folder: relay --dir NEW-FOLDER restore FILE"},

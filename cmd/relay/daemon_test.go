@@ -180,6 +180,18 @@ func TestSameThroughDaemon(t *testing.T) {
 	if out, err := put.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), "Sent here.bin to alice") {
 		t.Errorf("send --file says %s, %v", out, err)
 	}
+	// What JSON cannot say is not the daemon's business: it would send another file, or look in another folder.
+	if named := filepath.Join(folder, "ferien-k\xf6ln.bin"); os.WriteFile(named, []byte("film"), 0o600) == nil && os.Mkdir(filepath.Join(folder, "\xe4"), 0o700) == nil {
+		if _, errs, code := locked.types("send", "--file", named, "alice"); code != exitFailed || !strings.Contains(errs, "wrong passphrase") {
+			t.Errorf("a name that is not UTF-8: exit %d, %s", code, errs)
+		}
+		get := locked.command(t.Context(), "get", "latest")
+		get.Dir = filepath.Join(folder, "\xe4")
+		get.Env = append(get.Env, "PWD="+get.Dir)
+		if out, err := get.CombinedOutput(); err == nil || !strings.Contains(string(out), "wrong passphrase") {
+			t.Errorf("in a folder whose name is not UTF-8: %v, %s", err, out)
+		}
+	}
 	// Another proxy, or a wish to see what is done, is not the daemon's business.
 	for _, args := range [][]string{{"inbox", "--proxy", "socks5://127.0.0.1:1"}, {"inbox", "-v"}, {"inbox", "--no-daemon"}} {
 		if _, errs, code := locked.types(args...); code != exitFailed || !strings.Contains(errs, "wrong passphrase") {

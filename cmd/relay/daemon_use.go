@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/spf13/cobra"
@@ -78,6 +79,9 @@ func (p *program) throughDaemon(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if !sayable(&command) {
+		return nil
+	}
 	last, err := p.follow(cmd.Context(), at, command)
 	var refused *daemon.RefusedError
 	switch {
@@ -101,6 +105,11 @@ func (p *program) throughDaemon(cmd *cobra.Command) error {
 		return err
 	}
 	return exitError{code: *last.Exit}
+}
+
+// sayable tells whether a daemon would be told what was typed. JSON is UTF-8, and names of files are any bytes: it would look for others.
+func sayable(c *localapi.Command) bool {
+	return utf8.ValidString(c.Folder) && !slices.ContainsFunc(c.Arguments, func(a string) bool { return !utf8.ValidString(a) })
 }
 
 // command is what was typed, for a daemon.

@@ -109,6 +109,7 @@ func TestDamagedFolder(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, "state", "friend list", "relay --dir NEW-FOLDER restore BACKUP"},
+		"half restored": {".restoring", func(t *testing.T, path string) { put(t, path, []byte("x")) }, "restore", "inbox --offline", "relay restore BACKUP"},
 		"key is cut": {keyFileName, func(t *testing.T, path string) {
 			if err := os.Truncate(path, 100); err != nil {
 				t.Fatal(err)

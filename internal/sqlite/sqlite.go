@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"net/url"
 	"os"
+	"path/filepath"
 	"strings"
 
 	_ "modernc.org/sqlite" // registers the driver
@@ -28,14 +29,23 @@ var (
 	ErrNewer = errors.New("the state is from a newer version of this program: install that version, or use another folder")
 	// ErrNone: there is no file, and none was to be made.
 	ErrNone = errors.New("there is no state here yet")
+	// ErrRestoring: what is in the folder is half of what a restore was to put there.
+	ErrRestoring = errors.New("a restore was interrupted: run relay restore again")
 )
+
+// Restoring is a file that is in a folder while a restore puts its databases there. The next restore takes all that it finds beside it for
+// its own and removes it. So nobody else may begin to use the folder: what he wrote would be lost.
+const Restoring = ".restoring"
 
 // DB is an open file. It is safe for concurrent use.
 type DB struct{ *sql.DB }
 
 // Open opens the file at path and runs the migrations that it has not seen: those of the folder "migrations" in
-// files, in the order of their names. If create is false and there is no file the error is ErrNone. The folder must exist.
+// files, in the order of their names. If create is false and there is no file the error is ErrNone. The folder must exist. ErrRestoring.
 func Open(ctx context.Context, path string, create bool, files fs.ReadDirFS) (*DB, error) {
+	if Interrupted(filepath.Dir(path)) {
+		return nil, ErrRestoring
+	}
 	if err := prepare(path, create); err != nil {
 		return nil, err
 	}
@@ -54,6 +64,12 @@ func Open(ctx context.Context, path string, create bool, files fs.ReadDirFS) (*D
 		return nil, fmt.Errorf("state %s: %w", path, named(err))
 	}
 	return db, nil
+}
+
+// Interrupted tells whether a restore to a folder was begun and not ended.
+func Interrupted(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, Restoring))
+	return err == nil
 }
 
 // prepare makes the file with mode 0600 before SQLite would with the umask's.
