@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -199,14 +200,16 @@ func TestWriteWhileOthersWrite(t *testing.T) {
 	s := open(t, c)
 	defer s.Close()
 	ctx, stop := context.WithCancel(t.Context())
-	done := make(chan int)
-	go func() {
-		n := 0
+	n := 0
+	var writing sync.WaitGroup
+	writing.Go(func() {
 		for ; ctx.Err() == nil; n++ {
 			enqueue(t, s, c, n+1)
+			time.Sleep(time.Millisecond) // SQLite serves who waits for a lock by luck: somebody who never lets go keeps all others out
 		}
-		done <- n
-	}()
+	})
+	defer writing.Wait()
+	defer stop()
 	var last int64
 	for range 5 {
 		_, r := backedUp(t, c)
@@ -216,7 +219,8 @@ func TestWriteWhileOthersWrite(t *testing.T) {
 		last = r.Count("outbox")
 	}
 	stop()
-	if n := <-done; n < 5 || last <= 20 {
+	writing.Wait()
+	if n < 5 || last <= 20 {
 		t.Errorf("%d messages were written meanwhile, %d are in the last backup: nothing was tested", n, last)
 	}
 }

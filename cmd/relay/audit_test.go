@@ -39,6 +39,7 @@ func TestAuditAndPay(t *testing.T) {
 	close(opened)
 	<-mined
 	bitcoin.Mine(6) // full credit
+	node.Follows(t, bitcoin)
 	alice.stdin = alice.runs("id", "--card", "-")
 	alice.runs("friend", "add", "-", "--name", "=me")
 	alice.stdin = ""

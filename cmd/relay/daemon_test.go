@@ -373,6 +373,7 @@ func TestDaemonPays(t *testing.T) {
 		t.Fatal(err)
 	}
 	bitcoin.Mine(6) // full credit
+	node.Follows(t, bitcoin)
 	alice.runs("relays", "add", node.URL)
 	bob := user(t)
 	bob.stdin = alice.runs("id", "--card", "-")

@@ -47,6 +47,7 @@ func TestBadFaithRelayThatHearsNoRefusal(t *testing.T) {
 	var opened contractItem
 	alice.json(&opened, "contract", "open", address, "--deposit", "100000", "--wait", "0", "--yes")
 	bitcoin.Mine(7) // full credit
+	node.Follows(t, bitcoin)
 	id := opened.ID
 	alice.reaches(id, "active")
 	contract, err := contractID(id)

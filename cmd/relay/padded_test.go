@@ -52,6 +52,7 @@ func TestBadFaithPaddedBill(t *testing.T) {
 		t.Fatal(err)
 	}
 	bitcoin.Mine(6) // full credit
+	node.Follows(t, bitcoin)
 	alice.runs("relays", "add", node.URL)
 	alice.stdin = alice.runs("id", "--card", "-")
 	alice.runs("friend", "add", "-", "--name", "me")

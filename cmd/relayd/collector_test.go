@@ -65,7 +65,7 @@ func TestCollectorLeavesASmallHeapAlone(t *testing.T) {
 		t.Errorf("a gigabyte of garbage was collected %d times, %d times without", roomy, plain)
 	}
 	// On a busy machine a collection begins long after it is due; without one this would be a gigabyte.
-	if most > 4*heapRoom {
+	if most > 8*heapRoom {
 		t.Errorf("the heap grew to %d MB", most>>20)
 	}
 	kept := make([]byte, 2*heapRoom)
