@@ -42,6 +42,7 @@ func operatedMarket(t *testing.T) (*regtest.Test, *testnode.Node, *terminal, asO
 	alice := user(t)
 	alice.connects(bitcoin)
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	node.OpensContracts(t)
 	return bitcoin, node, alice, func(do func(context.Context, *relayside.Manager) error) {
 		t.Helper()
 		database := relaynode.Database{URL: node.DSN, Connections: 4}

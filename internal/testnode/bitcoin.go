@@ -2,6 +2,7 @@ package testnode
 
 import (
 	"context"
+	"fmt"
 	"testing"
 	"time"
 
@@ -47,25 +48,37 @@ func Contracts(t testing.TB, bitcoin *regtest.Node) func(*relaynode.Config) {
 	}
 }
 
-// Follows returns when the relay has seen the newest block of the node.
-func (n *Node) Follows(t testing.TB, bitcoin *regtest.Test) {
+// OpensContracts returns when the relay's wallet is ready for the first contract.
+func (n *Node) OpensContracts(t testing.TB) {
 	t.Helper()
-	want := bitcoin.Height()
+	n.waits(t, "its wallet is not ready", `SELECT EXISTS (SELECT FROM contract_payout)`)
+}
+
+// waits returns when a question to the relay's database is answered with yes.
+func (n *Node) waits(t testing.TB, otherwise string, question string, arguments ...any) {
+	t.Helper()
 	db, err := pgx.Connect(t.Context(), n.DSN)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = db.Close(context.WithoutCancel(t.Context())) }()
 	for deadline := time.Now().Add(2 * patience); ; time.Sleep(10 * time.Millisecond) {
-		var height int
-		if err := db.QueryRow(t.Context(), `SELECT coalesce(max(height), 0) FROM contract_blocks`).Scan(&height); err != nil {
+		var yes bool
+		if err := db.QueryRow(t.Context(), question, arguments...).Scan(&yes); err != nil {
 			t.Fatal(err)
 		}
-		if height >= want {
+		if yes {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the relay has seen the block %d and not %d", height, want)
+			t.Fatal("the relay: " + otherwise)
 		}
 	}
+}
+
+// Follows returns when the relay has seen the newest block of the node.
+func (n *Node) Follows(t testing.TB, bitcoin *regtest.Test) {
+	t.Helper()
+	want := bitcoin.Height()
+	n.waits(t, fmt.Sprintf("it has not seen the block %d", want), `SELECT coalesce(max(height), 0) >= $1 FROM contract_blocks`, want)
 }
