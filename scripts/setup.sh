@@ -54,6 +54,7 @@ missing() {
 	test "$extra" = test || return 0
 	has_node || echo 'nodejs|a client in another language is tested with it'
 	have npm || echo 'npm|gets the library of that client'
+	have systemd-analyze || echo 'systemd|judges the service that relayd comes with'
 	have curl || echo 'curl|a client that is not ours has to take the certificate of a relay'
 }
 
