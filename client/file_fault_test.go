@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,10 +140,10 @@ func TestFileFromARelayThatAlters(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob.syncs()
-	var other []byte
+	var other atomic.Pointer[[]byte] // pieces are fetched several at a time
 	for name, alter := range map[string]func([]byte) []byte{
 		"a byte":         func(body []byte) []byte { body[len(body)/2] ^= 1; return body },
-		"another record": func(body []byte) []byte { return other },
+		"another record": func([]byte) []byte { return *other.Load() },
 		"half of it":     func(body []byte) []byte { return body[:len(body)/2] },
 		"nothing":        func([]byte) []byte { return nil },
 		"too much":       func(body []byte) []byte { return append(body, bytes.Repeat([]byte(" "), 9<<20)...) },
@@ -151,9 +152,8 @@ func TestFileFromARelayThatAlters(t *testing.T) {
 			if r.Method != http.MethodGet || !strings.Contains(r.URL.RawQuery, "pageId=") {
 				return body
 			}
-			if other == nil {
-				other = bytes.Clone(body)
-			}
+			first := bytes.Clone(body)
+			other.CompareAndSwap(nil, &first)
 			return alter(body)
 		})
 		t.Run(name, func(t *testing.T) {

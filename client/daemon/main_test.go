@@ -1,7 +1,6 @@
 package daemon_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -50,7 +48,7 @@ type home struct {
 	t      *testing.T
 	dir    string
 	client *client.Client
-	log    *logText
+	log    *testnode.Log
 	ahead  *atomic.Int64 // of his clock, seconds
 }
 
@@ -76,7 +74,7 @@ func newHome(t *testing.T) *home {
 			t.Error(err)
 		}
 	})
-	return &home{t: t, dir: dir, client: c, log: &logText{}, ahead: ahead}
+	return &home{t: t, dir: dir, client: c, log: &testnode.Log{}, ahead: ahead}
 }
 
 // joins adds relays.
@@ -169,24 +167,6 @@ func eventually(t *testing.T, what string, is func() bool) {
 			t.Fatalf("it did not come: %s", what)
 		}
 	}
-}
-
-// logText is a log that may be read while it is written.
-type logText struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func problem(t *testing.T, err error, want localapi.ProblemCode) {

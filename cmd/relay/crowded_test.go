@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,7 +22,7 @@ func TestManyOnOneFolder(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	listener := alice.command(ctx, "listen", "--json")
-	var heard lockedBuffer
+	var heard testnode.Log
 	listener.Stdout = &heard
 	if err := listener.Start(); err != nil {
 		t.Fatal(err)
@@ -49,7 +48,7 @@ func TestManyOnOneFolder(t *testing.T) {
 	all.Wait()
 	var arrived map[string]int
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
-		if arrived = heard.texts(t); len(arrived) == senders {
+		if arrived = texts(&heard); len(arrived) == senders {
 			break
 		}
 	}
@@ -82,25 +81,12 @@ func TestManyOnOneFolder(t *testing.T) {
 	}
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
 // texts counts the messages in what listen printed.
-func (l *lockedBuffer) texts(t *testing.T) map[string]int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
+func texts(printed *testnode.Log) map[string]int {
 	found := map[string]int{}
-	for _, line := range bytes.Split(l.b.Bytes(), []byte("\n")) {
+	for _, line := range strings.Split(printed.String(), "\n") {
 		var event struct{ Message *messageLine }
-		if len(line) == 0 || json.Unmarshal(line, &event) != nil || event.Message == nil {
+		if len(line) == 0 || json.Unmarshal([]byte(line), &event) != nil || event.Message == nil {
 			continue
 		}
 		found[*event.Message.Text]++

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,14 +26,14 @@ import (
 // stays is a user's daemon, in a process of its own.
 type stays struct {
 	cmd  *exec.Cmd
-	log  *bytes.Buffer
+	log  *testnode.Log
 	done chan error
 }
 
 // starts a user's daemon and returns when it serves. It ends with the test.
 func (s *terminal) starts(args ...string) *stays {
 	s.t.Helper()
-	d := &stays{cmd: s.command(context.WithoutCancel(s.t.Context()), append([]string{"daemon", "--log", "json"}, args...)...), log: &bytes.Buffer{}, done: make(chan error, 1)}
+	d := &stays{cmd: s.command(context.WithoutCancel(s.t.Context()), append([]string{"daemon", "--log", "json"}, args...)...), log: &testnode.Log{}, done: make(chan error, 1)}
 	errs, err := d.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -65,7 +64,7 @@ func (s *terminal) starts(args ...string) *stays {
 	return d
 }
 
-// ends sends a signal and waits for the end, which it returns. Then the log may be read.
+// ends sends a signal and waits for the end, which it returns.
 func (d *stays) ends(by syscall.Signal) error {
 	_ = d.cmd.Process.Signal(by) // an ended one is one that ends
 	err := <-d.done
@@ -78,24 +77,6 @@ func (s *terminal) without() *terminal {
 	locked := *s
 	locked.env = []string{"RELAY_PASSPHRASE=wrong"}
 	return &locked
-}
-
-// lockedText may be read while it is written.
-type lockedText struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lockedText) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lockedText) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func eventually(t *testing.T, what string, is func() bool) {
@@ -258,8 +239,8 @@ func TestDaemon(t *testing.T) {
 	}
 
 	// The daemon's end ends those who listen through it, and tells them, also when it is killed.
-	listens := func() (*exec.Cmd, *lockedText) {
-		errs := &lockedText{}
+	listens := func() (*exec.Cmd, *testnode.Log) {
+		errs := &testnode.Log{}
 		cmd := locked.command(t.Context(), "listen")
 		cmd.Stderr = errs
 		if err := cmd.Start(); err != nil {
@@ -320,7 +301,7 @@ func TestDaemonWaits(t *testing.T) {
 	bob.env = nil
 	early := make(chan error, 1)
 	cmd := bob.command(t.Context(), "daemon", "--wait")
-	errs := &lockedText{}
+	errs := &testnode.Log{}
 	cmd.Stderr = errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -389,8 +370,9 @@ func TestDaemonPays(t *testing.T) {
 	before := alice.contract(id).Paid
 	stays := alice.starts("--poll", "1h", "--heal", "1h")
 	eventually(t, "the daemon pays", func() bool { return alice.contract(id).Paid > before })
+	eventually(t, "it says so", func() bool { return strings.Contains(stays.log.String(), "audited") })
 	alice.runs("daemon", "stop")
-	if err := stays.ends(syscall.SIGTERM); err != nil || !strings.Contains(stays.log.String(), "audited") {
+	if err := stays.ends(syscall.SIGTERM); err != nil {
 		t.Errorf("the daemon: %v\n%s", err, stays.log)
 	}
 }

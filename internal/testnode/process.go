@@ -2,7 +2,6 @@ package testnode
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -135,7 +134,7 @@ type Process struct {
 	args   []string
 	more   []string // of the environment
 	cmd    *exec.Cmd
-	log    *lines
+	log    *Log
 	exited chan struct{}
 }
 
@@ -200,7 +199,7 @@ func (p *Process) Start() {
 		p.cmd = Command(p.t, args...)
 	}
 	p.cmd.Env = append(p.cmd.Env, p.more...)
-	p.log, p.exited = &lines{}, make(chan struct{})
+	p.log, p.exited = &Log{}, make(chan struct{})
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -319,22 +318,4 @@ func (p *Process) Account(t testing.TB, key protocol.PublicKey) books.Account {
 
 func (p *Process) database() relaynode.Database {
 	return relaynode.Database{URL: p.DSN, Connections: 4, Cluster: localpg.Config{Dir: filepath.Join(p.Dir, "db")}}
-}
-
-// lines is a log that is read while it is written.
-type lines struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *lines) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *lines) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
