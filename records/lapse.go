@@ -109,12 +109,13 @@ func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids
 	lapsed := 0
 	_, err = pgx.ForEachRow(rows, []any{&reader, &ns, &bills, &senders, &names, &sizes, &hashes}, func() error {
 		lapsed++
-		for i, bill := range bills {
+		for i := range ns {
+			bill := bills[min(i, len(bills)-1)] // one is all records'
 			if bill == 0 {
 				continue
 			}
 			batch.Lapse(books.Release{
-				Held: books.Held{Account: payers[bill], Writer: protocol.PublicKey(senders[32*i : 32*i+32])},
+				Held: books.Held{Account: payers[bill], Writer: senderOf(senders, i)},
 				Record: books.Billed{N: ns[i], Bill: bill, To: protocol.PublicKey(reader), ID: protocol.RecordID(names[i]),
 					Hash: protocol.Hash(hashes[32*i : 32*i+32])},
 				Bytes: int64(sizes[i]), Pulls: 1,

@@ -52,7 +52,7 @@ func (s *Store) serveAgain(ctx context.Context, tx pgx.Tx, reader protocol.Publi
 			continue
 		}
 		page.Lines[i].Gone = &protocol.GoneRecord{
-			From:     protocol.PublicKey(senders[32*i : 32*i+32]),
+			From:     senderOf(senders, i),
 			RecordID: protocol.RecordID(ids[i]),
 			Hash:     protocol.Hash(hashes[32*i : 32*i+32]),
 		}

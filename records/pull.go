@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -276,10 +277,10 @@ func orNone(bill *int64) int64 {
 
 // columns are the selection as a row of pages has it.
 type columns struct {
-	ns, bills       []int64 // no bills: all are grants'
+	ns, bills       []int64 // no bills: all are grants'; one: all records are on it
 	ids             []string
 	sizes           []int32
-	senders, hashes []byte
+	senders, hashes []byte // one sender: all records are his
 }
 
 func (sel *selection) columns() columns {
@@ -296,7 +297,22 @@ func (sel *selection) columns() columns {
 			c.bills[i] = r.bill
 		}
 	}
+	first := &sel.records[0]
+	if !slices.ContainsFunc(sel.records, func(r picked) bool { return r.sender != first.sender }) {
+		c.senders = c.senders[:32]
+	}
+	if c.bills != nil && !slices.ContainsFunc(c.bills, func(bill int64) bool { return bill != first.bill }) {
+		c.bills = c.bills[:1]
+	}
 	return c
+}
+
+// senderOf is the sender of the record with that index in a page.
+func senderOf(senders []byte, i int) protocol.PublicKey {
+	if len(senders) > 32 {
+		senders = senders[32*i:]
+	}
+	return protocol.PublicKey(senders[:32])
 }
 
 // newPage is the page of a selection, served for the first time.

@@ -198,9 +198,9 @@ func (p *heldPulls) pull(ctx context.Context, request records.PullRequest, waiti
 		done <- pulled{page, err}
 	}()
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
-		// The sweeper and who measures the tables are not meant.
+		// The sweeper, the poster and who measures the tables are not meant.
 		locks := p.h.count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
-			WHERE NOT l.granted AND l.relation = 'pages'::regclass AND a.query NOT LIKE '%DELETE FROM pages%' AND a.query NOT LIKE '%pg_table_size%'`)
+			WHERE NOT l.granted AND l.relation = 'pages'::regclass AND (a.query LIKE '%relay.held%' OR a.query LIKE '%t (reader, page_id, i)%')`)
 		if p.h.store.WaitingPulls() == waiting && locks == int64(held) {
 			return
 		}

@@ -30,9 +30,11 @@ func (r *round) readPages(rows pgx.Rows) error {
 // readPage takes the pulls of a page that are on bills, and tells how many records it has.
 func (r *round) readPage(reader []byte, bills array, senders []byte, ids, sizes array, hashes, got []byte) (records int, err error) {
 	records = ids.n
-	if bills.n != records || sizes.n != records || len(senders) != 32*records || len(hashes) != 32*records {
+	oneBill, oneSender := bills.n == 1, len(senders) == 32 // all have it
+	if bills.n != records && !oneBill || sizes.n != records || len(senders) != 32*records && !oneSender || len(hashes) != 32*records {
 		return 0, fmt.Errorf("a page of %x has %d records, and %d bills", reader, records, bills.n)
 	}
+	bill, sender := bills.next(), senders
 	all := make([]protocol.Hash, records)
 	for i := range all {
 		all[i] = protocol.Hash(hashes[32*i:])
@@ -41,7 +43,13 @@ func (r *round) readPage(reader []byte, bills array, senders []byte, ids, sizes 
 	var page *acked
 	byBill := make(map[int64]*acked, 1)
 	for i := range records {
-		bill, id, size := bills.next(), ids.next(), sizes.next()
+		if i > 0 && !oneBill {
+			bill = bills.next()
+		}
+		if !oneSender {
+			sender = senders[32*i:]
+		}
+		id, size := ids.next(), sizes.next()
 		if len(bill) != 8 || len(size) != 4 {
 			return 0, fmt.Errorf("a page of %x is not what pages are", reader)
 		}
@@ -57,7 +65,7 @@ func (r *round) readPage(reader []byte, bills array, senders []byte, ids, sizes 
 			last = n
 		}
 		page.mine++
-		l := lineOf(senders[32*i:32*i+32], reader, string(id), all[i][:], int32(binary.BigEndian.Uint32(size)))
+		l := lineOf(sender[:32], reader, string(id), all[i][:], int32(binary.BigEndian.Uint32(size)))
 		l.Kind = ledger.KindPull
 		r.add(n, posting{line: l, page: page, at: i})
 	}
