@@ -17,24 +17,38 @@ import (
 
 // BenchmarkPulls is what a pull costs in processor time, Postgres' and this process's by themselves: unlike what a
 // clock tells, that is nearly the same beside other programs. Each group is one transaction of so many readers, who
-// acknowledge their page before and get the next records of 1,300 bytes, or after some the first ones again.
+// acknowledge their page before and get the next records of 1,300 bytes, or after some the first ones again. Metered ones are posted after
+// every twenty groups, which is told apart.
 func BenchmarkPulls(b *testing.B) {
-	for _, c := range []struct{ readers, limit, again int }{{1, 1, 0}, {16, 1, 0}, {32, 1, 0}, {64, 1, 0}, {8, 100, 0}, {32, 1, 20}, {8, 100, 5}} {
+	for _, c := range []struct {
+		readers, limit, again int
+		metered               bool
+	}{{readers: 1, limit: 1}, {readers: 16, limit: 1}, {readers: 32, limit: 1}, {readers: 64, limit: 1}, {readers: 8, limit: 100}, {readers: 32, limit: 1, again: 20},
+		{readers: 8, limit: 100, again: 5}, {readers: 32, limit: 1, again: 20, metered: true}, {readers: 8, limit: 100, again: 5, metered: true}} {
 		name := fmt.Sprintf("%d readers of %d", c.readers, c.limit)
 		if c.again > 0 {
 			name += " again"
 		}
-		b.Run(name, func(b *testing.B) { benchmarkPulls(b, c.readers, int64(c.limit), c.again) })
+		if c.metered {
+			name += " metered"
+		}
+		b.Run(name, func(b *testing.B) { benchmarkPulls(b, c.readers, int64(c.limit), c.again, c.metered) })
 	}
 }
 
-func benchmarkPulls(b *testing.B, people int, limit int64, again int) {
+func benchmarkPulls(b *testing.B, people int, limit int64, again int, metered bool) {
 	pages := b.N
 	if again > 0 {
 		pages = min(pages, again)
 	}
 	h := newHouse(b)
-	alice := h.account()
+	alice, bill := h.account(), (*int64)(nil)
+	if metered {
+		alice, bill = h.payer().key, new(int64)
+		if err := h.db.Pool().QueryRow(b.Context(), `UPDATE bills SET reserved_pulled = 1e15 RETURNING id`).Scan(bill); err != nil {
+			b.Fatal(err)
+		}
+	}
 	readers := make([]*reader, people)
 	keys := make([][]byte, people)
 	for i := range readers {
@@ -44,18 +58,20 @@ func benchmarkPulls(b *testing.B, people int, limit int64, again int) {
 	envelope := make([]byte, 1300)
 	_, _ = rand.Read(envelope)
 	if _, err := h.db.Pool().Exec(b.Context(), `WITH c AS (UPDATE relay_cursor SET n = n + $3 * cardinality($2::bytea[]))
-		INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope)
-		SELECT (i - 1) * cardinality($2::bytea[]) + r, $1, k, 'a-name-of-36-bytes-like-a-uuid-' || i, $1, length($5::bytea), 0, $4, 0, 1000000, sha256(i::text::bytea), sha256(i::text::bytea), $5
+		INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope, bill)
+		SELECT (i - 1) * cardinality($2::bytea[]) + r, $1, k, 'a-name-of-36-bytes-like-a-uuid-' || i, $1, length($5::bytea), 0, $4, 0, 1000000, sha256(i::text::bytea), sha256(i::text::bytea), $5, $6
 		FROM generate_series(1, $3::bigint) i, unnest($2::bytea[]) WITH ORDINALITY AS t (k, r)`,
-		bytesOf(alice), keys, limit*int64(pages), int64(h.now().Add(time.Hour)), envelope); err != nil {
+		bytesOf(alice), keys, limit*int64(pages), int64(h.now().Add(time.Hour)), envelope, bill); err != nil {
 		b.Fatal(err)
 	}
 	if _, err := h.db.Pool().Exec(b.Context(), `VACUUM ANALYZE records`); err != nil {
 		b.Fatal(err)
 	}
-	groups := make([][]records.PullRequest, b.N)
-	var postgres, self time.Duration
-	for n := range groups {
+	if _, err := h.db.Pool().Exec(b.Context(), `UPDATE ledger_posted SET n = (SELECT n FROM relay_cursor)`); err != nil {
+		b.Fatal(err)
+	}
+	var postgres, self, posting, poster time.Duration
+	for n := range b.N {
 		requests := make([]records.PullRequest, people)
 		for i, r := range readers {
 			if n%pages == 0 {
@@ -73,10 +89,22 @@ func benchmarkPulls(b *testing.B, people int, limit int64, again int) {
 			}
 			r.open, r.after = &served[i].Header, &served[i].Header.Cursor
 		}
+		if metered && (n%20 == 19 || n == b.N-1) {
+			p0, s0 := h.postgresTime(), selfTime()
+			if err := h.books.Post(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			poster += selfTime() - s0
+			posting += h.postgresTime() - p0
+		}
 	}
 	each := float64(b.N*people) * float64(limit) * 1000
 	b.ReportMetric(float64(postgres)/each, "postgres-µs/record")
 	b.ReportMetric(float64(self)/each, "self-µs/record")
+	if metered {
+		b.ReportMetric(float64(posting)/each, "posting-µs/line")
+		b.ReportMetric(float64(poster)/each, "poster-µs/line")
+	}
 }
 
 func selfTime() time.Duration {

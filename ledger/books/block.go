@@ -37,53 +37,60 @@ const (
 	entrySigned
 )
 
-// entrySize is about what an entry takes.
-const entrySize = 192
+// entrySize is about what an entry takes, without the hashes of its page.
+const entrySize = 64
 
-// posting is a line on its way into a block.
+// posting is a line on its way into a block, or all pulls of one page that are on the bill.
 type posting struct {
-	line ledger.Line // of a pull without its evidence
-	page *acked
-	at   int // index in the page
+	line  ledger.Line
+	page  *served // nil: a line
+	pulls []int32 // indexes in the page, ascending
 }
 
-// acked is a page that was acknowledged.
-type acked struct {
-	got    []byte
+func (p *posting) lines() int {
+	if p.page == nil {
+		return 1
+	}
+	return len(p.pulls)
+}
+
+// tree is the hashes of a page.
+type tree struct {
 	hashes []protocol.Hash
-	mine   int               // records on the bill that is being written
 	paths  [][]protocol.Hash // once one was needed
 }
 
-// treed tells whether the hashes of the whole page take less room than the paths of those on the bill.
-func (p *acked) treed() bool {
-	depth := 0
-	for n := 1; n < len(p.hashes); n *= 2 {
-		depth++
+func (t *tree) path(at int) []protocol.Hash {
+	if t.paths == nil {
+		t.paths, _ = protocol.MerklePaths(t.hashes)
 	}
-	return p.mine*depth >= len(p.hashes)
+	return t.paths[at]
 }
 
-func (p *acked) path(at int) []protocol.Hash {
-	if p.paths == nil {
-		p.paths, _ = protocol.MerklePaths(p.hashes)
+// treed tells whether the hashes of a whole page take less room than the paths of so many of its records.
+func treed(records, pulls int) bool {
+	depth := 0
+	for n := 1; n < records; n *= 2 {
+		depth++
 	}
-	return p.paths[at]
+	return pulls*depth >= records
 }
 
 // encodeBlock writes postings of one bill.
 func encodeBlock(postings []posting) []byte {
-	b := make([]byte, 0, len(postings)*entrySize)
+	size := 0
+	for i := range postings {
+		if p := postings[i].page; p != nil {
+			size += len(p.got) + len(p.hashes)
+		}
+		size += postings[i].lines() * entrySize
+	}
+	b := make([]byte, 0, size)
 	number := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
-	for i := 0; i < len(postings); i++ {
+	for i := range postings {
 		p := &postings[i]
 		if p.page != nil {
-			k := 1
-			for i+k < len(postings) && postings[i+k].page == p.page {
-				k++
-			}
-			b = appendPage(b, p.page, postings[i:i+k])
-			i += k - 1
+			b = appendPage(b, p.page, p.pulls)
 			continue
 		}
 		l := &p.line
@@ -116,58 +123,61 @@ func encodeBlock(postings []posting) []byte {
 }
 
 // appendPage writes a page and its pulls, which are all of it that are on the bill.
-func appendPage(b []byte, page *acked, pulls []posting) []byte {
+func appendPage(b []byte, page *served, pulls []int32) []byte {
 	number := func(n int) { b = binary.AppendUvarint(b, uint64(n)) }
-	hashes := func(list []protocol.Hash) {
-		for h := range list {
-			b = append(b, list[h][:]...)
-		}
-	}
 	b = append(b, entryServed)
 	number(len(page.got))
 	b = append(b, page.got...)
-	number(len(page.hashes))
-	treed := page.treed()
-	if treed {
+	number(page.records())
+	var paths *tree // nil: all hashes are told
+	if treed(page.records(), len(pulls)) {
 		number(1)
-		hashes(page.hashes)
+		b = append(b, page.hashes...)
 	} else {
 		number(0)
+		paths = &tree{hashes: make([]protocol.Hash, page.records())}
+		for at := range paths.hashes {
+			paths.hashes[at] = page.hash(int32(at))
+		}
 	}
-	b = append(b, pulls[0].line.To[:]...)
-	senders, place := sendersOf(pulls)
+	b = append(b, page.reader[:]...)
+	senders, place := sendersOf(page, pulls)
 	number(len(senders))
 	for s := range senders {
 		b = append(b, senders[s][:]...)
 	}
-	at := 0
-	for i := range pulls {
-		l := &pulls[i].line
-		if senders[at] != l.From {
-			at = place[l.From]
-		}
+	for _, at := range pulls {
 		b = append(b, entrySigned)
-		number(at)
-		number(pulls[i].at)
-		number(len(l.RecordID))
-		b = append(b, l.RecordID...)
-		number(int(l.Bytes))
-		if !treed {
-			path := page.path(pulls[i].at)
-			b = append(b, l.Hash[:]...)
+		if len(senders) > 1 {
+			number(place[page.sender(at)])
+		} else {
+			number(0)
+		}
+		number(int(at))
+		number(len(page.ids[at]))
+		b = append(b, page.ids[at]...)
+		number(int(page.sizes[at]))
+		if paths != nil {
+			path := paths.path(int(at))
+			b = append(b, page.hashes[32*at:32*at+32]...)
 			number(len(path))
-			hashes(path)
+			for h := range path {
+				b = append(b, path[h][:]...)
+			}
 		}
 	}
 	return b
 }
 
 // sendersOf are those whose records the pulls are of, each once, and their places.
-func sendersOf(pulls []posting) ([]protocol.PublicKey, map[protocol.PublicKey]int) {
-	senders := []protocol.PublicKey{pulls[0].line.From}
+func sendersOf(page *served, pulls []int32) ([]protocol.PublicKey, map[protocol.PublicKey]int) {
+	senders := []protocol.PublicKey{page.sender(pulls[0])}
+	if len(page.senders) == 32 {
+		return senders, nil
+	}
 	place := map[protocol.PublicKey]int{senders[0]: 0}
-	for i := range pulls {
-		from := pulls[i].line.From
+	for _, at := range pulls {
+		from := page.sender(at)
 		if from == senders[len(senders)-1] {
 			continue
 		}
@@ -204,7 +214,7 @@ type blockReader struct {
 	rest []byte
 	bad  bool
 	page *ledger.Evidence
-	tree *acked // nil: paths are stored
+	tree *tree // nil: paths are stored
 
 	reader  protocol.PublicKey // of the page
 	senders []protocol.PublicKey
@@ -278,7 +288,7 @@ func (r *blockReader) readPage() {
 	r.page = &ledger.Evidence{Got: r.bytes(r.number())}
 	r.page.Records = r.number()
 	if r.tree = nil; r.number() == 1 {
-		r.tree = &acked{hashes: r.hashes(r.page.Records)}
+		r.tree = &tree{hashes: r.hashes(r.page.Records)}
 	}
 }
 

@@ -2,7 +2,10 @@ package books
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"reflect"
+	"slices"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -46,37 +49,71 @@ func postings(t *rapid.T) []posting {
 			l.Pulls = rapid.Int64Range(1, 9).Draw(t, "pulls")
 			all = append(all, posting{line: l})
 		case 3:
-			page := &acked{got: []byte(`{"got":true}`)}
-			to := protocol.PublicKey(bytes32(t, "reader"))
-			senders := []protocol.PublicKey{bytes32(t, "sender"), bytes32(t, "another")}
-			for range rapid.IntRange(1, 40).Draw(t, "page") {
-				page.hashes = append(page.hashes, protocol.TaggedHash(protocol.TagLeaf, []byte{byte(len(page.hashes)), byte(len(all))}))
-			}
-			for at := range page.hashes {
-				if rapid.IntRange(0, 3).Draw(t, "mine") > 0 {
-					l := line(ledger.KindPull)
-					l.Hash, l.To, l.From = page.hashes[at], to, rapid.SampledFrom(senders).Draw(t, "of")
-					page.mine++
-					all = append(all, posting{line: l, page: page, at: at})
+			page := &served{got: []byte(`{"got":true}`), reader: bytes32(t, "reader")}
+			senders := [][32]byte{bytes32(t, "sender"), bytes32(t, "another")}
+			several := rapid.Bool().Draw(t, "several")
+			p := posting{page: page}
+			for at := range int32(rapid.IntRange(1, 40).Draw(t, "page")) {
+				l := line(ledger.KindPull)
+				leaf := protocol.TaggedHash(protocol.TagLeaf, []byte{byte(at), byte(len(all))})
+				page.hashes, page.ids, page.sizes = append(page.hashes, leaf[:]...), append(page.ids, []byte(l.RecordID)), append(page.sizes, int32(l.Bytes))
+				if from := rapid.SampledFrom(senders).Draw(t, "of"); several {
+					page.senders = append(page.senders, from[:]...)
+				} else {
+					page.senders = senders[0][:]
 				}
+				if rapid.IntRange(0, 3).Draw(t, "mine") > 0 {
+					p.pulls = append(p.pulls, at)
+				}
+			}
+			if len(p.pulls) > 0 {
+				all = append(all, p)
 			}
 		}
 	}
 	return all
 }
 
+// wanted is a line that a block is to have, with the page that its evidence is of.
+type wanted struct {
+	line ledger.Line
+	page *served
+	at   int32
+}
+
+func linesOf(postings []posting) (lines []wanted) {
+	for _, p := range postings {
+		if p.page == nil {
+			lines = append(lines, wanted{line: p.line})
+		}
+		for _, at := range p.pulls {
+			lines = append(lines, wanted{page: p.page, at: at, line: ledger.Line{Kind: ledger.KindPull, From: p.page.sender(at), To: p.page.reader,
+				RecordID: protocol.RecordID(p.page.ids[at]), Hash: p.page.hash(at), Bytes: int64(p.page.sizes[at])}})
+		}
+	}
+	return lines
+}
+
+func rootOf(p *served) protocol.Hash {
+	hashes := make([]protocol.Hash, p.records())
+	for i := range hashes {
+		hashes[i] = p.hash(int32(i))
+	}
+	return protocol.MerkleRoot(hashes)
+}
+
 // What is stored of lines is the lines, and the evidence in them leads to the page's root.
 func TestBlocks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := postings(t)
-		at := 0
+		lines, at := linesOf(all), 0
 		err := decodeBlock(encodeBlock(all), func(l *ledger.Line) error {
-			p := all[at]
+			p := lines[at]
 			at++
 			if p.page != nil {
 				e := l.Evidence
 				root, ok := protocol.MerkleClimb(l.Hash, e.Index, e.Records, e.Path)
-				if !ok || root != protocol.MerkleRoot(p.page.hashes) || string(e.Got) != string(p.page.got) || e.Index != int64(p.at) {
+				if !ok || root != rootOf(p.page) || string(e.Got) != string(p.page.got) || e.Index != int64(p.at) {
 					t.Fatalf("line %d: %+v", at, e)
 				}
 				l.Evidence = nil
@@ -86,8 +123,106 @@ func TestBlocks(t *testing.T) {
 			}
 			return nil
 		})
-		if err != nil || at != len(all) {
-			t.Fatalf("%d of %d lines: %v", at, len(all), err)
+		if err != nil || at != len(lines) {
+			t.Fatalf("%d of %d lines: %v", at, len(lines), err)
+		}
+	})
+}
+
+// pageRow is a page as it is stored: its bills and senders each, or once if they are one.
+func pageRow(t *rapid.T) (page *served, bills []int64) {
+	page = &served{reader: bytes32(t, "reader"), got: []byte("{}")}
+	kinds := []int64{0, 7, 9}[rapid.IntRange(0, 2).Draw(t, "least"):]
+	n := rapid.IntRange(1, 20).Draw(t, "records")
+	for i := range n {
+		leaf, from := bytes32(t, "hash"), [32]byte{byte(rapid.IntRange(0, 2).Draw(t, "from"))}
+		page.hashes, page.senders = append(page.hashes, leaf[:]...), append(page.senders, from[:]...)
+		page.ids, page.sizes = append(page.ids, fmt.Append(nil, i)), append(page.sizes, int32(i+1))
+		bills = append(bills, rapid.SampledFrom(kinds).Draw(t, "bill"))
+	}
+	if rapid.Bool().Draw(t, "one sender") {
+		page.senders = page.senders[:32]
+	}
+	if rapid.Bool().Draw(t, "one bill") {
+		bills = bills[:1]
+	}
+	return page, bills
+}
+
+// rawArray is an array as PostgreSQL sends it, without its types.
+func rawArray(values [][]byte) array {
+	raw := make([]byte, arrayHeader)
+	binary.BigEndian.PutUint32(raw[12:], uint32(len(values)))
+	for _, v := range values {
+		raw = append(binary.BigEndian.AppendUint32(raw, uint32(len(v))), v...)
+	}
+	return newArray(raw)
+}
+
+// Each record of a page is posted on its own bill, whether bills and senders are stored for each or once.
+func TestPagesOfBills(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		page, bills := pageRow(t)
+		var rawBills, rawSizes [][]byte
+		for _, bill := range bills {
+			rawBills = append(rawBills, binary.BigEndian.AppendUint64(nil, uint64(bill)))
+		}
+		for _, size := range page.sizes {
+			rawSizes = append(rawSizes, binary.BigEndian.AppendUint32(nil, uint32(size)))
+		}
+		r := round{postings: map[int64][]posting{}}
+		n, err := r.readPage(page.reader[:], rawArray(rawBills), page.senders, rawArray(page.ids), rawArray(rawSizes), page.hashes, page.got)
+		if err != nil || n != page.records() {
+			t.Fatal(n, err)
+		}
+		found := 0
+		for bill, postings := range r.postings {
+			if len(postings) != 1 {
+				t.Fatalf("%d postings on one bill", len(postings))
+			}
+			for _, at := range postings[0].pulls {
+				found++
+				if bills[min(int(at), len(bills)-1)] != bill || bill == 0 {
+					t.Fatalf("record %d is posted on %d", at, bill)
+				}
+			}
+			if got := postings[0].page; !reflect.DeepEqual(got, page) {
+				t.Fatalf("%+v, want %+v", got, page)
+			}
+		}
+		want := 0
+		for i := range n {
+			if bills[min(i, len(bills)-1)] != 0 {
+				want++
+			}
+		}
+		if found != want {
+			t.Fatalf("%d pulls are posted, want %d", found, want)
+		}
+	})
+}
+
+// Pulls that are reserved together are added together; of those that are not, each that is.
+func TestPullsOfWhatIsReserved(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		page, _ := pageRow(t)
+		all := make([]int32, page.records())
+		for i := range all {
+			all[i] = int32(i)
+		}
+		reserved := rapid.Int64Range(0, 2*page.bytesOf(all)).Draw(t, "reserved")
+		s := &billState{totals: ledger.Totals{ReservedPulled: ledger.Times(reserved, 1)}}
+		slow := s.totals
+		var want []int32
+		for _, at := range all {
+			if slow.Apply(&ledger.Line{Kind: ledger.KindPull, Bytes: int64(page.sizes[at])}) == nil {
+				want = append(want, at)
+			}
+		}
+		left := 0
+		added, err := s.addPulls(page, slices.Clone(all), func(error) { left++ })
+		if err != nil || !slices.Equal(added, want) || left != len(all)-len(want) || s.totals != slow {
+			t.Fatalf("added %v, want %v; %d left out, %v", added, want, left, err)
 		}
 	})
 }
@@ -95,17 +230,14 @@ func TestBlocks(t *testing.T) {
 func FuzzDecodeBlock(f *testing.F) {
 	h := protocol.TaggedHash(protocol.TagLeaf, []byte{1})
 	l := ledger.Line{Kind: ledger.KindWrite, RecordID: "a", Bytes: 1, Written: 1, Expires: 2, MaxPulls: 3}
-	page := &acked{got: []byte("{}"), hashes: []protocol.Hash{h, h, h}, mine: 1}
-	pull := l
-	pull.Kind, pull.Hash = ledger.KindPull, h
-	f.Add(encodeBlock([]posting{{line: l}, {line: pull, page: page, at: 2}}))
+	page := &served{got: []byte("{}"), hashes: bytes.Repeat(h[:], 3), senders: make([]byte, 32), ids: [][]byte{{'a'}, {'b'}, {'c'}}, sizes: []int32{1, 1, 1}}
+	f.Add(encodeBlock([]posting{{line: l}, {page: page, pulls: []int32{2}}}))
 	// What blocks were before pages told what their pulls have in common: such are in databases.
 	before := append([]byte{entryPage, 2, '{', '}', 3, 1}, bytes.Repeat(h[:], 3)...)
 	before = append(before, entryPull)
 	before = append(append(before, make([]byte, 64)...), h[:]...)
 	f.Add(append(before, 1, 'a', 7, 2))
-	page.mine = 3
-	f.Add(encodeBlock([]posting{{line: pull, page: page, at: 0}, {line: pull, page: page, at: 1}}))
+	f.Add(encodeBlock([]posting{{page: page, pulls: []int32{0, 1}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lines := 0
 		err := decodeBlock(data, func(*ledger.Line) error { lines++; return nil })

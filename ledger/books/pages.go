@@ -7,7 +7,6 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
-	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
@@ -27,47 +26,78 @@ func (r *round) readPages(rows pgx.Rows) error {
 	return rows.Err()
 }
 
-// readPage takes the pulls of a page that are on bills, and tells how many records it has.
+// served is a page that was acknowledged, as its row has it.
+type served struct {
+	reader  protocol.PublicKey
+	got     []byte
+	hashes  []byte // 32 bytes a record
+	senders []byte // 32 bytes a record, or 32 if all are of one sender
+	ids     [][]byte
+	sizes   []int32
+}
+
+func (p *served) records() int { return len(p.sizes) }
+
+func (p *served) sender(at int32) protocol.PublicKey {
+	if len(p.senders) == 32 {
+		at = 0
+	}
+	return protocol.PublicKey(p.senders[32*at:])
+}
+
+func (p *served) hash(at int32) protocol.Hash { return protocol.Hash(p.hashes[32*at:]) }
+
+// bytesOf is what these of its records have together.
+func (p *served) bytesOf(records []int32) (sum int64) {
+	for _, at := range records {
+		sum += int64(p.sizes[at])
+	}
+	return sum
+}
+
+// readPage takes the pulls of a page that are on bills, and tells how many records it has. What it is given is copied.
 func (r *round) readPage(reader []byte, bills array, senders []byte, ids, sizes array, hashes, got []byte) (records int, err error) {
-	records = ids.n
-	oneBill, oneSender := bills.n == 1, len(senders) == 32 // all have it
-	if bills.n != records && !oneBill || sizes.n != records || len(senders) != 32*records && !oneSender || len(hashes) != 32*records {
+	records = sizes.n
+	oneBill := bills.n == 1
+	if bills.n != records && !oneBill || ids.n != records || len(senders) != 32*records && len(senders) != 32 || len(hashes) != 32*records || len(reader) != 32 {
 		return 0, fmt.Errorf("a page of %x has %d records, and %d bills", reader, records, bills.n)
 	}
-	bill, sender := bills.next(), senders
-	all := make([]protocol.Hash, records)
-	for i := range all {
-		all[i] = protocol.Hash(hashes[32*i:])
-	}
-	var last int64 // most pages are of one bill
-	var page *acked
-	byBill := make(map[int64]*acked, 1)
+	ids.rest = slices.Clone(ids.rest)
+	page := &served{reader: protocol.PublicKey(reader), got: slices.Clone(got), hashes: slices.Clone(hashes), senders: slices.Clone(senders),
+		ids: make([][]byte, records), sizes: make([]int32, records)}
+	bill := bills.next()
+	var on int64                      // the bill that mine is of: most pages are of one
+	mine := make([]int32, 0, records) // records on it
+	others := map[int64][]int32(nil)
 	for i := range records {
 		if i > 0 && !oneBill {
 			bill = bills.next()
 		}
-		if !oneSender {
-			sender = senders[32*i:]
-		}
-		id, size := ids.next(), sizes.next()
+		size := sizes.next()
 		if len(bill) != 8 || len(size) != 4 {
 			return 0, fmt.Errorf("a page of %x is not what pages are", reader)
 		}
+		page.ids[i], page.sizes[i] = ids.next(), int32(binary.BigEndian.Uint32(size))
 		n := int64(binary.BigEndian.Uint64(bill))
-		if n == 0 {
-			continue
+		if on == 0 {
+			on = n
 		}
-		if n != last || page == nil {
-			if page = byBill[n]; page == nil {
-				page = &acked{got: slices.Clone(got), hashes: all}
-				byBill[n] = page
+		switch {
+		case n == 0:
+		case n == on:
+			mine = append(mine, int32(i))
+		default:
+			if others == nil {
+				others = make(map[int64][]int32)
 			}
-			last = n
+			others[n] = append(others[n], int32(i))
 		}
-		page.mine++
-		l := lineOf(sender[:32], reader, string(id), all[i][:], int32(binary.BigEndian.Uint32(size)))
-		l.Kind = ledger.KindPull
-		r.add(n, posting{line: l, page: page, at: i})
+	}
+	if on != 0 {
+		r.add(on, posting{page: page, pulls: mine})
+	}
+	for n, records := range others {
+		r.add(n, posting{page: page, pulls: records})
 	}
 	return records, nil
 }

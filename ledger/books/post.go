@@ -28,7 +28,7 @@ const (
 	postFacts   = 5000
 	postPages   = 2000   // acknowledged pages
 	postPulls   = 20_000 // records in them, and those of one page more
-	blockLines  = 2048   // lines of a block at most, or all of one page
+	blockLines  = 2048   // lines of a block, and the rest of a page
 )
 
 // Run posts until ctx is done. One process of those that share a database posts at a time.
@@ -249,41 +249,66 @@ func (s *billState) undropped(ctx context.Context, tx pgx.Tx, postings []posting
 	if s.drops == 0 {
 		return postings, nil
 	}
-	hashes := make([][]byte, len(postings))
+	hashes := make([][]byte, 0, len(postings))
 	for i := range postings {
-		hashes[i] = postings[i].line.Hash[:]
+		p := &postings[i]
+		if p.page == nil {
+			hashes = append(hashes, p.line.Hash[:])
+		}
+		for _, at := range p.pulls {
+			hashes = append(hashes, p.page.hashes[32*at:32*at+32])
+		}
 	}
 	dropped, err := droppedOf(ctx, tx, s.id, hashes)
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(postings, func(p posting) bool {
-		gone := dropped[p.line.Hash]
-		if gone && p.page != nil {
-			p.page.mine--
+	left := postings[:0]
+	for _, p := range postings {
+		p.pulls = slices.DeleteFunc(p.pulls, func(at int32) bool { return dropped[p.page.hash(at)] })
+		if p.page == nil && !dropped[p.line.Hash] || len(p.pulls) > 0 {
+			left = append(left, p)
 		}
-		return gone
-	}), nil
+	}
+	return left, nil
 }
 
 // add adds the postings up. A pull of what is not reserved any more is left out: the payer is not billed for it, it is the relay's own loss,
 // and neither the rest of this bill nor anybody else's waits for a mistake in it.
 func (s *billState) add(postings []posting, leftOut func(error)) ([]posting, error) {
 	added := postings[:0]
-	for i := range postings {
-		p := &postings[i]
-		err := s.totals.Apply(&p.line)
-		if errors.Is(err, ledger.ErrLine) && p.line.Kind == ledger.KindPull {
-			leftOut(fmt.Errorf("bill %d: %w", s.id, err))
-			if p.page != nil {
-				p.page.mine--
-			}
-			continue
+	for _, p := range postings {
+		var err error
+		if p.page == nil {
+			err = s.totals.Apply(&p.line)
+		} else {
+			p.pulls, err = s.addPulls(p.page, p.pulls, leftOut)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("bill %d: %w", s.id, err)
 		}
-		added = append(added, *p)
+		if p.page == nil || len(p.pulls) > 0 {
+			added = append(added, p)
+		}
+	}
+	return added, nil
+}
+
+// addPulls adds up pulls of one page, together if all of them are reserved, which they nearly always are, and returns those that it added.
+func (s *billState) addPulls(page *served, pulls []int32, leftOut func(error)) (added []int32, err error) {
+	if s.totals.Apply(&ledger.Line{Kind: ledger.KindPull, Bytes: page.bytesOf(pulls)}) == nil {
+		return pulls, nil
+	}
+	added = pulls[:0]
+	for _, at := range pulls {
+		switch err := s.totals.Apply(&ledger.Line{Kind: ledger.KindPull, Bytes: int64(page.sizes[at])}); {
+		case errors.Is(err, ledger.ErrLine):
+			leftOut(fmt.Errorf("bill %d: %w", s.id, err))
+		case err != nil:
+			return nil, err
+		default:
+			added = append(added, at)
+		}
 	}
 	return added, nil
 }
@@ -291,20 +316,21 @@ func (s *billState) add(postings []posting, leftOut func(error)) ([]posting, err
 // append numbers the postings and queues their blocks.
 func (s *billState) append(b *pgx.Batch, postings []posting) {
 	for rest := postings; len(rest) > 0; {
-		k := blockEnd(rest)
-		s.last += int64(k)
+		k, lines := blockEnd(rest)
+		s.last += int64(lines)
 		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, s.id, s.last, encodeBlock(rest[:k]))
 		rest = rest[k:]
 	}
 }
 
-// blockEnd is how many of the postings the next block has. A page is not torn, so that its signature is stored once.
-func blockEnd(postings []posting) int {
-	k := min(len(postings), blockLines)
-	for k < len(postings) && postings[k].page != nil && postings[k].page == postings[k-1].page {
+// blockEnd is how many of the postings the next block has, and how many lines these are. A page is not torn, so that its signature is
+// stored once.
+func blockEnd(postings []posting) (k, lines int) {
+	for k < len(postings) && lines < blockLines {
+		lines += postings[k].lines()
 		k++
 	}
-	return k
+	return k, lines
 }
 
 // billState is how far a bill is posted.
