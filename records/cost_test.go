@@ -2,6 +2,7 @@ package records_test
 
 import (
 	"crypto/rand"
+	"encoding/base64"
 	"fmt"
 	"os"
 	"strconv"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"relaymarket/protocol"
 	"relaymarket/records"
 )
 
@@ -104,6 +106,46 @@ func benchmarkPulls(b *testing.B, people int, limit int64, again int, metered bo
 	if metered {
 		b.ReportMetric(float64(posting)/each, "posting-µs/line")
 		b.ReportMetric(float64(poster)/each, "poster-µs/line")
+	}
+}
+
+// BenchmarkWrites is what a write costs in processor time: records of 1,300 bytes of so many senders, each another's, in one transaction.
+func BenchmarkWrites(b *testing.B) {
+	for _, senders := range []int{1, 2, 4, 8, 16, 32, 64, 256} {
+		b.Run(fmt.Sprint(senders), func(b *testing.B) {
+			h := newHouse(b)
+			keys := make([]*protocol.PrivateKey, senders)
+			for i := range keys {
+				keys[i] = h.account()
+			}
+			to := key(b).Public()
+			body := make([]byte, 600)
+			_, _ = rand.Read(body)
+			text := content(base64.StdEncoding.EncodeToString(body)) // the envelope has some 1,300 bytes
+			var postgres, self time.Duration
+			const warmUp = 20
+			for n := range warmUp + b.N {
+				if n == warmUp { // all connections are there now
+					h.backends, postgres, self = nil, 0, 0
+				}
+				group := make([]records.Incoming, senders)
+				for i, k := range keys {
+					group[i] = h.compose(k, to, fmt.Sprintf("a-name-of-36-bytes-like-a-uuid-%d", n), text)
+				}
+				p0, s0 := h.postgresTime(), selfTime()
+				outcomes := h.store.Write(b.Context(), group)
+				self += selfTime() - s0
+				postgres += h.postgresTime() - p0
+				for _, o := range outcomes {
+					if o.Err != nil {
+						b.Fatal(o.Err)
+					}
+				}
+			}
+			each := float64(b.N*senders) * 1000
+			b.ReportMetric(float64(postgres)/each, "postgres-µs/record")
+			b.ReportMetric(float64(self)/each, "self-µs/record")
+		})
 	}
 }
 

@@ -16,9 +16,11 @@ const pathIndex = "records_path"
 
 // chargeAndPlace charges all accounts that can pay and takes places for their records, in this order:
 // the cursor's row is the last to be locked. Its row is the last place, the accounts charged, and their bills.
-var chargeAndPlace = `WITH ` + books.Paid + `,
+var chargeAndPlace = books.NewPaidForms(func(paid string) string {
+	return `WITH ` + paid + `,
 	place AS (UPDATE relay_cursor c SET n = c.n + p.records FROM (SELECT coalesce(sum(records), 0)::bigint AS records FROM paid) p RETURNING c.n)
 	SELECT n, ARRAY(SELECT key FROM paid), ARRAY(SELECT coalesce(bill, 0) FROM paid) FROM place`
+})
 
 var copyRecords = db.CopySQL("records", "n", "sender", "receiver", "id", "account", "bytes", "timestamp", "expires", "written",
 	"max_pulls", "tag", "request_hash", "hash", "envelope", "admitted", "bill")
@@ -75,6 +77,9 @@ func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err err
 	for i, it := range items {
 		it.account, it.counted = payment.Payer(i), payment.Counted()
 	}
+	if isFew(items) {
+		return s.storeAtOnce(ctx, items, &payment)
+	}
 	var head int64
 	var paid [][]byte
 	var bills []int64
@@ -82,7 +87,7 @@ func (s *Store) store(ctx context.Context, items []*item) (rest []*item, err err
 	buffer := s.buffers.Get().(*[]byte)
 	defer s.putBuffer(buffer)
 	err = s.db.Load(ctx, db.Load{
-		Statement: chargeAndPlace, Args: payment.Args(), Row: []any{&head, &paid, &bills},
+		Statement: chargeAndPlace.Statement(&payment), Args: payment.Args(), Row: []any{&head, &paid, &bills},
 		Copy: func() (string, []byte, error) {
 			if fresh, rest = items, nil; len(paid) < payment.Accounts() {
 				fresh, rest = partPaid(items, paid)
@@ -149,13 +154,20 @@ func (s *Store) insert(ctx context.Context, tx pgx.Tx, items []*item) error {
 	return err
 }
 
-// encode gives the items the last places up to head, and their outcomes, and writes the rows into the buffer.
-func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
-	rows := db.NewEncoder(buffer)
+// placeAt gives the items the last places up to head, and their outcomes.
+func (s *Store) placeAt(items []*item, head int64) {
 	first := head - int64(len(items)) + 1
 	for i, it := range items {
 		it.n = first + int64(i)
 		it.outcome = Outcome{Cursor: s.cursor(it.n), Hash: it.hash}
+	}
+}
+
+// encode gives the items the last places up to head, and their outcomes, and writes the rows into the buffer.
+func (s *Store) encode(buffer []byte, items []*item, head int64) []byte {
+	s.placeAt(items, head)
+	rows := db.NewEncoder(buffer)
+	for _, it := range items {
 		e, w := it.in.Envelope, it.in.Write
 		rows.Row(16)
 		rows.Bigint(it.n)

@@ -55,6 +55,19 @@ func (d *DB) load(ctx context.Context, l Load) (err error) {
 	return committed(tags[len(tags)-1])
 }
 
+// LoadOne runs one statement that is a transaction by itself, on the connections of [DB.Load] and with its retries, and has its
+// rows read. It returns when the statement is committed.
+func (d *DB) LoadOne(ctx context.Context, sql string, args []any, read func(pgx.Rows) error) error {
+	return retry(ctx, func() error {
+		rows, err := d.loads.Query(ctx, sql, args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		return read(rows)
+	})
+}
+
 // rollBack ends a transaction that did not end by itself. A connection that cannot do so is
 // closed by the pool.
 func rollBack(conn *pgxpool.Conn) {

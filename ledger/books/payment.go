@@ -79,7 +79,34 @@ func (s *Store) payersOf(charges []Charge) []protocol.PublicKey {
 	return keys
 }
 
-// Paid is the common table expression that charges a [Payment], whose [Payment.Args] are the first
+// PaidForms are the two forms of a statement around a [Payment], each prepared once: most payments are of writers who pay for
+// themselves, and to look for those who do not takes as long as to charge an account.
+type PaidForms struct{ own, delegated string }
+
+// NewPaidForms takes the statement as a function of its common table expression paid.
+func NewPaidForms(statement func(paid string) string) PaidForms {
+	return PaidForms{own: statement(paid("", "cardinality($9::bytea[]) + cardinality($10::bytea[]) = 0")),
+		delegated: statement(paid(void, "a.key <> ALL (ARRAY(SELECT account FROM void))"))}
+}
+
+// Statement is the form for a payment. The other one would charge nobody whose payment has delegations.
+func (f *PaidForms) Statement(p *Payment) string {
+	if len(p.delegated) > 0 {
+		return f.delegated
+	}
+	return f.own
+}
+
+// void are the accounts that do not pay for one of their writers any more.
+const void = `void AS (
+	SELECT d.account FROM unnest($9::bytea[], $10::bytea[]) AS d (writer, account)
+	LEFT JOIN LATERAL (SELECT true AS listed FROM writers WHERE key = d.writer AND account = d.account OFFSET 0) w ON true
+	LEFT JOIN LATERAL (SELECT true AS active FROM accounts WHERE key = d.writer
+	  AND CASE kind WHEN 'contract' THEN taking ELSE NOT revoked AND last_day >= $6::date END OFFSET 0) o ON true
+	WHERE w.listed IS NULL OR o.active),
+`
+
+// paid is the common table expression that charges a [Payment], whose [Payment.Args] are the first
 // parameters of the statement around it. Its rows are the keys of the accounts that were charged,
 // how many records each pays for, and on which bill (null: a grant's). An account without room or credit for all of its records is not charged, nor
 // one that is ended, revoked, not taking, or of a month or contract ahead of this clock; nor one with a writer that it
@@ -89,19 +116,14 @@ func (s *Store) payersOf(charges []Charge) []protocol.PublicKey {
 // division, is never more than what may be owed, not for a moment.
 //
 // It has no meaning but in the transaction that stores the records.
-const Paid = `void AS (
-	SELECT d.account FROM unnest($9::bytea[], $10::bytea[]) AS d (writer, account)
-	LEFT JOIN LATERAL (SELECT true AS listed FROM writers WHERE key = d.writer AND account = d.account OFFSET 0) w ON true
-	LEFT JOIN LATERAL (SELECT true AS active FROM accounts WHERE key = d.writer
-	  AND CASE kind WHEN 'contract' THEN taking ELSE NOT revoked AND last_day >= $6::date END OFFSET 0) o ON true
-	WHERE w.listed IS NULL OR o.active),
-paid AS (
+func paid(before, allowed string) string {
+	return before + `paid AS (
 	UPDATE accounts a SET stored = a.stored + t.stored, moved = CASE WHEN a.month < $5 THEN 0 ELSE a.moved END + t.moved, month = $5,
 	  latest = greatest(a.latest, $8),
 	  used_stored = CASE a.kind WHEN 'contract' THEN a.used_stored + t.held ELSE a.used_stored END,
 	  used_moved = CASE a.kind WHEN 'contract' THEN a.used_moved + t.moved ELSE a.used_moved END
 	FROM unnest($1::bytea[], $2::bigint[], $3::bigint[], $4::bigint[], $7::bigint[]) AS t (key, stored, moved, records, held)
-	WHERE a.key = t.key AND a.month <= $5 AND a.key <> ALL (ARRAY(SELECT account FROM void))
+	WHERE a.key = t.key AND a.month <= $5 AND ` + allowed + `
 	  AND CASE a.kind WHEN 'contract' THEN
 	    a.taking AND a.since <= $8 AND t.held >= 0
 	    AND (a.used_stored + t.held) * a.storage_price + (a.used_moved + t.moved) * a.bandwidth_price * 86400000 <= a.credit * 86400000000000000::numeric
@@ -110,6 +132,7 @@ paid AS (
 	    AND a.stored + t.stored <= a.quota_stored AND CASE WHEN a.month < $5 THEN 0 ELSE a.moved END + t.moved <= a.quota_moved
 	  END
 	RETURNING a.key, t.records, a.bill)`
+}
 
 // Args are the values of the parameters.
 func (p Payment) Args() []any {
