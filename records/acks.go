@@ -19,32 +19,41 @@ import (
 const isOpen = `p.got_at IS NULL AND (SELECT true FROM pages l WHERE l.reader = p.reader AND l.turn > 0 AND l.turn > p.turn ORDER BY l.turn LIMIT 1) IS NULL`
 
 // lastPage is the last page of a reader, the only one that may be open.
-const lastPage = `SELECT page_id, turn, got_at IS NULL AS open, root, ns, bills, lapsed FROM pages WHERE reader = t.reader AND turn > 0 ORDER BY turn DESC LIMIT 1`
+const lastPage = `SELECT page_id, turn, got_at IS NULL AS open, root, ns, bills, senders, bytes, lapsed FROM pages WHERE reader = t.reader AND turn > 0 ORDER BY turn DESC LIMIT 1`
 
-// ackedColumns are what acknowledging the page l means to the ledger: its last place, null if that is nothing, and its records.
-const ackedColumns = `CASE WHEN l.bills IS NOT NULL AND NOT l.lapsed THEN l.ns[cardinality(l.ns)] END, cardinality(l.ns)`
+// ackedColumns are what acknowledging the page l means to the ledger: its last place, null if that is nothing, its records, the bill
+// that all of them are on, null if it has to look, and their bytes.
+const ackedColumns = `CASE WHEN l.bills IS NOT NULL AND NOT l.lapsed THEN l.ns[cardinality(l.ns)] END, cardinality(l.ns), ` + oneBill + `, l.bytes`
+
+// oneBill is the bill of a page that is on one and of one sender.
+const oneBill = `CASE WHEN cardinality(bills) = 1 AND octet_length(senders) = 32 THEN bills[1] END`
 
 // acked is the page that a pull acknowledges, its reader's last.
 type acked struct {
 	upto    *int64 // its last place; nil: it is on no bill
 	records int32
+	bill    *int64 // all records are on; nil: the ledger has to look
+	bytes   int64
 }
 
 // queuePosts has the ledger post what the pages cost that these pulls acknowledge.
 func queuePosts(b *pgx.Batch, made []*pull, now int64) {
 	var readers [][]byte
 	var ids []string
-	var uptos []int64
+	var uptos, bytes []int64
 	var records []int32
+	var bills []*int64
 	for _, p := range made {
 		if p.acks != nil && p.acks.upto != nil {
 			readers, ids = append(readers, p.request.Reader[:]), append(ids, string(p.request.Got.PageID))
 			uptos, records = append(uptos, *p.acks.upto), append(records, p.acks.records)
+			bills, bytes = append(bills, p.acks.bill), append(bytes, p.acks.bytes)
 		}
 	}
 	if len(readers) > 0 {
-		b.Queue(`INSERT INTO ledger_acks (reader, page_id, upto, records, at) SELECT reader, page_id, upto, records, $5
-			FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::integer[]) AS t (reader, page_id, upto, records)`, readers, ids, uptos, records, now)
+		b.Queue(`INSERT INTO ledger_acks (reader, page_id, upto, records, at, bill, bytes) SELECT reader, page_id, upto, records, $5, bill, bytes
+			FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::integer[], $6::bigint[], $7::bigint[]) AS t (reader, page_id, upto, records, bill, bytes)`,
+			readers, ids, uptos, records, now, bills, bytes)
 	}
 }
 
@@ -65,9 +74,9 @@ func queueAcks(b *pgx.Batch, group []*pull, now int64) {
 const storeAcks = `WITH l AS (UPDATE pages p SET got = t.got, got_at = $5
 	FROM (SELECT t.got, f.place FROM unnest($1::bytea[], $2::text[], $3::bytea[], $4::bytea[]) AS t (reader, page_id, root, got) CROSS JOIN LATERAL (
 	  SELECT ctid AS place FROM pages p WHERE p.reader = t.reader AND p.page_id = t.page_id AND p.root = t.root AND ` + isOpen + ` OFFSET 0) f) t
-	WHERE p.ctid = t.place AND p.got_at IS NULL RETURNING p.reader, p.page_id, p.bills, p.lapsed, p.ns),
-	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, records, at)
-	  SELECT reader, page_id, upto, records, $5 FROM (SELECT reader, page_id, ` + ackedColumns + ` FROM l) a (reader, page_id, upto, records) WHERE upto IS NOT NULL)
+	WHERE p.ctid = t.place AND p.got_at IS NULL RETURNING p.reader, p.page_id, p.bills, p.lapsed, p.ns, p.senders, p.bytes),
+	posted AS (INSERT INTO ledger_acks (reader, page_id, upto, records, at, bill, bytes)
+	  SELECT reader, page_id, upto, records, $5, bill, bytes FROM (SELECT reader, page_id, ` + ackedColumns + ` FROM l) a (reader, page_id, upto, records, bill, bytes) WHERE upto IS NOT NULL)
 	SELECT reader FROM l`
 
 // Got stores a reader's acknowledgement of a page. The same acknowledgement again is fine. Errors

@@ -98,17 +98,19 @@ func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids
 	}
 	rows, err := tx.Query(ctx, `UPDATE pages p SET lapsed = true FROM unnest($1::bytea[], $2::text[]) AS t (reader, page_id)
 		WHERE p.reader = t.reader AND p.page_id = t.page_id AND `+isOpen+` AND NOT p.lapsed
-		RETURNING p.reader, p.ns, p.bills, p.senders, p.ids, p.sizes, p.hashes`, readers, ids)
+		RETURNING p.reader, p.ns, p.bills, p.senders, p.names, p.hashes`, readers, ids)
 	if err != nil {
 		return 0, err
 	}
-	var reader, senders, hashes []byte
+	var reader, senders, names, hashes []byte
 	var ns, bills []int64
-	var names []string
-	var sizes []int32
 	lapsed := 0
-	_, err = pgx.ForEachRow(rows, []any{&reader, &ns, &bills, &senders, &names, &sizes, &hashes}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&reader, &ns, &bills, &senders, &names, &hashes}, func() error {
 		lapsed++
+		ids, sizes, err := books.ReadNames(names, len(ns))
+		if err != nil {
+			return err
+		}
 		for i := range ns {
 			bill := bills[min(i, len(bills)-1)] // one is all records'
 			if bill == 0 {
@@ -116,7 +118,7 @@ func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids
 			}
 			batch.Lapse(books.Release{
 				Held: books.Held{Account: payers[bill], Writer: senderOf(senders, i)},
-				Record: books.Billed{N: ns[i], Bill: bill, To: protocol.PublicKey(reader), ID: protocol.RecordID(names[i]),
+				Record: books.Billed{N: ns[i], Bill: bill, To: protocol.PublicKey(reader), ID: protocol.RecordID(ids[i]),
 					Hash: protocol.Hash(hashes[32*i : 32*i+32])},
 				Bytes: int64(sizes[i]), Pulls: 1,
 			})

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -15,20 +16,23 @@ import (
 // when there is no such page. When only is given, the page has to be of that record alone.
 func (s *Store) serveAgain(ctx context.Context, tx pgx.Tx, reader protocol.PublicKey, id protocol.PageID, only *protocol.Path) (*Page, error) {
 	var ns []int64
-	var ids []string
-	var senders, hashes, rootRaw []byte
+	var senders, names, hashes, rootRaw []byte
 	var end int64
 	page := &Page{Header: protocol.PageHeader{PageID: id}}
 	err := tx.QueryRow(ctx, `
-		SELECT ns, senders, ids, hashes, root, after_n, more, served FROM pages WHERE reader = $1 AND page_id = $2`,
-		reader[:], string(id)).Scan(&ns, &senders, &ids, &hashes, &rootRaw, &end, &page.Header.More, &page.Header.Served)
+		SELECT ns, senders, names, hashes, root, after_n, more, served FROM pages WHERE reader = $1 AND page_id = $2`,
+		reader[:], string(id)).Scan(&ns, &senders, &names, &hashes, &rootRaw, &end, &page.Header.More, &page.Header.Served)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	if only != nil && (len(ids) != 1 || ids[0] != string(only.ID) || !bytes.Equal(senders, only.Sender[:])) {
+	ids, _, err := books.ReadNames(names, len(ns))
+	if err != nil {
+		return nil, err
+	}
+	if only != nil && (len(ids) != 1 || string(ids[0]) != string(only.ID) || !bytes.Equal(senders, only.Sender[:])) {
 		return nil, protocol.Errorf(protocol.CodeConflict, "the page id %s was used for another page", id)
 	}
 	root := protocol.Hash(rootRaw)

@@ -85,8 +85,8 @@ func plansMadeOn(t *testing.T, few int) {
 	exec(`INSERT INTO accounts (key, kind, quota_stored, quota_moved, last_day)
 		SELECT sha256(i::text::bytea), 'grant', 0, 0, '2020-01-01' FROM generate_series(1, $1::integer) i`, many)
 	exec(`INSERT INTO pulls (receiver, sender, first, upto, remaining, last) SELECT sha256(i::text::bytea), sha256(i::text::bytea), 1000000 + i, 1000000 + i, 1, 1::bigint << 50 FROM generate_series(1, $1::integer) i`, many)
-	exec(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, turn)
-		SELECT sha256(i::text::bytea), 'page', 1::bigint << 50, '{}', '', '{}', '{}', '', '', 0, false, 1, 1 FROM generate_series(1, $1::integer) i`, many)
+	exec(`INSERT INTO pages (reader, page_id, made, ns, senders, names, bytes, hashes, root, after_n, more, served, turn)
+		SELECT sha256(i::text::bytea), 'page', 1::bigint << 50, '{}', '', '', 0, '', '', 0, false, 1, 1 FROM generate_series(1, $1::integer) i`, many)
 	exec(`INSERT INTO records SELECT 1000000 + i, sha256(i::text::bytea), sha256(i::text::bytea), 'r', '', 1, 1, 1::bigint << 50, 1, 1, NULL, '', '', 0, 'x'
 		FROM generate_series(1, $1::integer) i`, many)
 	all(crowd)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
 
@@ -278,17 +279,17 @@ func orNone(bill *int64) int64 {
 // columns are the selection as a row of pages has it.
 type columns struct {
 	ns, bills       []int64 // no bills: all are grants'; one: all records are on it
-	ids             []string
-	sizes           []int32
-	senders, hashes []byte // one sender: all records are his
+	names           []byte  // with their sizes
+	bytes           int64   // of all records
+	senders, hashes []byte  // one sender: all records are his
 }
 
 func (sel *selection) columns() columns {
 	k := len(sel.records)
-	c := columns{ns: make([]int64, k), ids: make([]string, k), sizes: make([]int32, k), senders: make([]byte, 0, 32*k), hashes: make([]byte, 0, 32*k)}
+	c := columns{ns: make([]int64, k), names: make([]byte, 0, 48*k), senders: make([]byte, 0, 32*k), hashes: make([]byte, 0, 32*k)}
 	for i := range sel.records {
 		r := &sel.records[i]
-		c.ns[i], c.ids[i], c.sizes[i] = r.n, string(r.id), r.bytes
+		c.ns[i], c.names, c.bytes = r.n, books.AppendName(c.names, string(r.id), r.bytes), c.bytes+int64(r.bytes)
 		c.senders, c.hashes = append(c.senders, r.sender[:]...), append(c.hashes, r.hash[:]...)
 		if r.bill != 0 && c.bills == nil {
 			c.bills = make([]int64, k)

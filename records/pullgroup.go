@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -112,11 +111,11 @@ func (s *Store) findPages(b *pgx.Batch, group []*pull) {
 		LEFT JOIN LATERAL (`+lastPage+`) l ON true WHERE l.turn IS NOT NULL OR p.known`, readers, ids).Query(func(rows pgx.Rows) error {
 		var i int
 		var id *string
-		var turn, upto *int64
+		var turn, upto, bill, bytesOf *int64
 		var open, known *bool
 		var root []byte
 		var records *int32
-		_, err := pgx.ForEachRow(rows, []any{&i, &id, &turn, &open, &root, &upto, &records, &known}, func() error {
+		_, err := pgx.ForEachRow(rows, []any{&i, &id, &turn, &open, &root, &upto, &records, &bill, &bytesOf, &known}, func() error {
 			p := group[i-1]
 			got := p.request.Got
 			if known != nil {
@@ -127,7 +126,7 @@ func (s *Store) findPages(b *pgx.Batch, group []*pull) {
 			case got == nil && *open:
 				p.err = errOpen(*id)
 			case got != nil && *open && string(got.PageID) == *id && bytes.Equal(got.Root[:], root):
-				p.alone, p.acks = false, &acked{upto: upto, records: *records}
+				p.alone, p.acks = false, &acked{upto: upto, records: *records, bill: bill, bytes: *bytesOf}
 			}
 			return nil
 		})
@@ -440,13 +439,13 @@ func queueMade(b *pgx.Batch, made []*pull, now int64) {
 func queuePages(b *pgx.Batch, made []*pull, now int64) {
 	k := len(made)
 	readers, senders, hashes, roots := make([][]byte, k), make([][]byte, k), make([][]byte, k), make([][]byte, k)
-	pageIDs, ns, ids, sizes := make([]string, k), make([]string, k), make([]string, k), make([]string, k)
+	pageIDs, ns, names, bytes := make([]string, k), make([]string, k), make([][]byte, k), make([]int64, k)
 	ends, turns, more, bills, gots := make([]int64, k), make([]int64, k), make([]bool, k), make([]*string, k), make([][]byte, k)
 	for i, p := range made {
 		c := p.sel.columns()
 		readers[i], pageIDs[i] = p.request.Reader[:], string(p.request.PageID)
 		senders[i], hashes[i], roots[i] = c.senders, c.hashes, p.page.Header.Root[:]
-		ns[i], ids[i], sizes[i] = arrayOf(c.ns), `{"`+strings.Join(c.ids, `","`)+`"}`, arrayOf(c.sizes) // an id has no quotes
+		ns[i], names[i], bytes[i] = arrayOf(c.ns), c.names, c.bytes
 		ends[i], more[i] = p.sel.end()
 		if turns[i] = p.turn + 1; p.acks != nil {
 			gots[i] = p.request.Got.Envelope.Bytes()
@@ -456,20 +455,20 @@ func queuePages(b *pgx.Batch, made []*pull, now int64) {
 			bills[i] = &text
 		}
 	}
-	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills, turn, got_before)
-		SELECT reader, page_id, $1, ns::bigint[], senders, ids::text[], sizes::integer[], hashes, root, after_n, more, 1, bills::bigint[], turn, got
-		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::text[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[], $14::bytea[])
-		  AS t (reader, page_id, ns, senders, ids, sizes, hashes, root, after_n, more, bills, turn, got)`,
-		now, readers, pageIDs, ns, senders, ids, sizes, hashes, roots, ends, more, bills, turns, gots)
+	b.Queue(`INSERT INTO pages (reader, page_id, made, ns, senders, names, bytes, hashes, root, after_n, more, served, bills, turn, got_before)
+		SELECT reader, page_id, $1, ns::bigint[], senders, names, bytes, hashes, root, after_n, more, 1, bills::bigint[], turn, got
+		FROM unnest($2::bytea[], $3::text[], $4::text[], $5::bytea[], $6::bytea[], $7::bigint[], $8::bytea[], $9::bytea[], $10::bigint[], $11::boolean[], $12::text[], $13::bigint[], $14::bytea[])
+		  AS t (reader, page_id, ns, senders, names, bytes, hashes, root, after_n, more, bills, turn, got)`,
+		now, readers, pageIDs, ns, senders, names, bytes, hashes, roots, ends, more, bills, turns, gots)
 }
 
-func arrayOf[I int32 | int64](numbers []I) string {
+func arrayOf(numbers []int64) string {
 	text := []byte{'{'}
 	for i, n := range numbers {
 		if i > 0 {
 			text = append(text, ',')
 		}
-		text = strconv.AppendInt(text, int64(n), 10)
+		text = strconv.AppendInt(text, n, 10)
 	}
 	return string(append(text, '}'))
 }

@@ -170,8 +170,8 @@ func TestPagesHaveTurns(t *testing.T) {
 	if _, err := r.pull(t.Context(), 1, alice.Public()); err != nil {
 		t.Fatal(err)
 	}
-	_, err := h.db.Pool().Exec(t.Context(), `INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, got, got_at, turn)
-		SELECT reader, 'another', made, ns, senders, ids, sizes, hashes, root, after_n, more, served, 'got', made, turn FROM pages`)
+	_, err := h.db.Pool().Exec(t.Context(), `INSERT INTO pages (reader, page_id, made, ns, senders, names, bytes, hashes, root, after_n, more, served, got, got_at, turn)
+		SELECT reader, 'another', made, ns, senders, names, bytes, hashes, root, after_n, more, served, 'got', made, turn FROM pages`)
 	if err == nil {
 		t.Fatal("two pages have one turn")
 	}

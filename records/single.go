@@ -101,19 +101,18 @@ const lockSingles = `SELECT set_config('relay.held', coalesce(string_agg(CASE WH
 // for, the run p that it is in or that follows it, and whether there is more to be had after it; a record there that has ended leaves that open. All of them are scalars or have a LIMIT, which cannot become joins. The root of a
 // page of one is its record's hash.
 const serveSingle = `WITH f AS MATERIALIZED (
-	  SELECT t.*, l.turn, l.upto, l.records, r.*, c.n AS head, p.first, p.place, m.more,
+	  SELECT t.*, l.turn, l.upto, l.records, l.on_bill, l.page_bytes, r.*, c.n AS head, p.first, p.place, m.more,
 	    CASE WHEN substr(current_setting('relay.held'), t.i::integer, 1) = '0' THEN 3
 	      WHEN k.known OR t.after > c.n THEN 4
 	      WHEN t.got_id IS NULL AND l.open THEN 4
 	      WHEN t.got_id IS NOT NULL AND (l.open AND l.page_id = t.got_id AND l.root = t.got_root) IS NOT TRUE THEN 4
 	      WHEN r.n IS NULL THEN CASE WHEN t.got_id IS NULL THEN 2 ELSE 4 END
-	      WHEN r.usual AND m.more IS NOT FALSE AND (p.first IS NULL OR p.first > r.n OR p.first = r.n AND p.upto = r.n AND p.remaining > 0) THEN
-	        CASE WHEN l.upto IS NULL OR t.got_id IS NULL OR (SELECT true FROM pages WHERE ctid = l.place AND got_at IS NULL AND NOT lapsed FOR UPDATE) THEN 1 ELSE 4 END
+	      WHEN r.usual AND m.more IS NOT FALSE AND (p.first IS NULL OR p.first > r.n OR p.first = r.n AND p.upto = r.n AND p.remaining > 0) THEN 1
 	      ELSE 4 END AS become
 	  FROM relay_cursor c CROSS JOIN unnest($1::bytea[], $2::text[], $3::bytea[], $4::bigint[], $5::text[], $6::bytea[], $7::bytea[])
 	    WITH ORDINALITY AS t (reader, page_id, sender, after, got_id, got_root, got, i)
 	  LEFT JOIN LATERAL (
-	    SELECT ctid AS place, page_id, turn, root, got_at IS NULL AS open, cardinality(ns) AS records, CASE WHEN bills IS NOT NULL AND NOT lapsed THEN ns[cardinality(ns)] END AS upto
+	    SELECT page_id, turn, root, got_at IS NULL AS open, cardinality(ns) AS records, CASE WHEN bills IS NOT NULL AND NOT lapsed THEN ns[cardinality(ns)] END AS upto, ` + oneBill + ` AS on_bill, bytes AS page_bytes
 	    FROM pages WHERE reader = t.reader AND turn > 0 ORDER BY turn DESC LIMIT 1) l ON true
 	  LEFT JOIN LATERAL (SELECT true AS known FROM pages WHERE reader = t.reader AND page_id = t.page_id LIMIT 1) k ON true
 	  LEFT JOIN LATERAL (
@@ -125,11 +124,11 @@ const serveSingle = `WITH f AS MATERIALIZED (
 	      SELECT first <= s.n AND remaining = 0 FROM pulls WHERE receiver = t.reader AND sender = t.sender AND upto >= s.n ORDER BY upto LIMIT 1) IS NOT TRUE) AS more
 	    FROM records s WHERE receiver = t.reader AND sender = t.sender AND n > r.n AND state = 0 ORDER BY n LIMIT 1) m ON true),
 	page AS (
-	  INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, bills, turn, got_before)
-	  SELECT reader, page_id, $8, ARRAY[n], sender, ARRAY[id], ARRAY[bytes], hash, hash, CASE WHEN more THEN n ELSE head END, coalesce(more, false), 1,
+	  INSERT INTO pages (reader, page_id, made, ns, senders, names, bytes, hashes, root, after_n, more, served, bills, turn, got_before)
+	  SELECT reader, page_id, $8, ARRAY[n], sender, uvarint(octet_length(id)) || convert_to(id, 'UTF8') || uvarint(bytes), bytes, hash, hash, CASE WHEN more THEN n ELSE head END, coalesce(more, false), 1,
 	    CASE WHEN bill IS NOT NULL THEN ARRAY[bill] END, coalesce(turn, 0) + 1, got FROM f WHERE become = 1),
 	posted AS (
-	  INSERT INTO ledger_acks (reader, page_id, upto, records, at) SELECT reader, got_id, upto, records, $8 FROM f WHERE become = 1 AND got_id IS NOT NULL AND upto IS NOT NULL),
+	  INSERT INTO ledger_acks (reader, page_id, upto, records, at, bill, bytes) SELECT reader, got_id, upto, records, $8, on_bill, page_bytes FROM f WHERE become = 1 AND got_id IS NOT NULL AND upto IS NOT NULL),
 	once AS (
 	  INSERT INTO pulls (receiver, sender, first, upto, remaining, last) SELECT reader, sender, n, n, max_pulls - 1, $8 FROM f WHERE become = 1 AND (first = n) IS NOT TRUE),
 	again AS (

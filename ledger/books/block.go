@@ -21,6 +21,7 @@ import (
 //	drop   6 record of          and five quantities as decimal text: written pulled stored reservedPulled reservedStored
 //	served 7 got records treed  hashes if treed is 1, reader, and how many senders the pulls are of, with their keys
 //	signed 8 sender index id bytes  the sender's place among them; and, if the page has no hashes: hash, path length, path
+//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records
 //	record = from to hash id bytes
 //
 // A pull is of the page before it in the block. Pulls are most of what a busy ledger has, and what those of a page have in common
@@ -35,6 +36,7 @@ const (
 	entryDrop
 	entryServed
 	entrySigned
+	entryWhole
 )
 
 // entrySize is about what an entry takes, without the hashes of its page.
@@ -43,15 +45,19 @@ const entrySize = 64
 // posting is a line on its way into a block, or all pulls of one page that are on the bill.
 type posting struct {
 	line  ledger.Line
-	page  *served // nil: a line
-	pulls []int32 // indexes in the page, ascending
+	ref   *pageRef // all of a page that was not read
+	page  *served  // nil: none that was read
+	pulls []int32  // indexes in the page, ascending
 }
 
 func (p *posting) lines() int {
-	if p.page == nil {
-		return 1
+	switch {
+	case p.ref != nil:
+		return int(p.ref.records)
+	case p.page != nil:
+		return len(p.pulls)
 	}
-	return len(p.pulls)
+	return 1
 }
 
 // tree is the hashes of a page.
@@ -236,6 +242,11 @@ func decodeBlock(data []byte, visit func(*ledger.Line) error) error {
 			continue
 		case entrySigned:
 			l = r.signed()
+		case entryWhole:
+			if err := r.whole(visit); err != nil {
+				return err
+			}
+			continue
 		default:
 			l = r.line(kind)
 		}
@@ -304,6 +315,29 @@ func (r *blockReader) readParties() {
 	for i := range r.senders {
 		r.senders[i] = protocol.PublicKey(r.bytes(32))
 	}
+}
+
+// whole reads a page and all its pulls, which must not be before it is known to have them.
+func (r *blockReader) whole(visit func(*ledger.Line) error) error {
+	page := ledger.Evidence{Got: r.bytes(r.number())}
+	page.Records = r.number()
+	t := &tree{hashes: r.hashes(page.Records)}
+	reader, sender := protocol.PublicKey(r.bytes(32)), protocol.PublicKey(r.bytes(32))
+	for i, hash := range t.hashes {
+		l := &ledger.Line{Kind: ledger.KindPull, From: sender, To: reader, Hash: hash, RecordID: protocol.RecordID(r.bytes(r.number())), Bytes: r.number()}
+		if r.bad {
+			break
+		}
+		evidence := page
+		evidence.Index, evidence.Path, l.Evidence = int64(i), t.path(i), &evidence
+		if err := visit(l); err != nil {
+			return err
+		}
+	}
+	if r.bad {
+		return fmt.Errorf("%w: %d bytes from its end", errBlock, len(r.rest))
+	}
+	return nil
 }
 
 // signed reads a pull of the page.

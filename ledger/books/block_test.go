@@ -129,6 +129,38 @@ func TestBlocks(t *testing.T) {
 	})
 }
 
+// wholeBlock is what the database makes of a page that is on one bill and of one sender (insertPages).
+func wholeBlock(p *served) []byte {
+	b := append(binary.AppendUvarint([]byte{entryWhole}, uint64(len(p.got))), p.got...)
+	b = append(append(append(binary.AppendUvarint(b, uint64(p.records())), p.hashes...), p.reader[:]...), p.senders[:32]...)
+	for at, id := range p.ids {
+		b = AppendName(b, string(id), p.sizes[at])
+	}
+	return b
+}
+
+// A page that is posted unread gives the lines that it gives when it is read.
+func TestWholePages(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		page, _ := pageRow(t)
+		page.senders = page.senders[:32]
+		all := make([]int32, page.records())
+		for i := range all {
+			all[i] = int32(i)
+		}
+		var lines [2][]ledger.Line
+		for i, block := range [][]byte{wholeBlock(page), encodeBlock([]posting{{page: page, pulls: all}})} {
+			block := append(slices.Clone(block), block...)
+			if err := decodeBlock(block, func(l *ledger.Line) error { lines[i] = append(lines[i], *l); return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if len(lines[0]) != 2*page.records() || !reflect.DeepEqual(lines[0], lines[1]) {
+			t.Fatalf("%+v, want %+v", lines[0], lines[1])
+		}
+	})
+}
+
 // pageRow is a page as it is stored: its bills and senders each, or once if they are one.
 func pageRow(t *rapid.T) (page *served, bills []int64) {
 	page = &served{reader: bytes32(t, "reader"), got: []byte("{}")}
@@ -149,55 +181,33 @@ func pageRow(t *rapid.T) (page *served, bills []int64) {
 	return page, bills
 }
 
-// rawArray is an array as PostgreSQL sends it, without its types.
-func rawArray(values [][]byte) array {
-	raw := make([]byte, arrayHeader)
-	binary.BigEndian.PutUint32(raw[12:], uint32(len(values)))
-	for _, v := range values {
-		raw = append(binary.BigEndian.AppendUint32(raw, uint32(len(v))), v...)
-	}
-	return newArray(raw)
-}
-
 // Each record of a page is posted on its own bill, whether bills and senders are stored for each or once.
 func TestPagesOfBills(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		page, bills := pageRow(t)
-		var rawBills, rawSizes [][]byte
-		for _, bill := range bills {
-			rawBills = append(rawBills, binary.BigEndian.AppendUint64(nil, uint64(bill)))
+		var names []byte
+		for at, id := range page.ids {
+			names = AppendName(names, string(id), page.sizes[at])
 		}
-		for _, size := range page.sizes {
-			rawSizes = append(rawSizes, binary.BigEndian.AppendUint32(nil, uint32(size)))
+		read, err := newServed(page.reader[:], page.senders, names, page.hashes, page.got)
+		if err != nil || !reflect.DeepEqual(read, page) {
+			t.Fatalf("%+v, %v, want %+v", read, err, page)
 		}
-		r := round{postings: map[int64][]posting{}}
-		n, err := r.readPage(page.reader[:], rawArray(rawBills), page.senders, rawArray(page.ids), rawArray(rawSizes), page.hashes, page.got)
-		if err != nil || n != page.records() {
-			t.Fatal(n, err)
+		if _, err := newServed(page.reader[:], page.senders, names[:len(names)-1], page.hashes, page.got); err == nil {
+			t.Fatal("names that end too early are read")
 		}
-		found := 0
-		for bill, postings := range r.postings {
-			if len(postings) != 1 {
-				t.Fatalf("%d postings on one bill", len(postings))
+		found := make(map[int32]int64)
+		if err := page.part(bills, func(bill int64, p posting) {
+			for _, at := range p.pulls {
+				found[at] = bill
 			}
-			for _, at := range postings[0].pulls {
-				found++
-				if bills[min(int(at), len(bills)-1)] != bill || bill == 0 {
-					t.Fatalf("record %d is posted on %d", at, bill)
-				}
-			}
-			if got := postings[0].page; !reflect.DeepEqual(got, page) {
-				t.Fatalf("%+v, want %+v", got, page)
-			}
+		}); err != nil {
+			t.Fatal(err)
 		}
-		want := 0
-		for i := range n {
-			if bills[min(i, len(bills)-1)] != 0 {
-				want++
+		for at := range page.sizes {
+			if want := bills[min(at, len(bills)-1)]; found[int32(at)] != want {
+				t.Fatalf("record %d is posted on %d, want %d", at, found[int32(at)], want)
 			}
-		}
-		if found != want {
-			t.Fatalf("%d pulls are posted, want %d", found, want)
 		}
 	})
 }
@@ -238,6 +248,7 @@ func FuzzDecodeBlock(f *testing.F) {
 	before = append(append(before, make([]byte, 64)...), h[:]...)
 	f.Add(append(before, 1, 'a', 7, 2))
 	f.Add(encodeBlock([]posting{{page: page, pulls: []int32{0, 1}}}))
+	f.Add(wholeBlock(page))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lines := 0
 		err := decodeBlock(data, func(*ledger.Line) error { lines++; return nil })

@@ -28,7 +28,7 @@ func (d *dropping) drop(waived ledger.Usage) (protocol.Msat, error) {
 		postings[i] = posting{line: l}
 	}
 	b := &pgx.Batch{}
-	if _, err := d.bill.add(postings, nil); err != nil { // there is no pull among them
+	if _, err := d.bill.add(d.ctx, d.tx, postings, nil); err != nil { // there is no pull among them
 		return 0, err
 	}
 	d.bill.append(b, postings)

@@ -1,29 +1,27 @@
 package books
 
 import (
-	"encoding/binary"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
+	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
-// readPages reads rows as they came: a busy ledger is pulls, and converting each array by itself costs more than what is done
-// with it.
-func (r *round) readPages(rows pgx.Rows) error {
-	pages, pulls := 0, 0
-	for rows.Next() {
-		c := rows.RawValues()
-		k, err := r.readPage(c[0], newArray(c[1]), c[2], newArray(c[3]), newArray(c[4]), c[5], c[6])
-		if err != nil {
-			return err
-		}
-		pages, pulls = pages+1, pulls+k
-	}
-	r.full = r.full || pages == postPages || pulls >= postPulls
-	return rows.Err()
+// A page whose records are all on one bill and of one sender goes into the ledger without leaving the database: its acknowledgement says
+// what it adds to the bill. All others are read and taken apart.
+
+// pageRef is an acknowledged page that has not been read.
+type pageRef struct {
+	reader  []byte
+	id      string
+	records int32
+	bytes   int64 // of all records
 }
 
 // served is a page that was acknowledged, as its row has it.
@@ -55,80 +53,133 @@ func (p *served) bytesOf(records []int32) (sum int64) {
 	return sum
 }
 
-// readPage takes the pulls of a page that are on bills, and tells how many records it has. What it is given is copied.
-func (r *round) readPage(reader []byte, bills array, senders []byte, ids, sizes array, hashes, got []byte) (records int, err error) {
-	records = sizes.n
-	oneBill := bills.n == 1
-	if bills.n != records && !oneBill || ids.n != records || len(senders) != 32*records && len(senders) != 32 || len(hashes) != 32*records || len(reader) != 32 {
-		return 0, fmt.Errorf("a page of %x has %d records, and %d bills", reader, records, bills.n)
-	}
-	ids.rest = slices.Clone(ids.rest)
-	page := &served{reader: protocol.PublicKey(reader), got: slices.Clone(got), hashes: slices.Clone(hashes), senders: slices.Clone(senders),
-		ids: make([][]byte, records), sizes: make([]int32, records)}
-	bill := bills.next()
-	var on int64                      // the bill that mine is of: most pages are of one
-	mine := make([]int32, 0, records) // records on it
-	others := map[int64][]int32(nil)
-	for i := range records {
-		if i > 0 && !oneBill {
-			bill = bills.next()
+// readAcks notes the acknowledgements: of pages on one bill what they add to it, and which others are to be read.
+func (r *round) readAcks(rows pgx.Rows) error {
+	var ref pageRef
+	var bill, bytes *int64
+	pages, pulls := 0, 0
+	_, err := pgx.ForEachRow(rows, []any{&ref.reader, &ref.id, &ref.records, &bill, &bytes}, func() error {
+		pages, pulls = pages+1, pulls+int(ref.records)
+		one := ref
+		one.reader = slices.Clone(ref.reader)
+		if bill == nil || bytes == nil || r.wary {
+			r.unread = append(r.unread, one)
+			return nil
 		}
-		size := sizes.next()
-		if len(bill) != 8 || len(size) != 4 {
-			return 0, fmt.Errorf("a page of %x is not what pages are", reader)
-		}
-		page.ids[i], page.sizes[i] = ids.next(), int32(binary.BigEndian.Uint32(size))
-		n := int64(binary.BigEndian.Uint64(bill))
-		if on == 0 {
-			on = n
-		}
-		switch {
-		case n == 0:
-		case n == on:
-			mine = append(mine, int32(i))
-		default:
-			if others == nil {
-				others = make(map[int64][]int32)
-			}
-			others[n] = append(others[n], int32(i))
-		}
-	}
-	if on != 0 {
-		r.add(on, posting{page: page, pulls: mine})
-	}
-	for n, records := range others {
-		r.add(n, posting{page: page, pulls: records})
-	}
-	return records, nil
+		one.bytes = *bytes
+		r.add(*bill, posting{ref: &one})
+		return nil
+	})
+	r.full = r.full || pages == postPages || pulls >= postPulls
+	return err
 }
 
-// array reads an array of one dimension without nulls in PostgreSQL's binary format (array_send): the number of dimensions, flags and
-// the type of 4 bytes each, length and lower bound, then each value with its length before it.
-type array struct {
-	n    int
-	rest []byte
-}
+// pagesOf reads pages that were acknowledged. One that is gone is left out.
+const pagesOf = `SELECT p.reader, p.bills, p.senders, p.names, p.hashes, p.evidence FROM unnest($1::bytea[], $2::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
+	(SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p WHERE p.evidence IS NOT NULL`
 
-const arrayHeader = 20
-
-func newArray(raw []byte) array {
-	if len(raw) < arrayHeader {
-		return array{}
-	}
-	return array{n: int(binary.BigEndian.Uint32(raw[12:])), rest: raw[arrayHeader:]}
-}
-
-// next is the next value; nil when there is none.
-func (a *array) next() []byte {
-	if len(a.rest) < 4 {
+// readPages reads pages and gives each bill's pulls in them to take.
+func readPages(ctx context.Context, tx pgx.Tx, refs []pageRef, take func(bill int64, p posting)) error {
+	if len(refs) == 0 {
 		return nil
 	}
-	k := int(int32(binary.BigEndian.Uint32(a.rest)))
-	if k < 0 || len(a.rest) < 4+k {
-		a.rest = nil
-		return nil
+	readers, ids := make([][]byte, len(refs)), make([]string, len(refs))
+	for i := range refs {
+		readers[i], ids[i] = refs[i].reader, refs[i].id
 	}
-	value := a.rest[4 : 4+k]
-	a.rest = a.rest[4+k:]
-	return value
+	rows, err := tx.Query(ctx, pagesOf, readers, ids)
+	if err != nil {
+		return err
+	}
+	var reader, senders, names, hashes, got []byte
+	var bills []int64
+	_, err = pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &names, &hashes, &got}, func() error {
+		page, err := newServed(reader, senders, names, hashes, got)
+		if err != nil {
+			return err
+		}
+		return page.part(bills, take)
+	})
+	return err
+}
+
+// newServed takes a copy of a row.
+func newServed(reader, senders, names, hashes, got []byte) (*served, error) {
+	ids, sizes, err := ReadNames(slices.Clone(names), len(hashes)/32)
+	if err != nil {
+		return nil, err
+	}
+	if records := len(sizes); len(reader) != 32 || len(hashes) != 32*records || len(senders) != 32 && len(senders) != 32*records {
+		return nil, fmt.Errorf("a page of %x has %d records", reader, records)
+	}
+	return &served{reader: protocol.PublicKey(reader), got: slices.Clone(got), hashes: slices.Clone(hashes), senders: slices.Clone(senders), ids: ids, sizes: sizes}, nil
+}
+
+// part gives each bill's pulls to take. The bills are those of the records, or one for all.
+func (p *served) part(bills []int64, take func(bill int64, p posting)) error {
+	if len(bills) != 1 && len(bills) != p.records() {
+		return fmt.Errorf("a page of %s has %d records, and %d bills", p.reader, p.records(), len(bills))
+	}
+	byBill := make(map[int64][]int32, 1)
+	for at := range int32(p.records()) {
+		if bill := bills[min(int(at), len(bills)-1)]; bill != 0 {
+			byBill[bill] = append(byBill[bill], at)
+		}
+	}
+	for bill, pulls := range byBill {
+		take(bill, posting{page: p, pulls: pulls})
+	}
+	return nil
+}
+
+// read replaces postings of unread pages by what is in these pages. They are one after the other.
+func (s *billState) read(ctx context.Context, tx pgx.Tx, postings []posting) ([]posting, error) {
+	first := slices.IndexFunc(postings, func(p posting) bool { return p.ref != nil })
+	if first < 0 {
+		return postings, nil
+	}
+	var refs []pageRef
+	all, after := slices.Clone(postings[:first]), []posting(nil)
+	for _, p := range postings[first:] {
+		if p.ref != nil {
+			refs = append(refs, *p.ref)
+		} else {
+			after = append(after, p)
+		}
+	}
+	err := readPages(ctx, tx, refs, func(bill int64, p posting) {
+		if bill == s.id {
+			all = append(all, p)
+		}
+	})
+	return append(all, after...), err
+}
+
+// line is a pull of all the bytes of a page, for adding up.
+func (p *pageRef) line() *ledger.Line { return &ledger.Line{Kind: ledger.KindPull, Bytes: p.bytes} }
+
+// errPageGone: what was noted of a page is not what is there. The round is undone, and begun again by one that reads all pages.
+var errPageGone = errors.New("a page that is to be posted is gone")
+
+// insertPages stores a block of whole pages, which are on one bill and of one sender each. It stores nothing if one of them is gone.
+const insertPages = `INSERT INTO ledger_blocks (bill, last, lines)
+	SELECT $1, $2, string_agg('\x09'::bytea || uvarint(octet_length(p.evidence)) || p.evidence || uvarint(cardinality(p.ns)) || p.hashes || p.reader || p.senders || p.names, ''::bytea)
+	FROM unnest($3::bytea[], $4::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
+	  (SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p
+	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[$1::bigint] AND octet_length(p.senders) = 32
+	HAVING count(*) = cardinality($4) AND sum(cardinality(p.ns)) = $5 AND sum(p.bytes)::bigint = $6`
+
+// queuePages queues a block of pages.
+func (s *billState) queuePages(b *pgx.Batch, postings []posting, lines int) {
+	readers, ids, bytes := make([][]byte, len(postings)), make([]string, len(postings)), int64(0)
+	for i := range postings {
+		ref := postings[i].ref
+		readers[i], ids[i], bytes = ref.reader, ref.id, bytes+ref.bytes
+	}
+	b.Queue(insertPages, s.id, s.last, readers, ids, int64(lines), bytes).Exec(func(tag pgconn.CommandTag) error {
+		if tag.RowsAffected() != 1 {
+			return errPageGone
+		}
+		return nil
+	})
 }

@@ -94,8 +94,17 @@ type round struct {
 	upTo     int64 // writes up to this place are posted
 	day      Day   // that it is posted on
 	postings map[int64][]posting
+	unread   []pageRef // pages that are to be read
+	facts    []factLine
+	wary     bool // all pages are read
 	full     bool // a bound was reached: there may be more
 	log      *slog.Logger
+}
+
+// factLine is a line that comes after the pulls of its record.
+type factLine struct {
+	bill int64
+	line ledger.Line
 }
 
 // leftOut is told of a line that is left out of a bill.
@@ -103,7 +112,15 @@ func (r *round) leftOut(err error) {
 	r.log.Error("a pull is left out of a bill: nothing is reserved for it", "err", err)
 }
 
+// postSome posts some of what is to be posted. What was noted of a page is believed first.
 func (s *Store) postSome(ctx context.Context) (more bool, err error) {
+	if more, err = s.postRound(ctx, false); errors.Is(err, errPageGone) {
+		more, err = s.postRound(ctx, true)
+	}
+	return more, err
+}
+
+func (s *Store) postRound(ctx context.Context, wary bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
@@ -124,7 +141,7 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 		if err != nil {
 			return err
 		}
-		r := round{upTo: head, day: DayOf(s.clock()), postings: make(map[int64][]posting), log: s.log}
+		r := round{upTo: head, day: DayOf(s.clock()), postings: make(map[int64][]posting), wary: wary, log: s.log}
 		if billed {
 			r.upTo = min(head, from+postPlaces)
 			if err := r.read(ctx, tx, from); err != nil {
@@ -151,14 +168,21 @@ func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 		b.Queue(`SELECT bill, sender, receiver, id, hash, bytes, written, expires, max_pulls FROM records
 			WHERE n > $1 AND n <= $2 AND bill IS NOT NULL ORDER BY n`, from, r.upTo).Query(r.readWrites)
 	}
-	b.Queue(`WITH a AS (DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(
+	b.Queue(`DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(
 		  SELECT id FROM (SELECT id, sum(records) OVER (ROWS UNBOUNDED PRECEDING) - records AS before
-		    FROM (SELECT ctid AS id, records FROM ledger_acks WHERE upto <= $1 LIMIT $2) k) k WHERE before < $3)) RETURNING reader, page_id)
-		SELECT p.reader, p.bills, p.senders, p.ids, p.sizes, p.hashes, p.evidence FROM a CROSS JOIN LATERAL
-		  (SELECT *, `+evidence+` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p WHERE p.evidence IS NOT NULL`, r.upTo, postPages, postPulls).Query(r.readPages)
+		    FROM (SELECT ctid AS id, records FROM ledger_acks WHERE upto <= $1 LIMIT $2) k) k WHERE before < $3)) RETURNING reader, page_id, records, bill, bytes`, r.upTo, postPages, postPulls).Query(r.readAcks)
 	b.Queue(`DELETE FROM ledger_facts WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_facts WHERE n <= $1 LIMIT $2))
 		RETURNING `+factColumns, r.upTo, postFacts).Query(r.readFacts)
-	return tx.SendBatch(ctx, b).Close()
+	if err := tx.SendBatch(ctx, b).Close(); err != nil {
+		return err
+	}
+	if err := readPages(ctx, tx, r.unread, r.add); err != nil {
+		return err
+	}
+	for i := range r.facts {
+		r.add(r.facts[i].bill, posting{line: r.facts[i].line})
+	}
+	return nil
 }
 
 func (r *round) add(bill int64, p posting) { r.postings[bill] = append(r.postings[bill], p) }
@@ -205,7 +229,7 @@ func (r *round) readFacts(rows pgx.Rows) error {
 		if l.Kind = ledger.KindLapse; kind == factEnd {
 			l.Kind, l.Written, l.Expires, l.Ended = ledger.KindEnd, protocol.Timestamp(written), protocol.Timestamp(expires), protocol.Timestamp(ended)
 		}
-		r.add(bill, posting{line: l})
+		r.facts = append(r.facts, factLine{bill, l})
 		return nil
 	})
 	r.full = r.full || facts == postFacts
@@ -233,7 +257,7 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 			return err
 		}
 		before := state.totals
-		if postings, err = state.add(postings, r.leftOut); err != nil {
+		if postings, err = state.add(ctx, tx, postings, r.leftOut); err != nil {
 			return err
 		}
 		state.append(b, postings)
@@ -248,6 +272,10 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 func (s *billState) undropped(ctx context.Context, tx pgx.Tx, postings []posting) ([]posting, error) {
 	if s.drops == 0 {
 		return postings, nil
+	}
+	postings, err := s.read(ctx, tx, postings)
+	if err != nil {
+		return nil, err
 	}
 	hashes := make([][]byte, 0, len(postings))
 	for i := range postings {
@@ -275,23 +303,39 @@ func (s *billState) undropped(ctx context.Context, tx pgx.Tx, postings []posting
 
 // add adds the postings up. A pull of what is not reserved any more is left out: the payer is not billed for it, it is the relay's own loss,
 // and neither the rest of this bill nor anybody else's waits for a mistake in it.
-func (s *billState) add(postings []posting, leftOut func(error)) ([]posting, error) {
-	added := postings[:0]
-	for _, p := range postings {
-		var err error
-		if p.page == nil {
-			err = s.totals.Apply(&p.line)
-		} else {
-			p.pulls, err = s.addPulls(p.page, p.pulls, leftOut)
+func (s *billState) add(ctx context.Context, tx pgx.Tx, postings []posting, leftOut func(error)) ([]posting, error) {
+	added := make([]posting, 0, len(postings))
+	for i := range postings {
+		these := postings[i : i+1]
+		if ref := these[0].ref; ref != nil {
+			if s.totals.Apply(ref.line()) == nil {
+				added = append(added, these[0])
+				continue
+			}
+			var err error
+			if these, err = s.read(ctx, tx, these); err != nil {
+				return nil, err
+			}
 		}
-		if err != nil {
-			return nil, fmt.Errorf("bill %d: %w", s.id, err)
-		}
-		if p.page == nil || len(p.pulls) > 0 {
-			added = append(added, p)
+		for _, p := range these {
+			if err := s.addOne(&p, leftOut); err != nil {
+				return nil, fmt.Errorf("bill %d: %w", s.id, err)
+			}
+			if p.lines() > 0 {
+				added = append(added, p)
+			}
 		}
 	}
 	return added, nil
+}
+
+// addOne adds up a line, or the pulls of a page that was read.
+func (s *billState) addOne(p *posting, leftOut func(error)) (err error) {
+	if p.page == nil {
+		return s.totals.Apply(&p.line)
+	}
+	p.pulls, err = s.addPulls(p.page, p.pulls, leftOut)
+	return err
 }
 
 // addPulls adds up pulls of one page, together if all of them are reserved, which they nearly always are, and returns those that it added.
@@ -317,16 +361,19 @@ func (s *billState) addPulls(page *served, pulls []int32, leftOut func(error)) (
 func (s *billState) append(b *pgx.Batch, postings []posting) {
 	for rest := postings; len(rest) > 0; {
 		k, lines := blockEnd(rest)
-		s.last += int64(lines)
-		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, s.id, s.last, encodeBlock(rest[:k]))
+		if s.last += int64(lines); rest[0].ref != nil {
+			s.queuePages(b, rest[:k], lines)
+		} else {
+			b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, s.id, s.last, encodeBlock(rest[:k]))
+		}
 		rest = rest[k:]
 	}
 }
 
 // blockEnd is how many of the postings the next block has, and how many lines these are. A page is not torn, so that its signature is
-// stored once.
+// stored once, and pages that were not read make blocks of their own.
 func blockEnd(postings []posting) (k, lines int) {
-	for k < len(postings) && lines < blockLines {
+	for k < len(postings) && lines < blockLines && (postings[k].ref != nil) == (postings[0].ref != nil) {
 		lines += postings[k].lines()
 		k++
 	}
