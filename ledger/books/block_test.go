@@ -280,3 +280,21 @@ func TestOldBlock(t *testing.T) {
 		t.Fatalf("%d lines: %v", lines, err)
 	}
 }
+
+func FuzzReadNames(f *testing.F) {
+	f.Add(AppendName(AppendName(nil, "a", 1), "another", 1<<30), 2)
+	f.Add([]byte{129, 128, 128, 0, 'a', 130, 128, 128, 0}, 1) // as the database writes them
+	f.Fuzz(func(t *testing.T, names []byte, records int) {
+		ids, sizes, err := ReadNames(names, records)
+		if err != nil {
+			return
+		}
+		var again []byte
+		for i := range ids {
+			again = AppendName(again, string(ids[i]), sizes[i])
+		}
+		if len(ids) != records || len(again) > len(names) {
+			t.Fatalf("%x of %x", again, names)
+		}
+	})
+}

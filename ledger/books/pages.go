@@ -147,11 +147,13 @@ func (s *billState) read(ctx context.Context, tx pgx.Tx, postings []posting) ([]
 			after = append(after, p)
 		}
 	}
+	strange := false
 	err := readPages(ctx, tx, refs, func(bill int64, p posting) {
-		if bill == s.id {
-			all = append(all, p)
-		}
+		all, strange = append(all, p), strange || bill != s.id
 	})
+	if err == nil && strange {
+		err = errPageGone
+	}
 	return append(all, after...), err
 }
 
@@ -159,7 +161,7 @@ func (s *billState) read(ctx context.Context, tx pgx.Tx, postings []posting) ([]
 func (p *pageRef) line() *ledger.Line { return &ledger.Line{Kind: ledger.KindPull, Bytes: p.bytes} }
 
 // errPageGone: what was noted of a page is not what is there. The round is undone, and begun again by one that reads all pages.
-var errPageGone = errors.New("a page that is to be posted is gone")
+var errPageGone = errors.New("a page is not what was noted of it")
 
 // insertPages stores a block of whole pages, which are on one bill and of one sender each. It stores nothing if one of them is gone.
 const insertPages = `INSERT INTO ledger_blocks (bill, last, lines)

@@ -1,0 +1,102 @@
+package records_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jackc/pgx/v5"
+
+	"relaymarket/ledger/books"
+)
+
+// Pages that are on one bill and of one sender are posted unread, by what their acknowledgements note of them. Whatever is noted, the bill has
+// what readers signed for: a page that is gone is on none, and a note that is wrong is not believed.
+func TestPagesArePostedUnread(t *testing.T) {
+	for name, c := range map[string]struct {
+		meddle string
+		blocks int64 // of whole pages
+		pulls  int64
+	}{
+		"as noted":       {`SELECT`, 1, 6},
+		"page is gone":   {`DELETE FROM pages WHERE turn = 1 AND ctid = (SELECT min(ctid) FROM pages)`, 0, 3},
+		"other bytes":    {`UPDATE ledger_acks SET bytes = bytes + 1`, 0, 6},
+		"other bill":     {`UPDATE ledger_acks SET bill = (SELECT max(id) FROM bills) WHERE ctid = (SELECT min(ctid) FROM ledger_acks)`, 0, 6},
+		"more records":   {`UPDATE ledger_acks SET records = records + 1`, 0, 6},
+		"nothing noted":  {`UPDATE ledger_acks SET bill = NULL, bytes = NULL`, 0, 6},
+		"several on one": {`UPDATE pages SET bills = array_fill(bills[1], ARRAY[3]), senders = senders || senders || senders`, 0, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHouse(t)
+			p, other := h.payer(), h.payer()
+			for range 2 {
+				r := &reader{h: h, key: key(t)}
+				for i := range 3 {
+					in := h.compose(p.key, r.key.Public(), fmt.Sprint("r", i), content("aGVsbG8h"[:4*(i%2+1)]))
+					h.mustWrite(in)
+					p.wrote(in)
+				}
+				page, err := r.pull(t.Context(), 100, p.key.Public())
+				if err != nil || len(page.Lines) != 3 {
+					t.Fatal(page, err)
+				}
+				if err := h.store.Got(t.Context(), r.key.Public(), *r.ack(page.Header)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			h.exec(c.meddle)
+			if err := h.books.Post(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if n := h.count(`SELECT count(*) FROM ledger_acks`); n != 0 {
+				t.Errorf("%d pages wait", n)
+			}
+			if n := h.count(`SELECT count(*) FROM ledger_blocks WHERE get_byte(lines, 0) = 9`); n != c.blocks {
+				t.Errorf("%d blocks of whole pages, want %d", n, c.blocks)
+			}
+			if bill, err := h.books.Posted(t.Context(), p.contract); err != nil || bill.Last != 6+c.pulls {
+				t.Errorf("%+v, %v", bill, err)
+			}
+			if bill, err := h.books.Posted(t.Context(), other.contract); err != nil || bill.Last != 0 {
+				t.Errorf("another's bill: %+v, %v", bill, err)
+			}
+			if c.pulls == 6 {
+				p.check(t)
+			}
+		})
+	}
+}
+
+// The names of a page's records are the same to read, whichever of the two ways it was stored.
+func TestNamesOfPages(t *testing.T) {
+	h := newHouse(t)
+	alice := h.account()
+	for _, size := range []int{4, 200, 12_000} {
+		r, id := &reader{h: h, key: key(t)}, fmt.Sprint("of-", size)
+		in := h.compose(alice, r.key.Public(), id, content(strings.Repeat("AAAA", size/4)))
+		h.mustWrite(in)
+		for _, limit := range []int64{1, 2} { // the statement of single pulls, and that of the others
+			r.after = nil
+			if page, err := r.pull(t.Context(), limit, alice.Public()); err != nil || len(page.Lines) != 1 {
+				t.Fatal(page, err)
+			}
+		}
+		rows, err := h.db.Pool().Query(t.Context(), `SELECT names, bytes FROM pages WHERE reader = $1`, bytesOf(r.key))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []byte
+		var sum int64
+		pages := 0
+		if _, err := pgx.ForEachRow(rows, []any{&names, &sum}, func() error {
+			pages++
+			ids, sizes, err := books.ReadNames(names, 1)
+			if err != nil || string(ids[0]) != id || int64(sizes[0]) != in.Envelope.Size() || sum != in.Envelope.Size() {
+				t.Errorf("%q, %d, %d, %v", ids, sizes, sum, err)
+			}
+			return nil
+		}); err != nil || pages != 2 {
+			t.Fatal(pages, err)
+		}
+	}
+}
