@@ -43,7 +43,8 @@ func Contracts(t testing.TB, bitcoin *regtest.Node) func(*relaynode.Config) {
 			Branch: branch, Birthday: time.Now(), Wallet: dir,
 			Offer: &protocol.ContractOffer{StorageMsatPerGBDay: 10_000_000, BandwidthMsatPerGB: 10_000_000, OpeningPrice: OpeningPrice,
 				CreditLimit: CreditLimit, MinPrepay: 10_000},
-			Limits: relayside.Limits{Poll: 50 * time.Millisecond, Resend: time.Second},
+			// A busy machine may be behind the newest block for longer than a user is kept waiting.
+			Limits: relayside.Limits{Poll: 50 * time.Millisecond, Resend: time.Second, Patience: 20 * time.Second},
 		}
 	}
 }
