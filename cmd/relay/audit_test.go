@@ -23,29 +23,13 @@ func TestAuditAndPay(t *testing.T) {
 	if out := alice.runs("audit"); !strings.Contains(out, "You have no contract") {
 		t.Errorf("without a contract: %s", out)
 	}
-	opened, mined := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(mined)
-		for open := true; open; {
-			select {
-			case <-opened:
-				open = false
-			case <-time.After(time.Second):
-				bitcoin.Mine(1)
-			}
-		}
-	}()
-	alice.runs("contract", "open", node.URL, "--deposit", "100000", "--yes")
-	close(opened)
-	<-mined
+	id := alice.opens(bitcoin, node).ID
 	bitcoin.Mine(6) // full credit
 	node.Follows(t, bitcoin)
+	alice.runs("relays", "add", node.URL)
 	alice.stdin = alice.runs("id", "--card", "-")
 	alice.runs("friend", "add", "-", "--name", "=me")
 	alice.stdin = ""
-	var list struct{ Contracts []contractItem }
-	alice.json(&list, "contract", "list")
-	id := list.Contracts[0].ID
 
 	for range 3 {
 		alice.runs("send", "=me", strings.Repeat("a message that costs something ", 1000))
@@ -53,7 +37,7 @@ func TestAuditAndPay(t *testing.T) {
 	alice.runs("inbox")
 	var first auditResult
 	fresh := int64(0)
-	for deadline := time.Now().Add(2 * time.Minute); ; { // the ledger is written behind
+	for deadline := time.Now().Add(patience); ; { // the ledger is written behind
 		first = auditResult{}
 		alice.json(&first, "audit", id[:8])
 		for _, a := range first.Audits {

@@ -88,7 +88,7 @@ func TestRestoredQueue(t *testing.T) {
 	node := testnode.Start(t, testnode.Options{})
 	alice, bob := friends(t, node)
 	node.Stop()
-	if _, errs, code := alice.types("send", "bob", "queued", "--patience", "100ms"); code != exitFailed {
+	if _, errs, code := alice.types("send", "bob", "queued", "--patience", "3s"); code != exitFailed {
 		t.Fatalf("exit %d, %s", code, errs)
 	}
 	file := filepath.Join(t.TempDir(), "backup")

@@ -19,7 +19,7 @@ import (
 func TestManyOnOneFolder(t *testing.T) {
 	node := testnode.Start(t, testnode.Options{})
 	alice, bob := friends(t, node)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // two rounds of commands, and the wait
 	defer cancel()
 	listener := alice.command(ctx, "listen", "--json")
 	var heard testnode.Log
@@ -47,7 +47,7 @@ func TestManyOnOneFolder(t *testing.T) {
 	})
 	all.Wait()
 	var arrived map[string]int
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if arrived = texts(&heard); len(arrived) == senders {
 			break
 		}

@@ -41,6 +41,7 @@ func (s *terminal) starts(args ...string) *stays {
 	if err := d.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
+	s.t.Cleanup(func() { d.ends(syscall.SIGKILL) })
 	serves := make(chan struct{})
 	go func() {
 		lines, told := bufio.NewScanner(errs), false
@@ -56,11 +57,11 @@ func (s *terminal) starts(args ...string) *stays {
 	select {
 	case <-serves:
 	case err := <-d.done:
+		d.done <- err
 		s.t.Fatalf("the daemon did not start: %v\n%s", err, d.log)
-	case <-time.After(time.Minute):
-		s.t.Fatal("the daemon does not start")
+	case <-time.After(patience):
+		s.t.Fatalf("the daemon does not start\n%s", d.log)
 	}
-	s.t.Cleanup(func() { d.ends(syscall.SIGKILL) })
 	return d
 }
 
@@ -81,7 +82,7 @@ func (s *terminal) without() *terminal {
 
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it did not come: %s", what)
 		}
@@ -198,13 +199,15 @@ func TestDaemon(t *testing.T) {
 		t.Errorf("a second one: exit %d, %s", code, errs)
 	}
 
-	listen := locked.command(t.Context(), "listen", "--json")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	listen := locked.command(ctx, "listen", "--json")
 	out, err := listen.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var errs bytes.Buffer
-	listen.Stderr = &errs
+	errs := &testnode.Log{}
+	listen.Stderr = errs
 	if err := listen.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -226,9 +229,8 @@ func TestDaemon(t *testing.T) {
 		t.Fatalf("%+v", line)
 	}
 	alice.runs("send", "bob", "pushed")
-	sent := time.Now()
-	if line := next(); line.Message == nil || *line.Message.Text != "pushed" || time.Since(sent) > time.Second {
-		t.Fatalf("after %v: %+v", time.Since(sent), line)
+	if line := next(); line.Message == nil || *line.Message.Text != "pushed" { // within the hour that is between two polls
+		t.Fatalf("%+v", line)
 	}
 	if out := locked.runs("inbox", "--offline", "--no-daemon"); !strings.Contains(out, "pushed") {
 		t.Errorf("in the folder: %s", out)
@@ -262,7 +264,7 @@ func TestDaemon(t *testing.T) {
 
 	// Killed while a message waits: the next one sends it.
 	node.Stop()
-	if _, errs, code := locked.types("send", "alice", "survives", "--patience", "200ms"); code != exitFailed || !strings.Contains(errs, client.ErrNotStored.Error()) {
+	if _, errs, code := locked.types("send", "alice", "survives", "--patience", "3s"); code != exitFailed || !strings.Contains(errs, client.ErrNotStored.Error()) {
 		t.Errorf("send: exit %d, %s", code, errs)
 	}
 	_ = second.ends(syscall.SIGKILL)
@@ -312,7 +314,8 @@ func TestDaemonWaits(t *testing.T) {
 	if err := os.WriteFile(file, []byte(passphrase), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	bob.runs("unlock", "--for", "1m", "--passphrase-file", file)
+	t.Cleanup(func() { bob.types("lock") })
+	bob.runs("unlock", "--for", "1h", "--passphrase-file", file)
 	eventually(t, "it runs", func() bool { _, _, code := bob.types("daemon", "status"); return code == 0 })
 	if _, errs, _ := bob.types("lock"); !strings.Contains(errs, "relay daemon stop") {
 		t.Errorf("lock says %s", errs)

@@ -17,8 +17,8 @@ import (
 	"relaymarket/protocol"
 )
 
-// deafTo stands before a relay and answers its route of refusals like one that has no such route. All else it passes on.
-func deafTo(t *testing.T, node *testnode.Node) (address string) {
+// instead stands before a relay and answers instead of it what is asked of one route. All else it passes on.
+func instead(t *testing.T, node *testnode.Node, route string, answer http.HandlerFunc) *httptest.Server {
 	t.Helper()
 	behind, err := url.Parse(node.URL)
 	if err != nil {
@@ -26,16 +26,24 @@ func deafTo(t *testing.T, node *testnode.Node) (address string) {
 	}
 	proxy := httputil.NewSingleHostReverseProxy(behind)
 	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if strings.HasSuffix(r.URL.Path, "/refusals") {
-			w.Header().Set("Content-Type", "application/problem+json")
-			w.WriteHeader(http.StatusNotFound)
-			_, _ = w.Write([]byte(`{"type":"about:blank","title":"Not Found","status":404,"code":"` + string(protocol.CodeNotFound) + `"}`))
+		if strings.HasSuffix(r.URL.Path, route) {
+			answer(w, r)
 			return
 		}
 		proxy.ServeHTTP(w, r)
 	}))
 	t.Cleanup(front.Close)
-	return front.URL
+	return front
+}
+
+// deafTo answers a relay's route of refusals like one that has no such route.
+func deafTo(t *testing.T, node *testnode.Node) (address string) {
+	t.Helper()
+	return instead(t, node, "/refusals", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/problem+json")
+		w.WriteHeader(http.StatusNotFound)
+		_, _ = w.Write([]byte(`{"type":"about:blank","title":"Not Found","status":404,"code":"` + string(protocol.CodeNotFound) + `"}`))
+	}).URL
 }
 
 // Bad faith: a relay pads its bill and wants to hear of no refusal: it neither drops the lines nor ends the contract. Who watches with
@@ -82,7 +90,7 @@ func TestBadFaithRelayThatHearsNoRefusal(t *testing.T) {
 	item := alice.reaches(id, "refund_requested")
 	paid = item.Paid
 	asOperator(func(ctx context.Context, m *relayside.Manager) error { return m.Settle(ctx, contract) }) // with what it holds, as in time by itself
-	for deadline := time.Now().Add(time.Minute); alice.contract(id).State != "closed" && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); alice.contract(id).State != "closed" && time.Now().Before(deadline); {
 		bitcoin.Mine(1)
 	}
 	if item = alice.reaches(id, "closed"); item.Paid != paid || paid <= opened.OpeningPrice {

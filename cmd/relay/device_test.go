@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"relaymarket/internal/testnode"
 )
@@ -19,16 +18,16 @@ type typist struct {
 	in   io.WriteCloser
 	out  *bufio.Reader
 	wait func() error
-	errs *strings.Builder
+	errs *testnode.Log
 }
 
 func (s *terminal) isTyped(t *testing.T, args ...string) *typist {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	t.Cleanup(cancel)
 	cmd := s.command(ctx, args...)
 	cmd.Stdin = nil
-	errs := &strings.Builder{}
+	errs := &testnode.Log{}
 	cmd.Stderr = errs
 	in, err := cmd.StdinPipe()
 	if err != nil {

@@ -85,7 +85,7 @@ func TestDoctor(t *testing.T) {
 	alice.env = unlocked
 
 	node.Stop()
-	_, _, _ = alice.types("send", "bob", "nobody there", "--patience", "100ms")
+	_, _, _ = alice.types("send", "bob", "nobody there", "--patience", "3s")
 	found = alice.examined(exitFailed)
 	is(found, map[string]doctor.Level{"relay": doctor.Fail, "state": doctor.OK})
 	if !strings.Contains(found["outbox"][0].Text, "1 message is on no relay") {

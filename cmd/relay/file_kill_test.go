@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"relaymarket/internal/testnode"
 )
@@ -142,7 +141,7 @@ func (g *tollgate) serve(down net.Conn) {
 // killedWhen runs a command that is to be killed when so much came through, and tells whether it was.
 func (s *terminal) killedWhen(g *tollgate, allowed int64, args ...string) bool {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*patience)
 	defer cancel()
 	empty := g.allow(allowed)
 	cmd := s.command(ctx, args...)

@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -22,31 +21,9 @@ import (
 
 func TestMain(m *testing.M) { testpg.Main(m) }
 
-// built is the program under test. Tests hand nothing to each other: hence a variable of the package.
-var built struct {
-	once sync.Once
-	path string
-	err  error
-}
-
-// binary builds the program once, with the coverage and race settings of an ordinary build.
-func binary(t *testing.T) string {
-	t.Helper()
-	built.once.Do(func() {
-		built.path = filepath.Join("..", "..", ".cache", "test", "relay")
-		if built.path, built.err = filepath.Abs(built.path); built.err != nil {
-			return
-		}
-		var out []byte
-		if out, built.err = exec.Command("go", "build", "-o", built.path, ".").CombinedOutput(); built.err != nil {
-			built.err = errors.New(string(out))
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	return built.path
-}
+// patience is how long a command may take, and what a test waits for: nothing that is timed, but the end of the wait for what does
+// not come. A command takes a tenth of a second where nothing else runs.
+const patience = 4 * time.Minute
 
 const passphrase = "correct horse"
 
@@ -95,7 +72,7 @@ func user(t *testing.T) *terminal {
 func (s *terminal) command(ctx context.Context, args ...string) *exec.Cmd {
 	program := s.program
 	if program == "" {
-		program = binary(s.t)
+		program = testnode.Relay(s.t)
 	}
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = append([]string{"RELAY_DIR=" + s.dir, "HOME=" + filepath.Dir(s.dir), "TZ=UTC"}, s.env...)
@@ -107,7 +84,7 @@ func (s *terminal) command(ctx context.Context, args ...string) *exec.Cmd {
 // types runs a command and returns what it wrote and its exit code.
 func (s *terminal) types(args ...string) (out, errs string, code int) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), time.Minute) // cleanups run commands, too
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.t.Context()), patience) // cleanups run commands, too
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := s.command(ctx, args...)

@@ -20,7 +20,6 @@ import (
 	"relaymarket/client"
 	"relaymarket/internal/regtest"
 	"relaymarket/internal/relaynode"
-	"relaymarket/internal/testhub"
 	"relaymarket/internal/testnode"
 	"relaymarket/protocol"
 )
@@ -51,7 +50,7 @@ func offers(t *testing.T, n, hub *testnode.Node, seq, storage int64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	testhub.Wait(t, "the hub takes it", func() bool {
+	eventually(t, "the hub takes it", func() bool {
 		receipt, err := to.Announce(ctx, e.Bytes())
 		return err == nil && receipt.Taken
 	})
@@ -88,7 +87,7 @@ func TestMarketStory(t *testing.T) {
 	}
 	alice.runs("hubs", "add", "--network", "regtest", hub.URL)
 	var got shownMarket
-	testhub.Wait(t, "all three are there", func() bool {
+	eventually(t, "all three are there", func() bool {
 		alice.json(&got, "market", "--kept", "1GB", "--moved", "2GB", "--probe")
 		return got.Known == 3
 	})
@@ -146,7 +145,7 @@ func TestMarketStory(t *testing.T) {
 // watched follows the market while something is done, and expects to hear of a relay's new price.
 func watched(t *testing.T, s *terminal, do func(), relay *testnode.Node) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := s.command(ctx, "market", "watch", "--json", "--network", "regtest")
 	out, err := cmd.StdoutPipe()
@@ -185,9 +184,11 @@ func TestRentFromTheMarket(t *testing.T) {
 	alice := user(t)
 	alice.connects(bitcoin)
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
+	node.OpensContracts(t)
+	node.Follows(t, bitcoin)
 	alice.runs("hubs", "add", hub.HubURL) // the network is that of the Bitcoin node
 	var got shownMarket
-	testhub.Wait(t, "it is in the market", func() bool {
+	eventually(t, "it is in the market", func() bool {
 		alice.json(&got, "market", "--best", "1", "--kept", "1MB", "--moved", "1MB")
 		return len(got.Relays) == 1
 	})

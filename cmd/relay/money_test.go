@@ -43,6 +43,7 @@ func operatedMarket(t *testing.T) (*regtest.Test, *testnode.Node, *terminal, asO
 	alice.connects(bitcoin)
 	alice.earns(bitcoin, btcutil.SatoshiPerBitcoin/10)
 	node.OpensContracts(t)
+	node.Follows(t, bitcoin)
 	return bitcoin, node, alice, func(do func(context.Context, *relayside.Manager) error) {
 		t.Helper()
 		database := relaynode.Database{URL: node.DSN, Connections: 4}
@@ -101,7 +102,7 @@ func (s *terminal) contract(id string) contractItem {
 // reaches waits for a state.
 func (s *terminal) reaches(id, state string) contractItem {
 	s.t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(patience)
 	for {
 		item := s.contract(id)
 		if item.State == state {
@@ -113,16 +114,35 @@ func (s *terminal) reaches(id, state string) contractItem {
 	}
 }
 
-// opens opens a contract while somebody mines.
+// opens opens a contract, and returns when its relay has seen its first block, too, and takes what is written under it.
 func (s *terminal) opens(bitcoin *regtest.Test, node *testnode.Node, args ...string) contractItem {
 	s.t.Helper()
+	node.OpensContracts(s.t)
+	node.Follows(s.t, bitcoin)
 	var item contractItem
 	s.json(&item, append([]string{"contract", "open", node.URL, "--deposit", "100000", "--wait", "0", "--yes"}, args...)...)
 	if item.State != "funding" {
 		s.t.Fatalf("opened: %+v", item)
 	}
 	bitcoin.Mine(1)
+	node.Follows(s.t, bitcoin)
 	return s.reaches(item.ID, "active")
+}
+
+// waitSent waits for a transaction in the mempool: a block that comes before it is empty, and no other may follow.
+func waitSent(t *testing.T, bitcoin *regtest.Test) {
+	t.Helper()
+	rpc, err := bitcoin.RPC()
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a transaction is sent", func() bool {
+		waiting, err := rpc.GetRawMempool()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(waiting) > 0
+	})
 }
 
 // mines has somebody mine a block every two seconds, until rest is called. A command may take longer than that on a busy

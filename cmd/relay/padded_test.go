@@ -97,6 +97,7 @@ func TestBadFaithPaddedBill(t *testing.T) {
 		t.Errorf("relays says\n%s", out)
 	}
 	paid := alice.contract(id).Paid
+	waitSent(t, bitcoin) // the settlement, behind the relay's answer
 	bitcoin.Mine(1)
 	alice.reaches(id, "settling")
 	bitcoin.Mine(6)

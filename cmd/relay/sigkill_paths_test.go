@@ -90,7 +90,7 @@ func (l *lives) refunds() bill {
 func (l *lives) renews() bill {
 	l.established()
 	l.bitcoin.Mine(5)
-	l.until("the relay sees six confirmations", func() bool { return l.relayHeight() == l.bitcoin.Height() })
+	l.until("the relay gives the credit of six confirmations", func() bool { return l.relayHeight() == l.bitcoin.Height() })
 	old := l.id()
 	l.turn()
 	l.opens("contract", "renew", old, "--feerate", "2", "--wait", "0", "--yes")
@@ -193,10 +193,10 @@ func (l *lives) state(id string) (state string) {
 	return state
 }
 
-// relayHeight is the newest block that the relay has seen.
+// relayHeight is the newest block that the relay has seen, and done with its contracts what follows from it; 0 while there is more to do.
 func (l *lives) relayHeight() (height int) {
 	l.t.Helper()
-	l.sql(&height, `SELECT coalesce(max(height), 0) FROM contract_blocks`)
+	l.sql(&height, `SELECT coalesce(max(height), 0) FROM contract_blocks b WHERE NOT EXISTS (SELECT FROM contracts WHERE look_at <= b.height)`)
 	return height
 }
 

@@ -24,17 +24,20 @@ type held struct {
 	last    escrow.Payment
 	closing bool // a closing signature was let out
 	renewed bool // or is being
+	taking  bool // its account takes writes
 }
 
+// held reads them in one moment: while only the user is dead, and for a moment after the relay's death, the database goes on.
 func (l *lives) held() []held {
 	l.t.Helper()
-	rows, err := l.db.Query(l.t.Context(), `SELECT terms, funding, state, seq, amount, signature, closing_sig IS NOT NULL, renewed_by IS NOT NULL FROM contracts`)
+	rows, err := l.db.Query(l.t.Context(), `SELECT terms, funding, state, seq, amount, signature, closing_sig IS NOT NULL, renewed_by IS NOT NULL,
+		(SELECT coalesce(bool_or(taking), false) FROM accounts WHERE contract = contracts.id) FROM contracts`)
 	if err != nil {
 		l.t.Fatal(err)
 	}
 	all, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (h held, err error) {
 		var terms, funding, signature []byte
-		if err := row.Scan(&terms, &funding, &h.state, &h.last.Seq, &h.last.Amount, &signature, &h.closing, &h.renewed); err != nil {
+		if err := row.Scan(&terms, &funding, &h.state, &h.last.Seq, &h.last.Amount, &signature, &h.closing, &h.renewed, &h.taking); err != nil {
 			return h, err
 		}
 		h.at.Hash, h.last.Signature = chainhash.Hash(funding), signature
@@ -110,10 +113,8 @@ func (l *lives) relayRules(h *held) {
 	if h.last.Amount < h.terms.OpeningPrice || h.last.Amount > h.terms.Deposit-escrow.MinUserRest {
 		l.t.Errorf("life %d: A is %d of %d (rule 7)", l.n, int64(h.last.Amount), int64(h.terms.Deposit))
 	}
-	var taking bool
-	l.sql(&taking, `SELECT coalesce(bool_or(taking), false) FROM accounts WHERE contract = $1`, h.terms.ID[:])
 	// The account of a contract whose renewal is in a block goes over to that, with all that is owed, in the step after.
-	if taking && (h.closing || !escrow.TakesUsage(h.state) && !h.renewed) {
+	if h.taking && (h.closing || !escrow.TakesUsage(h.state) && !h.renewed) {
 		l.t.Errorf("life %d: a contract that is %s, closing released %t, takes writes (rule 2)", l.n, h.state, h.closing)
 	}
 }

@@ -26,11 +26,10 @@ import (
 )
 
 const (
-	lifeDeposit  = 100_000 // satoshi
-	lifeOpening  = 1_000
-	lifePayment  = 250
-	lifeCredit   = 800
-	lifePatience = 3 * time.Minute
+	lifeDeposit = 100_000 // satoshi
+	lifeOpening = 1_000
+	lifePayment = 250
+	lifeCredit  = 800
 )
 
 // lives are contracts of one user with one relay, one after the other, on one chain and one database. The relay, its operator's
@@ -135,6 +134,11 @@ func stepsIn(log string) (steps []string) {
 	return steps
 }
 
+// came tells whether a program came to the step at which it is to die.
+func came(log string, dies int) bool {
+	return dies > 0 && strings.Contains(log, fmt.Sprintf("killpoint %d ", dies))
+}
+
 // starts has the relay start, to die at its step n; 0: it does not.
 func (l *lives) starts(n int) {
 	l.t.Helper()
@@ -170,7 +174,7 @@ func (l *lives) turn() {
 // until waits, and starts the relay again when it dies meanwhile.
 func (l *lives) until(what string, done func() bool) {
 	l.t.Helper()
-	for deadline := time.Now().Add(lifePatience); !done(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(20 * time.Millisecond) {
 		l.revive()
 		if time.Now().After(deadline) {
 			l.t.Fatalf("life %d: it does not come to this: %s\n%s", l.n, what, l.relay.Log())
@@ -188,6 +192,9 @@ func (l *lives) types(dies int, args ...string) (out, errs string, code int) {
 	if steps := stepsIn(errs); l.armed && len(steps) > len(l.aliceSteps) {
 		l.aliceSteps = steps
 	}
+	if came(errs, dies) && code != -1 {
+		l.t.Errorf("life %d: relay %s was to die at step %d, and ended with exit %d:\n%s", l.n, strings.Join(args, " "), dies, code, errs)
+	}
 	if code == -1 {
 		l.deaths++
 		l.aliceDied = true
@@ -203,7 +210,7 @@ func (l *lives) does(next func() []string) {
 	if l.armed {
 		dies = l.aliceDies
 	}
-	for deadline := time.Now().Add(lifePatience); ; {
+	for deadline := time.Now().Add(patience); ; {
 		args := next()
 		if args == nil {
 			return

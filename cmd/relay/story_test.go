@@ -10,7 +10,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"relaymarket/internal/testnode"
 )
@@ -77,7 +76,7 @@ func TestUnlock(t *testing.T) {
 	if err := os.WriteFile(file, []byte(passphrase+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	alice.runs("unlock", "--for", "1m", "--passphrase-file", file)
+	alice.runs("unlock", "--for", "1h", "--passphrase-file", file)
 	t.Cleanup(func() { alice.runs("lock") })
 	alice.runs("send", "bob", "unlocked")
 	alice.runs("lock")
@@ -97,7 +96,7 @@ func TestUnlock(t *testing.T) {
 func TestListen(t *testing.T) {
 	node := testnode.Start(t, testnode.Options{})
 	alice, bob := friends(t, node)
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := bob.command(ctx, "listen", "--json")
 	out, err := cmd.StdoutPipe()
@@ -169,7 +168,7 @@ func TestPartly(t *testing.T) {
 	if out := alice.runs("send", "bob", "one will do"); !strings.Contains(out, "stored on 1 relay, waiting for 1 more") {
 		t.Errorf("send says %s", out)
 	}
-	if _, errs, code := alice.types("send", "bob", "both", "--copies", "2", "--patience", "1s"); code != exitPartial || !strings.Contains(errs, "Do not send it again") {
+	if _, errs, code := alice.types("send", "bob", "both", "--copies", "2", "--patience", "5s"); code != exitPartial || !strings.Contains(errs, "Do not send it again") {
 		t.Errorf("two copies: exit %d, %s", code, errs)
 	}
 	out, errs, code := bob.types("inbox")
@@ -180,7 +179,7 @@ func TestPartly(t *testing.T) {
 	if _, _, code := bob.types("inbox"); code != exitFailed {
 		t.Errorf("with no relay left: exit %d", code)
 	}
-	if _, errs, code := alice.types("send", "bob", "nobody there", "--patience", "1s"); code != exitFailed || !strings.Contains(errs, "kept") {
+	if _, errs, code := alice.types("send", "bob", "nobody there", "--patience", "5s"); code != exitFailed || !strings.Contains(errs, "kept") {
 		t.Errorf("send with no relay left: exit %d, %s", code, errs)
 	}
 	var outbox struct{ Messages []outgoingLine }

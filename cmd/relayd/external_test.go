@@ -227,7 +227,7 @@ func TestExternalNATS(t *testing.T) {
 	first := configured(t, fmt.Sprintf("hub-nats = \"tls://hub:s3cret%%2Fword@%s\"\n", one))
 	second := configured(t, fmt.Sprintf("hub-nats = \"tls://%s\"\nhub-nats-credentials = %q\nhub-peers = [\"tls://%s\"]\n", two, credentials, one))
 	relay := configured(t, fmt.Sprintf("hubs = [\"tls://%s\", \"tls://%s\"]\n", one, two))
-	testhub.Wait(t, "all that belong there are in both books", func() bool {
+	waitFor(t, func() bool { // all that belong there are in both books
 		a, b := listed(t, first), listed(t, second)
 		return strings.Contains(a, first.Key.String()) && strings.Contains(a, relay.Key.String()) &&
 			strings.Contains(b, second.Key.String()) && strings.Contains(b, relay.Key.String()) && strings.Contains(b, first.Key.String())

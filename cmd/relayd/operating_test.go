@@ -68,27 +68,42 @@ func serviceManager(t *testing.T) (environ []string, told func() string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = conn.Close() })
+	// Read all the time: the signs of life, twenty a second, would fill the socket while the test is busy elsewhere, and whoever tells the rest wait.
+	all := make(chan string, 1<<16)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for buffer := make([]byte, 4096); ; {
+			n, err := conn.Read(buffer)
+			if err != nil {
+				return // the end of the test
+			}
+			all <- string(buffer[:n])
+		}
+	}()
+	t.Cleanup(func() { _ = conn.Close(); <-ended })
 	return []string{"NOTIFY_SOCKET=" + name, "WATCHDOG_USEC=100000"}, func() string {
 		t.Helper()
-		buffer := make([]byte, 4096)
-		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
-		n, err := conn.Read(buffer)
-		if err != nil {
-			t.Fatal(err)
+		select {
+		case text := <-all:
+			return text
+		case <-time.After(time.Minute):
+			t.Fatal("nothing is told")
+			return ""
 		}
-		return string(buffer[:n])
 	}
 }
 
 // until reads what the service manager is told up to a state, and returns it whole.
 func until(t *testing.T, told func() string, state string) string {
 	t.Helper()
-	for {
+	for deadline := time.Now().Add(4 * time.Minute); time.Now().Before(deadline); {
 		if text := told(); strings.HasPrefix(text, state) {
 			return text
 		}
 	}
+	t.Fatalf("it is not told %s", state)
+	return ""
 }
 
 func announcedBy(t *testing.T, address string) *protocol.Announcement {
@@ -117,7 +132,7 @@ func writeFor(t *testing.T, p *testnode.Process, writer *protocol.PrivateKey, pu
 		t.Fatal(err)
 	}
 	r.Header.Set("Content-Type", "application/json")
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	reply, err := client.Do(r)
 	if err != nil {
 		t.Fatal(err)
@@ -276,7 +291,7 @@ func TestReloadPrices(t *testing.T) {
 	}
 	writeConfig(t, dir, string(config)+"\nstorage-price = 7\nbandwidth-price = 8\nopening-price = 3000\n")
 	p.Signal(syscall.SIGHUP)
-	waitFor(t, func() bool { return announcedBy(t, p.URL).Contracts.StorageMsatPerGBDay == 7 })
+	waitFor(t, func() bool { c := announcedBy(t, p.URL).Contracts; return c != nil && c.StorageMsatPerGBDay == 7 })
 	after := announcedBy(t, p.URL)
 	if c := after.Contracts; c.BandwidthMsatPerGB != 8 || c.OpeningPrice != 3000 || c.CreditLimit != before.Contracts.CreditLimit || after.Seq <= before.Seq {
 		t.Errorf("it announces %+v under seq %d, before %d", c, after.Seq, before.Seq)

@@ -42,7 +42,7 @@ func status(t *testing.T, address string) (int, string) {
 // statusWith is status of a request with an authorization.
 func statusWith(t *testing.T, address, authorization string) (int, string) {
 	t.Helper()
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	req, err := http.NewRequest(http.MethodGet, address, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -154,8 +154,9 @@ func TestTerminateLosesNothing(t *testing.T) {
 	s := newStream(t)
 	p.Grant(t, s.sender.Public())
 	for range 5 {
+		before := len(s.acknowledged())
 		group := s.run(context.Background(), p.Key, p.URL, 16)
-		time.Sleep(200 * time.Millisecond)
+		waitFor(t, func() bool { return len(s.acknowledged()) > before+50 })
 		if code := p.Terminate(); code != 0 {
 			t.Fatalf("exit code %d\n%s", code, p.Log())
 		}
@@ -170,9 +171,6 @@ func TestTerminateLosesNothing(t *testing.T) {
 		}
 		s.settle(p.URL)
 		s.checkSettled(s.stored(p.Key, p.URL), p.Account(t, s.sender.Public()))
-	}
-	if s.next < 100 { // on a busy machine; else thousands
-		t.Errorf("only %d records were written", s.next)
 	}
 }
 
@@ -194,7 +192,7 @@ func TestTerminateEndsListeners(t *testing.T) {
 		t.Fatalf("listen: %s %v", reply.Status, err)
 	}
 	began := time.Now()
-	if code := p.Terminate(); code != 0 || time.Since(began) > 10*time.Second {
+	if code := p.Terminate(); code != 0 || time.Since(began) > 45*time.Second { // of the 60 that it may wait
 		t.Errorf("exit code %d after %s\n%s", code, time.Since(began), p.Log())
 	}
 	if _, err := io.ReadAll(reply.Body); err != nil {
@@ -224,7 +222,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 		t.Errorf("/readyz of a relay that is ending: %d %s", code, body)
 	}
 	began := time.Now()
-	if code := p.Terminate(); code == 0 || time.Since(began) > 10*time.Second {
+	if code := p.Terminate(); code == 0 || time.Since(began) > 45*time.Second { // of the 60 that it may wait
 		t.Errorf("exit code %d, %s after the second signal", code, time.Since(began))
 	}
 }
@@ -232,7 +230,7 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 // waitFor fails the test if the condition does not become true.
 func waitFor(t *testing.T, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(4 * time.Minute); !condition(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not happen")
 		}
@@ -380,19 +378,20 @@ func TestTerminateWhileStarting(t *testing.T) {
 	if got := command(t, "init", "--dir", dir); got.code != 0 {
 		t.Fatal(got.err)
 	}
-	for _, after := range []time.Duration{50, 300, 900} {
-		var log strings.Builder
+	for _, after := range []time.Duration{20, 250, 850} {
+		log := &testnode.Log{}
 		cmd := testnode.Command(t, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0")
-		cmd.Stderr = &log
+		cmd.Stderr = log
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
+		waitFor(t, func() bool { return strings.Contains(log.String(), "relay starting") }) // before that, a signal ends it like any program
 		time.Sleep(after * time.Millisecond)
 		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("told to end after %d ms: %v\n%s", after, err, log.String())
+			t.Errorf("told to end after %d ms: %v\n%s", after, err, log)
 		}
 	}
 	testnode.StartProcess(t, testnode.ProcessOptions{Dir: dir})

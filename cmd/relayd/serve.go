@@ -70,6 +70,7 @@ func (p program) serve(ctx context.Context, s *settings, given *pflag.FlagSet, a
 	level.Set(s.logLevel)
 	cfg := s.node(p.loggerAt(s, level))
 	cfg.Key = key
+	cfg.Logger.Info("relay starting", "key", key.Public().Bech32()) // from here on a signal has it end cleanly
 	certs, err := openCertificates(s)
 	if err != nil {
 		return err

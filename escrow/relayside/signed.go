@@ -32,7 +32,7 @@ func (m *Manager) Signed(ctx context.Context, e *protocol.Envelope, r *protocol.
 		return nil, err
 	}
 	if !done {
-		if err := m.sign(ctx, e, r); err != nil {
+		if err := m.sign(ctx, e, r); err != nil && !m.signedMeanwhile(ctx, e, r.Contract, err) {
 			return nil, err
 		}
 		m.nudge()
@@ -55,6 +55,16 @@ func (m *Manager) signedBefore(ctx context.Context, e *protocol.Envelope, id esc
 		return false, protocol.Errorf(protocol.CodeConflict, "contract %s was signed before, with other content: ask for its status", id.Short())
 	}
 	return true, nil
+}
+
+// signedMeanwhile tells whether this very request has made its contract by now, so that it failed because it is done: whoever was cut off asks
+// again while the first one is still at work, and finds neither the offer nor his coins.
+func (m *Manager) signedMeanwhile(ctx context.Context, e *protocol.Envelope, id escrow.ID, failed error) bool {
+	if errors.Is(failed, errCrash) {
+		return false
+	}
+	done, err := m.signedBefore(ctx, e, id)
+	return err == nil && done
 }
 
 func (m *Manager) sign(ctx context.Context, e *protocol.Envelope, r *protocol.ContractClientSigned) error {

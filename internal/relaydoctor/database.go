@@ -32,15 +32,13 @@ func (d *doctor) database(ctx context.Context) findings.List {
 	if d.cfg.Database.URL == "" {
 		return nil
 	}
-	began := time.Now()
 	conn, err := pgx.Connect(ctx, d.cfg.Database.URL)
 	if err != nil {
 		return findings.List{fail("database", "it does not answer: "+err.Error(), "see that Postgres runs and that database-url is right")}
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	connected := time.Since(began)
 	all := findings.List{d.clock(ctx, conn)}
-	schema, f := d.schema(ctx, conn, connected)
+	schema, f := d.schema(ctx, conn)
 	all = append(all, f...)
 	if schema == 0 {
 		return all
@@ -84,7 +82,25 @@ func clockOff(name, whose string, ahead time.Duration) findings.Finding {
 	return findings.Okf(name, "%s has the same time, to %s", whose, span(ahead))
 }
 
-func (d *doctor) schema(ctx context.Context, conn *pgx.Conn, connected time.Duration) (int64, findings.List) {
+// answers is how far away the database is: the shortest of a few questions. A connection, or one question, may take long on a
+// machine that has much to do.
+func answers(ctx context.Context, conn *pgx.Conn) (shortest time.Duration, err error) {
+	for i := range 5 {
+		began := time.Now()
+		if err := conn.Ping(ctx); err != nil {
+			return 0, err
+		}
+		if took := time.Since(began); i == 0 || took < shortest {
+			shortest = took
+		}
+		if shortest <= slowAnswer {
+			break
+		}
+	}
+	return shortest, nil
+}
+
+func (d *doctor) schema(ctx context.Context, conn *pgx.Conn) (int64, findings.List) {
 	var number, version int64
 	var name string
 	var there bool
@@ -93,6 +109,10 @@ func (d *doctor) schema(ctx context.Context, conn *pgx.Conn, connected time.Dura
 		err = conn.QueryRow(ctx, `SELECT coalesce(max(version_id) FILTER (WHERE is_applied), 0) FROM goose_db_version`).Scan(&version)
 	}
 	name, _, _ = strings.Cut(name, " ")
+	var took time.Duration
+	if err == nil {
+		took, err = answers(ctx, conn)
+	}
 	switch {
 	case err != nil:
 		return 0, findings.List{fail("database", "it does not say what it is: "+err.Error(), "see that database-url is a relay's database")}
@@ -104,10 +124,10 @@ func (d *doctor) schema(ctx context.Context, conn *pgx.Conn, connected time.Dura
 		return 0, findings.List{fail("database", fmt.Sprintf("its schema is %d, and this relayd knows up to %d", version, d.cfg.Database.Newest), "run the newer relayd that last used it")}
 	case version < d.cfg.Database.Newest:
 		return version, findings.List{warn("database", fmt.Sprintf("PostgreSQL %s; its schema is %d, and this relayd's %d", name, version, d.cfg.Database.Newest), "relayd serve of this version brings it up to date; make a backup before")}
-	case connected > slowAnswer:
-		return version, findings.List{warn("database", fmt.Sprintf("PostgreSQL %s takes %s for a connection", name, span(connected)), "a database far away makes every write wait: put it into the same network")}
+	case took > slowAnswer:
+		return version, findings.List{warn("database", fmt.Sprintf("PostgreSQL %s takes %s for an answer", name, span(took)), "a database far away makes every write wait: put it into the same network")}
 	}
-	return version, findings.List{findings.Okf("database", "PostgreSQL %s answers in %s, schema %d", name, span(connected), version)}
+	return version, findings.List{findings.Okf("database", "PostgreSQL %s answers in %s, schema %d", name, span(took), version)}
 }
 
 // settings looks at those that a promise of the relay hangs on, and at connections.
