@@ -99,7 +99,7 @@ func TestByItself(t *testing.T) {
 	if err := <-given; !errors.Is(err, client.ErrNotStored) {
 		t.Fatal(err)
 	}
-	if s, err := at.call.Status(t.Context()); err != nil || s.Waiting == 0 {
+	if s, err := at.call.Status(t.Context()); err != nil || s.Waiting != 1 {
 		t.Errorf("waiting: %+v, %v", s, err)
 	}
 	one.Restart()
