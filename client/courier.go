@@ -126,20 +126,4 @@ func (b *backoff) after(err error) time.Duration {
 }
 
 // Waiting counts what is queued, each message once for each relay that it is to go to or to be deleted from; without files and receipts.
-func (c *Client) Waiting(ctx context.Context) (n int, err error) {
-	relays, err := c.state.WaitingRelays(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for _, r := range relays {
-		if r.OnlyReceipts {
-			continue
-		}
-		numbers, err := c.state.Waiting(ctx, r.Key)
-		if err != nil {
-			return 0, err
-		}
-		n += len(numbers)
-	}
-	return n, nil
-}
+func (c *Client) Waiting(ctx context.Context) (n int, err error) { return c.state.WaitingMessages(ctx) }

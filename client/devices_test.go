@@ -50,7 +50,13 @@ func (p *person) pairs(name string) *person {
 		return err
 	})
 	group.Go(func() error {
-		link, err := devices.ParseLink((<-links).Text())
+		var shown *devices.Link
+		select {
+		case shown = <-links:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		link, err := devices.ParseLink(shown.Text())
 		if err != nil {
 			return err
 		}
@@ -144,15 +150,8 @@ func TestDevicesComeTogether(t *testing.T) {
 
 	// Nothing reaches anybody, and both go on.
 	node.Stop()
-	attempt := func(p *person, text string) {
-		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
-		defer cancel()
-		if _, err := p.Send(ctx, bob.Key(), []byte(text), client.SendOptions{}); !errors.Is(err, client.ErrNotStored) {
-			t.Fatalf("sending to nowhere: %v", err)
-		}
-	}
-	attempt(first, "offline one")
-	attempt(second, "offline two")
+	first.queues(bob, "offline one", client.SendOptions{}, nil)
+	second.queues(bob, "offline two", client.SendOptions{}, nil)
 	messages, err := first.Messages(t.Context(), client.Filter{})
 	if err != nil {
 		t.Fatal(err)
@@ -259,7 +258,7 @@ func TestDevicesPullAtOnce(t *testing.T) {
 	})
 	for _, p := range []*person{first, second} {
 		group.Go(func() error {
-			for deadline := time.Now().Add(30 * time.Second); ; {
+			for deadline := time.Now().Add(2 * patience); ; {
 				if _, err := p.Sync(ctx); err != nil {
 					return err
 				}
@@ -355,6 +354,28 @@ func TestStolenLink(t *testing.T) {
 	ended := &devices.Link{Owner: alice.Key(), Until: 1}
 	if _, err := client.Join(t.Context(), client.Config{}, ended, "x", nil); !errors.Is(err, client.ErrLinkEnded) {
 		t.Errorf("an old link: %v", err)
+	}
+}
+
+// A device that looks so late that the refusal is deleted by then is told the same.
+func TestRefusalIsDeleted(t *testing.T) {
+	node := testnode.Start(t, testnode.Options{})
+	alice := somebody(t).joins(node)
+	links, refused, late := make(chan *devices.Link, 1), make(chan struct{}), make(chan error, 1)
+	go func() {
+		_, err := client.Join(t.Context(), client.Config{}, <-links, "phone", func(string) error { <-refused; return nil })
+		late <- err
+	}()
+	_, _, err := alice.AddDevice(t.Context(), make([]byte, 32), client.Adding{
+		Show: func(l *devices.Link) error { links <- l; return nil },
+		Code: func(context.Context, string, int) (string, error) { return "0000-0000", nil },
+	})
+	if !errors.Is(err, client.ErrCode) {
+		t.Errorf("a wrong code: %v", err)
+	}
+	close(refused)
+	if err := <-late; !errors.Is(err, client.ErrNotGiven) {
+		t.Errorf("the late device: %v", err)
 	}
 }
 

@@ -175,7 +175,7 @@ func ExampleClient_Send() {
 	defer relay.stop()
 	alice, bob := relay.friends(ctx)
 
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	sent, err := alice.Send(ctx, bob.Key(), []byte("see you at eight"), client.SendOptions{TTL: 7 * 24 * time.Hour})
 	if err != nil {
@@ -212,7 +212,7 @@ func ExampleClient_Sync() {
 }
 
 func ExampleClient_Listen() {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Minute)
 	defer cancel()
 	relay := startExampleRelay()
 	defer relay.stop()

@@ -52,7 +52,8 @@ func loses(t *testing.T, n *testnode.Node) {
 		t.Fatal(err)
 	}
 	defer db.Close(ctx)
-	_, err = db.Exec(ctx, `DELETE FROM records; DELETE FROM pulls; DELETE FROM pages; UPDATE accounts SET stored = 0, moved = 0`)
+	// The accounts first, as the relay does: the two must not wait for each other.
+	_, err = db.Exec(ctx, `UPDATE accounts SET stored = 0, moved = 0; DELETE FROM records; DELETE FROM pulls; DELETE FROM pages`)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,10 +68,31 @@ func (p *person) heals() []client.Healed {
 	return healed
 }
 
+// healsAll heals, and again what a relay was too slow for: who may be told of a file already does not wait for long. The reports are of the first
+// healing, with all that was sent.
+func (p *person) healsAll() []client.Healed {
+	p.t.Helper()
+	healed := p.heals()
+	eventually(p.t, "all is put back", func() bool {
+		whole := true
+		for i := range healed {
+			whole = whole && (healed[i].Err != nil || healed[i].Put >= healed[i].Lost+healed[i].Added)
+		}
+		if whole {
+			return true
+		}
+		for i, h := range p.heals() {
+			healed[i].Put += h.Put
+		}
+		return false
+	})
+	return healed
+}
+
 // Five relays, of which two lose everything each round while the sender heals in between: nothing is lost, and nothing
 // comes twice.
 func TestHealingOutlivesTheRelays(t *testing.T) {
-	const rounds, relays = 50, 5
+	const rounds, relays = 20, 5
 	var nodes []*testnode.Node
 	for range relays {
 		nodes = append(nodes, testnode.Start(t, testnode.Options{}))
@@ -110,7 +132,7 @@ func TestHealingOutlivesTheRelays(t *testing.T) {
 		for _, i := range order[:2] {
 			network.cut(nodes[i], false)
 		}
-		for _, h := range alice.heals() {
+		for _, h := range alice.healsAll() {
 			lost := int64(0)
 			if h.Address == nodes[order[0]].URL || h.Address == nodes[order[1]].URL {
 				lost = int64(len(want)) + 4 // the file's three pieces and its message
@@ -172,7 +194,7 @@ func TestHealingANewRelay(t *testing.T) {
 	}
 	alice.says(bob, "unread")
 	alice.joins(two)
-	healed := alice.heals()
+	healed := alice.healsAll()
 	for _, h := range healed {
 		want := int64(0)
 		if h.Address == two.URL {

@@ -20,7 +20,7 @@ func TestAuditAsksForTheWritersWord(t *testing.T) {
 	}
 	one.syncs() // tells
 	now = now.Add(client.WaitForWriters + time.Minute)
-	for deadline := time.Now().Add(2 * time.Minute); ; { // what he pulls meanwhile is posted behind him
+	for deadline := time.Now().Add(patience); ; { // what he pulls meanwhile is posted behind him
 		posted := node.Posted(t, m.Contract)
 		a := payer.audits(m)
 		if a.Bill.Disputed != 0 || a.Unsaid != 0 {

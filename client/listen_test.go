@@ -24,9 +24,10 @@ func (p *person) listens() *listening {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- p.Listen(ctx, func(e client.Event) error {
-			if e.Message != nil {
+			switch {
+			case e.Message != nil:
 				l.messages <- *e.Message
-			} else {
+			case e.Relay != nil:
 				l.relays <- *e.Relay
 			}
 			return nil
@@ -41,15 +42,16 @@ func (p *person) listens() *listening {
 	return l
 }
 
-func (l *listening) hears(t *testing.T, within time.Duration, want string) {
+// hears waits for a message. Nothing but a stream that is open brings it.
+func (l *listening) hears(t *testing.T, want string) {
 	t.Helper()
 	select {
 	case m := <-l.messages:
 		if string(m.Body) != want {
 			t.Fatalf("heard %q, want %q", m.Body, want)
 		}
-	case <-time.After(within):
-		t.Fatalf("%q was not heard within %s", want, within)
+	case <-time.After(patience):
+		t.Fatalf("%q was not heard within %s", want, patience)
 	}
 }
 
@@ -65,7 +67,7 @@ func (l *listening) hearsNothing(t *testing.T) {
 // ready waits until n relays are listened to.
 func (l *listening) ready(t *testing.T, n int) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(patience)
 	for n > 0 {
 		select {
 		case r := <-l.relays:
@@ -90,17 +92,17 @@ func TestListen(t *testing.T) {
 	l.ready(t, 2)
 	for _, text := range numbered(5) {
 		alice.sends(bob, text, client.SendOptions{Copies: 2})
-		l.hears(t, time.Second, text)
+		l.hears(t, text)
 	}
 	l.hearsNothing(t) // of the second copies
 
 	one.Restart()
 	alice.says(bob, "while one relay was away")
-	l.hears(t, 5*time.Second, "while one relay was away")
+	l.hears(t, "while one relay was away")
 	two.Stop()
 	l.ready(t, 1) // one is back
 	alice.says(bob, "with the other away")
-	l.hears(t, time.Second, "with the other away")
+	l.hears(t, "with the other away")
 }
 
 // What another process of the same folder pulls is told by the listener, and friends it adds are listened to.
@@ -118,11 +120,11 @@ func TestListenBesideAnotherProcess(t *testing.T) {
 		if i%2 == 0 {
 			beside.tries()
 		}
-		l.hears(t, 2*time.Second, text)
+		l.hears(t, text)
 	}
 	carol.says(bob, "a new friend")
 	beside.befriends(carol)
-	l.hears(t, 10*time.Second, "a new friend")
+	l.hears(t, "a new friend")
 }
 
 // Two programs on one folder, both sending and pulling all the time, lose nothing and double nothing.

@@ -2,6 +2,7 @@ package client_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -12,6 +13,20 @@ import (
 )
 
 func TestMain(m *testing.M) { testpg.Main(m) }
+
+// patience bounds every wait for what has to come. It is for a machine that is much slower than any: a test that waits for
+// so long has failed.
+const patience = 2 * time.Minute
+
+// eventually waits for what has to come by itself.
+func eventually(t *testing.T, what string, is func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("it did not come: %s", what)
+		}
+	}
+}
 
 // person is one user of a story.
 type person struct {
@@ -98,13 +113,36 @@ func (p *person) says(to *person, text string) *client.Outgoing {
 
 func (p *person) sends(to *person, text string, o client.SendOptions) *client.Outgoing {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(p.ctx(), patience)
 	defer cancel()
 	m, err := p.Send(ctx, to.Key(), []byte(text), o)
 	if err != nil {
 		p.t.Fatal(err)
 	}
 	return m
+}
+
+// queues sends a message that fewer relays take now than it is for, and gives up once it is so far.
+func (p *person) queues(to *person, text string, o client.SendOptions, far func(client.Outgoing) bool) {
+	p.t.Helper()
+	ctx, cancel := context.WithCancel(p.ctx())
+	defer cancel()
+	sent := make(chan error, 1)
+	go func() {
+		m, err := p.Send(ctx, to.Key(), []byte(text), o)
+		if m == nil {
+			err = errors.Join(errors.New("no message is returned"), err)
+		}
+		sent <- err
+	}()
+	eventually(p.t, text+" is queued", func() bool {
+		newest, err := p.Outbox(p.ctx(), 1)
+		return err == nil && len(newest) == 1 && string(newest[0].Body) == text && (far == nil || far(newest[0]))
+	})
+	cancel()
+	if err := <-sent; !errors.Is(err, client.ErrNotStored) {
+		p.t.Fatalf("sent to too few relays: %v", err)
+	}
 }
 
 // syncs syncs; every relay has to answer well.

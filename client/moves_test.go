@@ -264,7 +264,7 @@ func TestListenFollowsAMove(t *testing.T) {
 		t.Fatalf("%+v, %v", told, err)
 	}
 	var moved, read bool
-	for deadline := time.After(20 * time.Second); !moved || !read; {
+	for deadline := time.After(patience); !moved || !read; {
 		select {
 		case e := <-events:
 			moved = moved || e.Notice != nil && e.Notice.Kind == client.NoticeCard

@@ -423,7 +423,11 @@ func Join(ctx context.Context, c Config, link *devices.Link, name string, show f
 	if err := show(devices.Code(link, request, challenge)); err != nil {
 		return nil, err
 	}
-	if body, err = j.m.await(ctx, devices.KeysID, devices.KeysType); err != nil {
+	body, err = j.m.await(ctx, devices.KeysID, devices.KeysType)
+	switch {
+	case errors.Is(err, protocol.CodeGone): // a refusal is deleted soon after it was left
+		return nil, ErrNotGiven
+	case err != nil:
 		return nil, err
 	}
 	defer clear(body)

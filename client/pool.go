@@ -135,8 +135,8 @@ func (p *pool) done(r *pieceSource, i int64) {
 	r.misses = 0
 	if p.open--; p.open == 0 {
 		close(p.whole)
-		p.wake()
 	}
+	p.wake() // also who waits for the last piece that is taken: the rest may be on no relay
 }
 
 // doubt notes that a relay does not answer: the others are asked for everything meanwhile.

@@ -90,12 +90,16 @@ func TestReceiptsAreDurable(t *testing.T) {
 	if _, err := bob.Sync(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	bob.queues(alice, "hello yourself", client.SendOptions{}, nil)
+	if n, err := bob.Waiting(t.Context()); err != nil || n != 1 {
+		t.Errorf("%d messages wait beside the receipt, %v", n, err)
+	}
 	his.Restart()
 	alice.finds()
 	alice.receipts(0, mine)
 	again := device(t, bob.config)
 	again.finds()
-	alice.finds()
+	alice.finds("hello yourself")
 	alice.receipts(1, mine)
 }
 

@@ -204,8 +204,10 @@ func TestWriteWhileOthersWrite(t *testing.T) {
 	var writing sync.WaitGroup
 	writing.Go(func() {
 		for ; ctx.Err() == nil; n++ {
+			start := time.Now()
 			enqueue(t, s, c, n+1)
-			time.Sleep(time.Millisecond) // SQLite serves who waits for a lock by luck: somebody who never lets go keeps all others out
+			// SQLite serves who waits for a lock by luck: somebody who never lets go keeps all others out.
+			time.Sleep(max(time.Since(start), time.Millisecond))
 		}
 	})
 	defer writing.Wait()

@@ -62,7 +62,8 @@ func Find(folder, runtimeFolder string) (*Caller, error) {
 		DialContext:           func(ctx context.Context, _, _ string) (net.Conn, error) { return dial(ctx, path) },
 		ResponseHeaderTimeout: askTime,
 		DisableCompression:    true,
-		MaxIdleConns:          2,
+		// A connection that is kept may be one that the daemon closes just now: what it did with a command would not be known.
+		DisableKeepAlives: true,
 	}
 	api, err := localapi.NewClient("http://daemon", localapi.WithHTTPClient(&http.Client{Transport: transport}))
 	if err != nil {

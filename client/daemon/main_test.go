@@ -20,6 +20,10 @@ import (
 	"relaymarket/protocol"
 )
 
+// patience bounds every wait for what has to come. It is for a machine that is much slower than any: a test that waits for
+// so long has failed.
+const patience = 2 * time.Minute
+
 // TestMain fails if a goroutine is left, of a daemon or of a caller. The test binary is a program that asks at a socket as well.
 func TestMain(m *testing.M) {
 	if len(os.Args) == 3 && os.Args[1] == "ask" {
@@ -36,7 +40,7 @@ func askMain(socket string) int {
 		return 1
 	}
 	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	_, _ = conn.Write([]byte("GET /v1/status HTTP/1.1\r\nHost: daemon\r\nConnection: close\r\n\r\n"))
 	told, _ := io.ReadAll(conn)
 	fmt.Printf("told %d bytes\n", len(told))
@@ -162,7 +166,7 @@ func (r *running) stops() {
 // eventually waits for what has to come by itself.
 func eventually(t *testing.T, what string, is func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !is(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !is(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("it did not come: %s", what)
 		}

@@ -24,7 +24,7 @@ func ExampleFetch() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 
 	entropy, err := keyagent.Fetch(ctx, socket)

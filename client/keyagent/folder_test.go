@@ -112,7 +112,7 @@ func TestStaleSocketIsReplaced(t *testing.T) {
 	stop, done := serve(t, keyagent.Config{Socket: socket, Secret: secret})
 	expectSecret(t, socket, secret)
 	stop()
-	ends(t, done, time.Second)
+	ends(t, done)
 	expectNoFile(t, socket)
 	expectNoFile(t, filepath.Join(folder, ".new"))
 }

@@ -38,7 +38,7 @@ func spawn(t *testing.T, c keyagent.SpawnConfig) keyagent.State {
 func exited(t *testing.T, pid int) syscall.WaitStatus {
 	t.Helper()
 	var status syscall.WaitStatus
-	for start := time.Now(); time.Since(start) < 5*time.Second; time.Sleep(5 * time.Millisecond) {
+	for start := time.Now(); time.Since(start) < patience; time.Sleep(5 * time.Millisecond) {
 		got, err := syscall.Wait4(pid, &status, syscall.WNOHANG, nil)
 		must(t, err)
 		if got == pid {
@@ -102,7 +102,7 @@ func TestSpawnedSignals(t *testing.T) {
 
 func TestSpawnedDeadline(t *testing.T) {
 	socket := newSocket(t)
-	state := spawn(t, spawnConfig(socket, newSecret(t), "--for", "1s"))
+	state := spawn(t, spawnConfig(socket, newSecret(t), "--for", "2s"))
 	exited(t, state.PID)
 	expectNotRunning(t, socket)
 	expectNoFile(t, socket)
@@ -127,7 +127,7 @@ func TestSpawnFails(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			config := spawnConfig(socket, newSecret(t))
 			c.change(&config)
-			within := 10 * time.Second
+			within := patience
 			if c.want == context.DeadlineExceeded {
 				within = 300 * time.Millisecond
 			}

@@ -2,6 +2,7 @@ package keyfile_test
 
 import (
 	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"testing"
@@ -13,7 +14,7 @@ import (
 )
 
 // changer is the argument that makes the test binary change the passphrase of a
-// key file back and forth until it is killed.
+// key file back and forth until it is killed. It writes a byte when it begins and after each change.
 const changer = "change-passphrase-for-ever"
 
 func TestMain(m *testing.M) {
@@ -29,6 +30,9 @@ func changeForEver(path string) int {
 		a, b = b, a
 	}
 	for {
+		if _, err := os.Stdout.Write([]byte{'.'}); err != nil {
+			return 1
+		}
 		if err := keyfile.ChangePassphrase(path, a, b, fast); err != nil {
 			return 1
 		}
@@ -41,6 +45,11 @@ func changeForEver(path string) int {
 func TestChangePassphraseSurvivesKill(t *testing.T) {
 	path := newKeyFile(t)
 	first := readBytes(t, path)
+	start := time.Now()
+	if err := keyfile.ChangePassphrase(newKeyFile(t), keyfile.Passphrase("right"), keyfile.Passphrase("left"), fast); err != nil {
+		t.Fatal(err)
+	}
+	aChange := time.Since(start)
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -48,10 +57,18 @@ func TestChangePassphraseSurvivesKill(t *testing.T) {
 	changed := false
 	for round := range 20 {
 		cmd := exec.Command(self, changer, path)
+		said, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(time.Duration(20+7*round) * time.Millisecond)
+		// In some rounds it dies in the first change, in others after it, each time a little later.
+		if _, err := io.ReadFull(said, make([]byte, 1+round%2)); err != nil {
+			t.Fatalf("it did not begin: %v", err)
+		}
+		time.Sleep(aChange * time.Duration(round) / 20)
 		if err := cmd.Process.Kill(); err != nil {
 			t.Fatalf("it ended by itself: %v", err)
 		}

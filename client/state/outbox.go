@@ -113,6 +113,13 @@ func (s *Store) Waiting(ctx context.Context, relay protocol.PublicKey) ([]int64,
 		AND (c.state = 'removing' OR o.upload IS NULL) ORDER BY c.n`, relay[:])
 }
 
+// WaitingMessages counts what is queued or to be deleted, each once for each relay, without what programs write by themselves.
+func (s *Store) WaitingMessages(ctx context.Context) (n int, err error) {
+	err = s.sql.QueryRowContext(ctx, `SELECT count(*) FROM copies c JOIN outbox o ON o.n = c.n
+		WHERE c.state IN ('queued', 'removing') AND (c.state = 'removing' OR o.upload IS NULL) AND o.tag <> 'ack'`).Scan(&n)
+	return n, err
+}
+
 // Attempt notes an envelope before it is sent.
 func (s *Store) Attempt(ctx context.Context, n int64, relay protocol.PublicKey, e *protocol.Envelope) error {
 	h := e.Hash()
