@@ -112,6 +112,7 @@ func (c Config) fill(o *server.Options) error {
 // Connect connects the hub, through memory. The connection is the caller's to close, before the server.
 func (s *Server) Connect(options ...nats.Option) (*nats.Conn, error) {
 	own := []nats.Option{nats.Name("relayd"), nats.InProcessServer(s.server), nats.UserInfo(HubUser, s.password),
+		nats.Timeout(startPatience), // its own two seconds are little for a machine that has much to do while a relay starts
 		// A flood is counted by the hub itself.
 		nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}
 	return nats.Connect("", append(own, options...)...)

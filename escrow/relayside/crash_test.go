@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/btcsuite/btcd/wire/v2"
 
@@ -80,6 +81,7 @@ func TestCrashInRenewal(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, standardOffer)
 	h.crash()
+	h.limits.Resend = time.Minute // what is sent is sent once, however slow the machine is: each time is a step to end at
 	h.contractChain = &careful{Client: h.chain, h: h}
 	h.start()
 	tell := func(t *testing.T) {
@@ -144,6 +146,7 @@ func TestCrashAtEveryStep(t *testing.T) {
 		h.fundWallet(200_000)
 	}
 	h.crash()
+	h.limits.Resend = time.Minute // as above
 	h.contractChain = &careful{Client: h.chain, h: h}
 	h.start()
 	tales := []tale{

@@ -41,6 +41,7 @@ func (m *Manager) follow(ctx context.Context) error {
 			return err
 		}
 	}
+	leased := m.clock()
 	for gone := 0; ctx.Err() == nil; {
 		event, err := m.chain.Next(ctx, recent)
 		switch {
@@ -75,8 +76,11 @@ func (m *Manager) follow(ctx context.Context) error {
 			return err
 		}
 		// A lease that runs out while there are many blocks would let another process begin beside this one.
-		if err := m.lease(ctx); err != nil {
-			return err
+		if now := m.clock(); now.Sub(leased).Abs() > m.limits.Lease/4 {
+			if err := m.lease(ctx); err != nil {
+				return err
+			}
+			leased = now
 		}
 	}
 	return ctx.Err()

@@ -177,7 +177,7 @@ func TestTenThousandHalfOpened(t *testing.T) {
 	}
 	t.Logf("beside 10,000 half-opened contracts one was opened and signed in %v", time.Since(began))
 	h.inMempool(d.out.Hash)
-	h.advance(2 * time.Minute)
+	h.advance(h.limits.Reservation + time.Minute)
 	h.eventually("the end of the offers", func() bool { return h.count(`SELECT count(*) FROM contract_openings`) == 0 })
 }
 
@@ -204,7 +204,7 @@ func (s *slow) Next(ctx context.Context, recent []chain.BlockID) (chain.Event, e
 
 // Broadcast implements relayside.Node.
 func (s *slow) Broadcast(ctx context.Context, tx *wire.MsgTx) error {
-	s.h.advance(100 * time.Millisecond)
+	s.h.advance(time.Second)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sent = append(s.sent, tx.TxHash())
@@ -221,7 +221,8 @@ func TestCrowdOfTransactions(t *testing.T) {
 	h := newHouse(t, standardOffer)
 	crowd, d := h.user().active(100_000, 1500), h.user().active(100_000, 1500)
 	h.crash()
-	h.limits.Lease, h.limits.Resend = 15*time.Second, time.Hour // of the node's time: a batch takes 20 s
+	// By the node's time, of which a batch takes 200 s: the machine's own is little beside it.
+	h.limits.Lease, h.limits.Resend = 150*time.Second, 10*time.Hour
 	node := &slow{Client: h.chain, h: h, seen: make(map[uint32]int)}
 	h.contractChain = node
 	_, err := h.db.Pool().Exec(t.Context(), `INSERT INTO contract_transactions (txid, contract, kind, tx, fee, feerate, made, bid_at, wanted)

@@ -32,6 +32,9 @@ import (
 
 func TestMain(m *testing.M) { testpg.Main(m) }
 
+// patience is for what comes about by itself. It bounds only a test that fails.
+const patience = 5 * time.Minute
+
 // house is a relay's contracts on a database, a wallet and a Bitcoin node of its own.
 type house struct {
 	denies func(context.Context, protocol.PublicKey) (bool, error) // nil: nobody is denied
@@ -124,8 +127,10 @@ var standardOffer = protocol.ContractOffer{BandwidthMsatPerGB: 1_000_000_000, Op
 
 func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	t.Helper()
+	// An offer stands for as long as a slow machine may take to come back to it; whoever waits for its end moves the clock.
 	h := &house{t: t, node: regtest.Start(t, regtest.Plain), url: testpg.New(t), key: identity(t), offer: offer,
-		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 100 * time.Millisecond, Patience: 3 * time.Minute, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond, Measure: 50 * time.Millisecond, OpeningsByPayer: 100, OpeningsByInput: 100}}
+		limits: relayside.Limits{Poll: 50 * time.Millisecond, Lease: 100 * time.Millisecond, Patience: patience, Resend: 200 * time.Millisecond, Wallet: 200 * time.Millisecond,
+			Measure: 250 * time.Millisecond, Reservation: time.Hour, OpeningsByPayer: 100, OpeningsByInput: 100}}
 	if err := migrations.Up(t.Context(), h.url); err != nil {
 		t.Fatal(err)
 	}
@@ -136,7 +141,7 @@ func newHouse(t testing.TB, offer protocol.ContractOffer) *house {
 	t.Cleanup(h.db.Close)
 	t.Cleanup(h.accounted)
 	h.chain, err = chain.New(chain.Config{Network: protocol.Regtest, Host: h.node.Host(), User: regtest.User, Password: regtest.Password, Plain: true,
-		FeeCeiling: 2_000}, h.clock) // what btcd makes of a few transactions is no estimate
+		Timeout: patience, FeeCeiling: 2_000}, h.clock) // what btcd makes of a few transactions is no estimate
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,15 +295,16 @@ func (h *house) walletRead() {
 	h.t.Helper()
 	asked := time.Now()
 	h.eventually("a look at the wallet", func() bool {
+		since := time.Since(asked) // before the age is told: else it would seem younger than it is
 		age := h.metric("contracts_wallet_read_seconds")
-		return age >= 0 && time.Since(asked).Seconds() > age
+		return age >= 0 && since.Seconds() > age
 	})
 }
 
 // eventually waits for something that the work does by itself.
 func (h *house) eventually(what string, done func() bool) {
 	h.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); !done(); time.Sleep(15 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !done(); time.Sleep(15 * time.Millisecond) {
 		h.revive()
 		if time.Now().After(deadline) {
 			h.t.Fatalf("%s did not come about", what)
@@ -363,7 +369,14 @@ func (h *house) fundWallet(amount btcutil.Amount) {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	h.node.Fund(to, amount)
-	before := h.count(`SELECT count(*) FROM contract_coins`)
-	h.eventually("the wallet's coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins`) > before })
+	at := h.node.Fund(to, amount)
+	h.eventually("the wallet's coin", func() bool {
+		return h.count(`SELECT count(*) FROM contract_coins WHERE outpoint = $1`, outpointKey(at)) == 1
+	})
+}
+
+// coinsAre waits until so many coins of the relay's are offered: the wallet sees a block later than the contracts do.
+func (h *house) coinsAre(n int) {
+	h.t.Helper()
+	h.eventually("the coins", func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == n })
 }

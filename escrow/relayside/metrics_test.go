@@ -1,12 +1,18 @@
 package relayside_test
 
 import (
+	"context"
 	"math"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/wire/v2"
+
 	"relaymarket/escrow"
+	"relaymarket/escrow/chain"
 	"relaymarket/protocol"
 )
 
@@ -51,6 +57,8 @@ func (h *house) shows(want float64, name string, labels ...string) {
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t, bondOffer())
+	h.limits.Measure = 50 * time.Millisecond
+	h.restart()
 	h.fundWallet(50_000)
 	h.shows(50_000, "wallet_sat", "free")
 	h.shows(0, "contracts", "active")
@@ -134,4 +142,42 @@ func TestMetrics(t *testing.T) {
 	_ = stale
 	h.shows(math.NaN(), "contracts_half_open") // a process that answers only does not measure
 	end()
+}
+
+// gate is a node that takes a transaction when it is given by two at once.
+type gate struct {
+	*chain.Client
+	armed atomic.Bool
+	two   sync.WaitGroup
+}
+
+// Broadcast implements relayside.Node.
+func (g *gate) Broadcast(ctx context.Context, tx *wire.MsgTx) error {
+	if g.armed.Load() {
+		g.two.Done()
+		g.two.Wait()
+		g.armed.Store(false)
+	}
+	return g.Client.Broadcast(ctx, tx)
+}
+
+// A handler and the work send the same transaction at a time. It is counted once.
+func TestSentTwiceAtOnceIsCountedOnce(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, standardOffer)
+	node := &gate{Client: h.chain}
+	node.two.Add(2)
+	h.crash()
+	h.contractChain = node
+	h.limits.Resend = time.Hour
+	h.start()
+	d := h.user().active(100_000, 1500)
+	node.armed.Store(true)
+	if _, err := d.refund(5_000, 500); err != nil {
+		t.Fatal(err)
+	}
+	h.inMempool(h.latest(d.id, protocol.TxClosing).TxHash())
+	h.mine(1)
+	h.shows(1, "contracts_transactions_total", "confirmed", "closing")
+	h.shows(1, "contracts_transactions_total", "sent", "closing")
 }

@@ -23,9 +23,7 @@ type outgoing struct {
 	TxID     []byte
 	Contract []byte
 	Tx       []byte
-	Told     string
 	Kind     string
-	Sent     protocol.Timestamp // last; 0: never
 }
 
 // sendAll sends what is wanted and in no block: what was never tried, and again what was tried a while ago, for nodes forget
@@ -51,7 +49,7 @@ func (m *Manager) sendStored(ctx context.Context, id escrow.ID) error {
 
 // send sends a batch. lease, if it is the work that sends, keeps the work this process's meanwhile.
 func (m *Manager) send(ctx context.Context, lease func(context.Context) error, which string, arg any) error {
-	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx, told, kind, sent FROM contract_transactions
+	rows, err := m.db.Pool().Query(ctx, `SELECT txid, contract, tx, kind FROM contract_transactions
 		WHERE wanted AND height IS NULL AND `+which+` ORDER BY kind <> $3, sent, made LIMIT $2`, arg, sendBatch, protocol.TxSettlement)
 	if err != nil {
 		return wrap(err, "read what is to be sent")
@@ -81,26 +79,44 @@ func (m *Manager) sendOne(ctx context.Context, o outgoing) error {
 	if err != nil {
 		return wrap(err, "read transaction %v", chainhash.Hash(o.TxID))
 	}
+	refusal := m.chain.Broadcast(ctx, t)
 	told := ""
-	switch err := m.chain.Broadcast(ctx, t); {
-	case err == nil:
-		if o.Sent == 0 || o.Told != "" {
-			m.metrics.transaction(o.Kind, eventSent)
+	if refusal != nil {
+		if errors.Is(refusal, chain.ErrUnreachable) || ctx.Err() != nil {
+			return refusal
 		}
-	case errors.Is(err, chain.ErrUnreachable) || ctx.Err() != nil:
-		return err
-	default:
-		if told = err.Error(); told == o.Told {
-			break
-		}
-		m.metrics.transaction(o.Kind, eventRefused)
-		m.log.Warn("the Bitcoin node does not take a transaction", "contract", escrow.ID(o.Contract).Short(), "txid", t.TxHash(), "err", err)
+		told = refusal.Error()
 	}
 	if err := m.reached("sent"); err != nil {
 		return err
 	}
-	_, err = m.db.Pool().Exec(ctx, `UPDATE contract_transactions SET sent = $2, told = $3 WHERE txid = $1`, o.TxID, max(m.now(), 1), told)
-	return wrap(err, "note that a transaction was sent")
+	before, err := m.noteSent(ctx, o.TxID, told)
+	if err != nil {
+		return wrap(err, "note that a transaction was sent")
+	}
+	switch {
+	case refusal == nil && (before.Sent == 0 || before.Told != ""):
+		m.metrics.transaction(o.Kind, eventSent)
+	case refusal != nil && told != before.Told:
+		m.metrics.transaction(o.Kind, eventRefused)
+		m.log.Warn("the Bitcoin node does not take a transaction", "contract", escrow.ID(o.Contract).Short(), "txid", t.TxHash(), "err", refusal)
+	}
+	return nil
+}
+
+// noted is how a transaction had fared before.
+type noted struct {
+	Sent protocol.Timestamp // 0: never
+	Told string
+}
+
+// noteSent notes that a transaction was sent, and answers what was noted before: a handler and the work may send the same one at a
+// time, and it is news for one of them.
+func (m *Manager) noteSent(ctx context.Context, txid []byte, told string) (before noted, err error) {
+	err = m.db.Pool().QueryRow(ctx, `UPDATE contract_transactions t SET sent = $2, told = $3
+		FROM (SELECT txid, sent, told FROM contract_transactions WHERE txid = $1 FOR UPDATE) b WHERE t.txid = b.txid
+		RETURNING b.sent, b.told`, txid, max(m.now(), 1), told).Scan(&before.Sent, &before.Told)
+	return before, err
 }
 
 // signFundings has the wallet sign the fundings that spend its coins. State 0 is on disk since the contract is.

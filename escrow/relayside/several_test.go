@@ -128,7 +128,7 @@ func TestTooLateToSign(t *testing.T) {
 	node.sees.Store(true)
 	h.synced()
 	d.reaches(escrow.Abandoned)
-	h.eventually("the coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 })
+	h.coinsAre(1)
 	if n := h.count(`SELECT count(*) FROM contract_transactions`); n != 0 {
 		t.Fatal("the relay signed")
 	}

@@ -3,6 +3,7 @@ package relayside_test
 import (
 	"bytes"
 	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"testing"
 
@@ -274,12 +275,16 @@ func (h *house) inMempool(id chainhash.Hash) {
 	h.eventually("the transaction "+id.String()+" in the mempool", func() bool { return h.node.InMempool(id) })
 }
 
+// outpointKey is an outpoint as the tables have it.
+func outpointKey(out wire.OutPoint) []byte {
+	return binary.BigEndian.AppendUint32(bytes.Clone(out.Hash[:]), out.Index)
+}
+
 // spender is the transaction in a block that spends an outpoint.
 func (h *house) spender(out wire.OutPoint) *wire.MsgTx {
 	h.t.Helper()
 	var raw []byte
-	key := append(bytes.Clone(out.Hash[:]), byte(out.Index>>24), byte(out.Index>>16), byte(out.Index>>8), byte(out.Index))
-	if err := h.db.Pool().QueryRow(h.t.Context(), `SELECT tx FROM contract_spends WHERE outpoint = $1`, key).Scan(&raw); err != nil {
+	if err := h.db.Pool().QueryRow(h.t.Context(), `SELECT tx FROM contract_spends WHERE outpoint = $1`, outpointKey(out)).Scan(&raw); err != nil {
 		h.t.Fatalf("what spent %v: %v", out, err)
 	}
 	tx := new(wire.MsgTx)

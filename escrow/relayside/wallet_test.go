@@ -134,7 +134,7 @@ func TestCoinIsSpentWhileTheWalletSigns(t *testing.T) {
 	h.synced()
 	d.reaches(escrow.Abandoned)
 	free()
-	h.eventually("the coin", func() bool { return h.count(`SELECT count(*) FROM contract_coins WHERE contract IS NULL`) == 1 })
+	h.coinsAre(1)
 	if n := h.count(`SELECT count(*) FROM contract_transactions`); n != 0 {
 		t.Fatalf("%d transactions of a contract that was over were let out", n)
 	}
