@@ -320,17 +320,20 @@ func (s *fullStory) startOnFullDisk() {
 	s.t.Helper()
 	s.p.Kill()
 	s.d.fill("all", 0)
-	const wait = 3 * time.Second
+	const waits = "the relay waits for room to start its database"
 	cleared := make(chan time.Time, 1)
-	time.AfterFunc(wait, func() {
+	go func() {
+		for deadline := time.Now().Add(patience / 2); !strings.Contains(s.p.Log(), waits) && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond)
+		}
 		for _, name := range []string{"other", "more", "all"} {
 			s.d.clear(name)
 		}
 		cleared <- time.Now()
-	})
+	}()
 	s.p.Start()
 	s.t.Logf("ready %s after the disk was cleared", time.Since(<-cleared).Round(time.Millisecond))
-	if !strings.Contains(s.p.Log(), "waits for room") {
+	if !strings.Contains(s.p.Log(), waits) {
 		s.t.Errorf("it did not wait: %s", s.p.Log())
 	}
 	s.reads()

@@ -48,6 +48,17 @@ func send(t *testing.T, p *scenario.Person, url string, c scenario.Call) *scenar
 	return r
 }
 
+// insist sends a call again while it is told to come back: after a fault a connection that was cut may be found out about
+// only by who is to use it.
+func insist(t *testing.T, p *scenario.Person, url string, c scenario.Call) (r *scenario.Reply) {
+	t.Helper()
+	until(t, "a call to be taken", func() bool {
+		r = send(t, p, url, c)
+		return r.Status != http.StatusServiceUnavailable || r.Header.Get("Retry-After") == "" || code(r) != protocol.CodeOverloaded
+	})
+	return r
+}
+
 // code is the code of a refusal.
 func code(r *scenario.Reply) protocol.Code {
 	var problem struct{ Code protocol.Code }
@@ -106,12 +117,12 @@ func pullAll(t *testing.T, reader *scenario.Person, url string, sender protocol.
 	var after *string
 	for n := 0; ; n++ {
 		name := fmt.Sprintf("all%d-%d", rand.Uint64(), n)
-		p := readPage(t, send(t, reader, url, reader.Pull(name, after, 1000, sender)))
+		p := readPage(t, insist(t, reader, url, reader.Pull(name, after, 1000, sender)))
 		if len(p.Records) == 0 {
 			return ids
 		}
 		ids, after = append(ids, p.Records...), &p.Cursor
-		if r := send(t, reader, url, reader.Got(protocol.PageID(name), *p.Root)); r.Status != http.StatusNoContent {
+		if r := insist(t, reader, url, reader.Got(protocol.PageID(name), *p.Root)); r.Status != http.StatusNoContent {
 			t.Fatalf("got: %d %s", r.Status, r.Body)
 		}
 	}

@@ -50,12 +50,12 @@ func TestSlowReaders(t *testing.T) {
 	const (
 		slow  = 4 // readers, on two connections each: more than there are places for readers at work
 		count = 30
-		// from a request's begin to the end of its reply
-		replyTime = 6 * time.Second
+		// from a request's begin to the end of its reply: so long that all pages are made before the first is cut off
+		replyTime = 30 * time.Second
 		bytes     = 190 << 10 // content of a record; a page of them is more than the kernel takes
 	)
 	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
-		c.Bounds = api.Bounds{MaxConcurrent: 8, BodyTimeout: time.Second, WorkTimeout: 3 * time.Second, ReplyTimeout: replyTime - 4*time.Second}
+		c.Bounds = api.Bounds{MaxConcurrent: 8, BodyTimeout: replyTime / 6, WorkTimeout: replyTime / 2, ReplyTimeout: replyTime / 3}
 	}})
 	alice, carol := scenario.NewPerson(t, node.Key), scenario.NewPerson(t, node.Key)
 	node.Grant(t, alice.Key.Public())
@@ -81,8 +81,9 @@ func TestSlowReaders(t *testing.T) {
 		if line, err := in.ReadString('\n'); err != nil || !strings.Contains(line, "200") {
 			t.Fatalf("a slow reader: %q %v", line, err)
 		}
+		asked := time.Now()
 		all.Go(func() {
-			for err := error(nil); err == nil && time.Since(began) < replyTime+time.Second; {
+			for err := error(nil); err == nil && time.Since(asked) < replyTime+5*time.Second; {
 				time.Sleep(time.Second)
 				_, err = io.CopyN(io.Discard, in, 1<<10)
 			}
@@ -111,7 +112,7 @@ func TestSlowReaders(t *testing.T) {
 	all.Wait()
 	t.Logf("%d replies of 7.6 MB at 1 kB/s: %.0f MB held, cut off after %s; meanwhile %d pulls of another, the longest %s",
 		2*slow, held/1e6, took.Round(time.Millisecond), quick, longest.Round(time.Millisecond))
-	if held < 2*slow*7e6 || took > replyTime+5*time.Second || longest > 2*time.Second {
+	if held < 2*slow*7e6 || took > 2*replyTime || longest > replyTime/3 {
 		t.Errorf("%.0f MB held, cut off after %s, longest pull of another %s", held/1e6, took, longest)
 	}
 	for _, bob := range readers {
@@ -123,7 +124,7 @@ func TestSlowReaders(t *testing.T) {
 
 // Writers who send a hundred bytes a second keep nobody out either, and are told what is wrong.
 func TestSlowWriters(t *testing.T) {
-	const slow, room, timeout = 100, 8, 2 * time.Second
+	const slow, room, timeout = 100, 8, 5 * time.Second
 	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) {
 		c.Bounds = api.Bounds{MaxConcurrent: room, BodyTimeout: timeout}
 	}})
@@ -176,7 +177,7 @@ func TestSlowWriters(t *testing.T) {
 	}
 	t.Logf("%d bodies at 100 B/s: %.1f MB held, refused after %s; meanwhile %d writes of another, the longest %s",
 		slow, held/1e6, took.Round(time.Millisecond), stored, longest.Round(time.Millisecond))
-	if told != slow || held > slow*8<<10 || took > timeout+5*time.Second || longest > time.Second {
+	if told != slow || held > slow*8<<10 || took > timeout+20*time.Second || longest > timeout {
 		t.Errorf("%d of %d were told, %.1f MB held, after %s; longest write %s; %q", told, slow, held/1e6, took, longest, answers[0])
 	}
 	until(t, "their memory to be given back", func() bool { return metric(t, node.OperatorURL, "relaymarket_api_body_bytes", "") == 0 })
@@ -185,7 +186,7 @@ func TestSlowWriters(t *testing.T) {
 // Listeners who never read are ended, and one who reads is told everything meanwhile.
 func TestListenersThatNeverRead(t *testing.T) {
 	const deaf, batches, each = 8, 10, 500
-	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) { c.Bounds = api.Bounds{FlushTimeout: time.Second} }})
+	node := testnode.Start(t, testnode.Options{Setup: func(c *relaynode.Config) { c.Bounds = api.Bounds{FlushTimeout: 5 * time.Second} }})
 	alice, bob := scenario.NewPerson(t, node.Key), scenario.NewPerson(t, node.Key)
 	node.Grant(t, alice.Key.Public())
 	for range deaf {
@@ -226,7 +227,7 @@ func TestListenersThatNeverRead(t *testing.T) {
 	behind := metric(t, node.OperatorURL, "relaymarket_api_dropped_total", "listener_behind")
 	t.Logf("%d listeners never read: %v cut off, %v of them behind; one who reads had each batch of %d whole %s after its reply at most",
 		deaf, slow, behind, each, longest.Round(time.Millisecond))
-	if slow != deaf || longest > 5*time.Second {
+	if slow != deaf || longest > 20*time.Second {
 		t.Errorf("%v are counted as cut off, longest wait of the one who reads %s", slow, longest)
 	}
 }

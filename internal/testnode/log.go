@@ -17,6 +17,13 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
+// clear is for a process that is started again.
+func (l *Log) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.text.Reset()
+}
+
 func (l *Log) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

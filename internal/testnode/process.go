@@ -150,7 +150,7 @@ func StartProcess(t testing.TB, o ProcessOptions) *Process {
 			t.Fatalf("testnode: relayd init: %v\n%s", err, out)
 		}
 	}
-	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
+	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, log: &Log{}, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
 	p.args = append([]string{"--rate-address", "0", "--rate-key", "0"}, o.Args...)
 	if o.DSN != "" {
 		p.args = append(p.args, "--database-url", o.DSN)
@@ -199,7 +199,8 @@ func (p *Process) Start() {
 		p.cmd = Command(p.t, args...)
 	}
 	p.cmd.Env = append(p.cmd.Env, p.more...)
-	p.log, p.exited = &Log{}, make(chan struct{})
+	p.exited = make(chan struct{})
+	p.log.clear()
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
@@ -289,7 +290,7 @@ func (p *Process) Ended() bool {
 // PID is the process.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Log is what it wrote on standard error since it was started.
+// Log is what it wrote on standard error since it was started. Any goroutine may call it, also while it is started.
 func (p *Process) Log() string { return p.log.String() }
 
 // Grant gives keys more space than a test uses.
