@@ -13,10 +13,11 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
-	"go.uber.org/goleak"
+
+	"relaymarket/internal/leakcheck"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 // What is written is judged as another implementation would: from the file alone.
 func TestEveryPathIsMinedAndWritten(t *testing.T) {

@@ -23,7 +23,7 @@ type step struct {
 }
 
 // stopPatience bounds how long the node may take to end.
-const stopPatience = 20 * time.Second
+const stopPatience = 2 * time.Minute
 
 // walker mines one transaction after the other.
 type walker struct {

@@ -7,16 +7,15 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"relaymarket/internal/findings"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/relaybackup"
 	"relaymarket/internal/relaycare"
 	"relaymarket/protocol"
 	"relaymarket/relaytls"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 const day = 24 * time.Hour
 

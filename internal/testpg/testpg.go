@@ -11,6 +11,7 @@ package testpg
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"os"
@@ -20,8 +21,10 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"go.uber.org/goleak"
 
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/localpg"
 )
 
@@ -29,7 +32,7 @@ import (
 const folderPattern = "relaymarket-testpg-*"
 
 // stopPatience bounds the end of a test's cluster and of its databases.
-const stopPatience = time.Minute
+const stopPatience = 3 * time.Minute
 
 // suite is the cluster of this test binary. It has to be found from every test and from TestMain, which hand
 // nothing to each other: hence a variable of the package.
@@ -47,7 +50,7 @@ func Main(m *testing.M, options ...goleak.Option) {
 	suite.mu.Lock()
 	suite.main = true
 	suite.mu.Unlock()
-	goleak.VerifyTestMain(runner{m}, options...)
+	leakcheck.Main(runner{m}, options...)
 }
 
 // runner stops the cluster before goleak looks.
@@ -107,10 +110,22 @@ func exec(t testing.TB, c *localpg.Cluster, sql string) {
 		t.Fatalf("testpg: %v", err)
 	}
 	defer func() { _ = conn.Close(ctx) }()
-	if _, err := conn.Exec(ctx, sql); err != nil {
-		t.Fatalf("testpg: %s: %v", sql, err)
+	for {
+		_, err := conn.Exec(ctx, sql)
+		// Postgres waits five seconds for those that it has told to leave the database, and a busy machine may need more.
+		var pg *pgconn.PgError
+		if errors.As(err, &pg) && pg.Code == inUse && ctx.Err() == nil {
+			continue
+		}
+		if err != nil {
+			t.Fatalf("testpg: %s: %v", sql, err)
+		}
+		return
 	}
 }
+
+// inUse is Postgres' code for a database that somebody is connected to.
+const inUse = "55006"
 
 // Shared returns the cluster of this test binary. Whoever halts or kills it does so to the
 // other tests as well.
