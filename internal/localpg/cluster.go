@@ -39,7 +39,7 @@ const superuser = "postgres"
 const port = "5432"
 
 // openPatience is how long Open waits for a cluster that another process is just starting or stopping.
-const openPatience = 30 * time.Second
+const openPatience = time.Minute
 
 // Config says where a cluster stands and how it runs. Dir is required.
 type Config struct {

@@ -218,30 +218,62 @@ func TestCommandsWaitForEachOther(t *testing.T) {
 	wg.Wait()
 }
 
+// Who has just taken the lock and not said for what is waited for, like any command.
+func TestLockThatSaysNothingYet(t *testing.T) {
+	p := place{base: t.TempDir()}
+	other, err := os.Create(p.lockFile())
+	ok(t, err)
+	defer func() { _ = other.Close() }()
+	ok(t, syscall.Flock(int(other.Fd()), syscall.LOCK_EX))
+	for _, said := range []string{"", "12", "12 serv", "12 nobody\n"} {
+		ok(t, os.WriteFile(p.lockFile(), []byte(said), 0o600))
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		if _, err := acquire(ctx, p, holderCommand); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %q: %v", said, err)
+		}
+		cancel()
+	}
+	ok(t, os.WriteFile(p.lockFile(), []byte("12 server\n"), 0o600))
+	if _, err := acquire(t.Context(), p, holderCommand); !errors.Is(err, ErrInUse) {
+		t.Errorf("a server is waited for: %v", err)
+	}
+	ok(t, syscall.Flock(int(other.Fd()), syscall.LOCK_UN))
+	held, err := acquire(t.Context(), p, holderServer)
+	ok(t, err)
+	held.release()
+	if text, err := os.ReadFile(p.lockFile()); err != nil || strings.Contains(string(text), "server") {
+		t.Errorf("whoever is next is taken for %q (%v)", text, err)
+	}
+}
+
 func TestPostmasterKilled(t *testing.T) {
 	cfg := config(t, folder(t))
 	c := startCluster(t, cfg)
 	run(t, c.URL(), `CREATE TABLE kept AS SELECT 7 AS n`)
-	// A backend that computes does not notice that the postmaster is gone; one that waits does.
-	busy := connect(t, c.URL())
+	// A backend that computes does not notice that the postmaster is gone; one that waits does. This one computes until it is
+	// let go, or for three minutes: nobody else would end it.
+	busy, enough := connect(t, c.AdminURL()), filepath.Join(filepath.Dir(cfg.Dir), "enough")
 	computed := make(chan struct{})
 	go func() {
 		defer close(computed)
-		_, _ = busy.Exec(t.Context(), `SELECT count(*) FROM generate_series(1, 20000000)`)
+		_, _ = busy.Exec(t.Context(), `DO $$ BEGIN
+			WHILE (pg_stat_file('`+enough+`', true)).size IS NULL AND clock_timestamp() < now() + '3 minutes' LOOP END LOOP; END $$`)
 	}()
 	defer func() { <-computed }() // the connection is its own until then
 	eventually(t, "the query runs", func() bool {
-		return query(t, c.AdminURL(), `SELECT count(*)::text FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%generate_series%' AND pid <> pg_backend_pid()`) == "1"
+		return query(t, c.AdminURL(), `SELECT count(*)::text FROM pg_stat_activity WHERE state = 'active' AND query LIKE 'DO %' AND pid <> pg_backend_pid()`) == "1"
 	})
 	ok(t, c.Signal(syscall.SIGKILL))
 	select {
 	case <-c.Exited():
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("nobody noticed that the postmaster is dead")
 	}
 	if left := processesIn(t, c.place.dataDir()); len(left) == 0 {
 		t.Error("the busy backend went at once: this test does not see whether Stop waits for it")
 	}
+	letGo := time.AfterFunc(300*time.Millisecond, func() { _ = os.WriteFile(enough, nil, 0o644) })
+	defer letGo.Stop()
 	stop(t, c)
 	if left := processesIn(t, c.place.dataDir()); len(left) > 0 {
 		t.Fatalf("stopped, but processes %v are left", left)

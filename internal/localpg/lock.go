@@ -17,7 +17,7 @@ import (
 var ErrInUse = errors.New("database folder in use")
 
 // lockPatience is how long a start waits for an administrative command to finish.
-const lockPatience = 30 * time.Second
+const lockPatience = time.Minute
 
 // holder is what a lock is held for; it stands in the lock file for whoever finds it locked.
 type holder string
@@ -25,6 +25,8 @@ type holder string
 const (
 	holderServer  holder = "server"  // runs until it is stopped
 	holderCommand holder = "command" // is done in a moment: worth waiting for
+	holderUnsaid  holder = ""        // took the lock just now, and has not written for what
+	holderNone    holder = "nobody"  // gave it back: whoever has it now has not written for what either
 )
 
 // lock keeps other processes from running the cluster. The kernel takes it back when the process
@@ -50,7 +52,7 @@ func acquire(ctx context.Context, p place, as holder) (*lock, error) {
 			return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 		}
 		pid, held := readHolder(file)
-		if held != holderCommand || time.Now().After(deadline) {
+		if held == holderServer || time.Now().After(deadline) {
 			_ = file.Close()
 			return nil, fmt.Errorf("%w: %s is run by process %s: stop that one first, or choose another folder", ErrInUse, p.dir, pid)
 		}
@@ -62,15 +64,20 @@ func acquire(ctx context.Context, p place, as holder) (*lock, error) {
 }
 
 func noted(file *os.File, as holder) (*lock, error) {
-	err := file.Truncate(0)
-	if err == nil {
-		_, err = file.WriteAt([]byte(strconv.Itoa(os.Getpid())+" "+string(as)+"\n"), 0)
-	}
-	if err != nil {
+	if err := say(file, as); err != nil {
 		_ = file.Close()
 		return nil, fmt.Errorf("lock %s: %w", file.Name(), err)
 	}
 	return &lock{file: file}, nil
+}
+
+// say writes into a lock file, in place: on a full disk there is room for that.
+func say(file *os.File, as holder) error {
+	text := strconv.Itoa(os.Getpid()) + " " + string(as) + "\n"
+	if _, err := file.WriteAt([]byte(text), 0); err != nil {
+		return err
+	}
+	return file.Truncate(int64(len(text)))
 }
 
 func readHolder(file *os.File) (pid string, held holder) {
@@ -79,10 +86,11 @@ func readHolder(file *os.File) (pid string, held holder) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return "unknown", holderServer
 	}
-	first, second, _ := strings.Cut(strings.TrimSpace(string(content[:n])), " ")
-	if first == "" {
-		return "unknown", holderServer
+	text, _, whole := strings.Cut(string(content[:n]), "\n")
+	if !whole {
+		return "unknown", holderUnsaid
 	}
+	first, second, _ := strings.Cut(text, " ")
 	return first, holder(second)
 }
 
@@ -90,6 +98,7 @@ func readHolder(file *os.File) (pid string, held holder) {
 // this program has a copy of the file until it runs its own program, and with it the lock.
 func (l *lock) release() {
 	l.once.Do(func() {
+		_ = say(l.file, holderNone) // or the next one would for a moment be taken for this one
 		_ = syscall.Flock(int(l.file.Fd()), syscall.LOCK_UN)
 		_ = l.file.Close()
 	})

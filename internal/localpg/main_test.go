@@ -16,8 +16,12 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"go.uber.org/goleak"
+
+	"relaymarket/internal/leakcheck"
 )
+
+// patience bounds what must come to an end by itself.
+const patience = 2 * time.Minute
 
 // ownerDir in the environment makes the test binary an owner: a process that runs the cluster in that folder.
 const ownerDir = "LOCALPG_TEST_OWNER"
@@ -30,7 +34,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	leakcheck.Main(m)
 }
 
 // own runs a cluster and commits rows until standard input ends, telling each on standard output.
@@ -167,7 +171,7 @@ func startCluster(t *testing.T, cfg Config) *Cluster {
 
 func stop(t *testing.T, c *Cluster) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	ok(t, c.Stop(ctx))
 }
@@ -234,7 +238,7 @@ func alive(pid int) bool { return syscall.Kill(pid, 0) == nil }
 
 func eventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("not in time: " + what)
 		}
