@@ -6,8 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"go.uber.org/goleak"
-
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/regtest"
 )
 
@@ -24,5 +23,5 @@ func TestMain(m *testing.M) {
 		fmt.Println(n.PID())
 		select {}
 	}
-	goleak.VerifyTestMain(m)
+	leakcheck.Main(m)
 }

@@ -104,7 +104,7 @@ func (n *Node) launch(ctx context.Context) error {
 	const attempts = 5
 	for attempt := 1; ; attempt++ {
 		var err error
-		if n.host, err = freeAddress(); err != nil {
+		if n.host, err = FreeAddress(); err != nil {
 			return err
 		}
 		if err = n.Restart(ctx); err == nil || attempt == attempts || ctx.Err() != nil {

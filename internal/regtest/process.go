@@ -18,9 +18,9 @@ import (
 
 const (
 	// readyPatience is how long a start may take until btcd answers.
-	readyPatience = 30 * time.Second
+	readyPatience = 2 * time.Minute
 	// stopPatience is how long a shutdown may take until btcd is killed.
-	stopPatience = 20 * time.Second
+	stopPatience = time.Minute
 )
 
 // process is one run of btcd.
@@ -104,12 +104,18 @@ func lastLines(path string) string {
 	return strings.TrimSpace(string(text[max(0, len(text)-most):]))
 }
 
-// freeAddress is host:port of loopback where nothing listens. Its port is below those that the system gives to
-// connections: one of those may be taken while btcd is down.
-func freeAddress() (string, error) {
+// FreeAddress is host:port of loopback where nothing listens, for a server that is ended and started again. Its port is below
+// those that the system gives to connections: one of those may be taken while nobody listens there, or, when it is connected
+// to, by the connection itself. As long as this process runs no other one is given the same: else the two servers would be
+// taken for each other.
+func FreeAddress() (string, error) {
 	const first, last = 15_000, 32_000
 	for range 100 {
-		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(first+rand.IntN(last-first)))
+		port := first + rand.IntN(last-first)
+		if !claim(port) {
+			continue
+		}
+		address := net.JoinHostPort("127.0.0.1", strconv.Itoa(port))
 		if l, err := net.Listen("tcp", address); err == nil {
 			_ = l.Close()
 			return address, nil

@@ -22,7 +22,7 @@ import (
 )
 
 const (
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 	// Network is the one of all hubs here.
 	Network = protocol.Regtest
 )

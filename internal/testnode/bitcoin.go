@@ -39,7 +39,7 @@ func Contracts(t testing.TB, bitcoin *regtest.Node) func(*relaynode.Config) {
 	return func(c *relaynode.Config) {
 		c.Bitcoin = relaynode.Bitcoin{
 			Node: chain.Config{Network: protocol.Regtest, Host: bitcoin.Host(), User: regtest.User, Password: regtest.Password,
-				Plain: bitcoin.Plain(), Certificate: cert, Timeout: 5 * time.Second},
+				Plain: bitcoin.Plain(), Certificate: cert, Timeout: 30 * time.Second},
 			Branch: branch, Birthday: time.Now(), Wallet: dir,
 			Offer: &protocol.ContractOffer{StorageMsatPerGBDay: 10_000_000, BandwidthMsatPerGB: 10_000_000, OpeningPrice: OpeningPrice,
 				CreditLimit: CreditLimit, MinPrepay: 10_000},

@@ -13,10 +13,11 @@ import (
 	"context"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
-	"time"
 
 	"relaymarket/internal/relaynode"
 	"relaymarket/internal/testpg"
@@ -27,7 +28,7 @@ import (
 )
 
 // patience bounds every step of a relay under test.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // Options say how a relay differs from the usual one; the zero value is fine.
 type Options struct {
@@ -66,12 +67,12 @@ func Start(t testing.TB, o Options) *Node {
 	n.config = relaynode.Config{
 		Key:             o.Key,
 		Database:        relaynode.Database{URL: o.DSN, Connections: 18},
-		Listen:          "127.0.0.1:0",
-		OperatorListen:  "127.0.0.1:0",
+		Listen:          FreeAddress(t), // nobody else's while it is stopped
+		OperatorListen:  FreeAddress(t),
 		Limits:          records.DefaultLimits(),
 		ShutdownTimeout: 10 * time.Second,
 		Clock:           o.Clock,
-		Logger:          slog.New(slog.NewTextHandler(testLog{t}, nil)),
+		Logger:          slog.New(slog.NewTextHandler(newTestLog(t), nil)),
 	}
 	if o.Setup != nil {
 		o.Setup(&n.config)
@@ -230,10 +231,29 @@ func account(t testing.TB, d relaynode.Database, key protocol.PublicKey) (a book
 	return a
 }
 
-// testLog writes to the log of a test, which shows it if the test fails.
-type testLog struct{ t testing.TB }
+// testLog writes to the log of a test, which shows it if the test fails. What is said when the test has ended is lost: the
+// test's own log would end all tests for it.
+type testLog struct {
+	mu   sync.Mutex
+	t    testing.TB
+	over bool
+}
 
-func (l testLog) Write(line []byte) (int, error) {
-	l.t.Log(strings.TrimRight(string(line), "\n"))
+func newTestLog(t testing.TB) *testLog {
+	l := &testLog{t: t}
+	t.Cleanup(func() {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.over = true
+	})
+	return l
+}
+
+func (l *testLog) Write(line []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.over {
+		l.t.Log(strings.TrimRight(string(line), "\n"))
+	}
 	return len(line), nil
 }

@@ -150,7 +150,8 @@ func StartProcess(t testing.TB, o ProcessOptions) *Process {
 			t.Fatalf("testnode: relayd init: %v\n%s", err, out)
 		}
 	}
-	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, log: &Log{}, URL: "http://127.0.0.1:0", OperatorURL: "http://127.0.0.1:0"}
+	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, log: &Log{},
+		URL: "http://" + FreeAddress(t), OperatorURL: "http://" + FreeAddress(t)} // nobody else's while it is stopped
 	p.args = append([]string{"--rate-address", "0", "--rate-key", "0"}, o.Args...)
 	if o.DSN != "" {
 		p.args = append(p.args, "--database-url", o.DSN)
