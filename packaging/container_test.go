@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -158,14 +159,15 @@ func overTCP(t *testing.T, dsn string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = l.Close() })
-	go func() {
+	var carrying sync.WaitGroup
+	t.Cleanup(func() { _ = l.Close(); carrying.Wait() }) // whoever is connected has ended before
+	carrying.Go(func() {
 		for {
 			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			carrying.Go(func() {
 				defer func() { _ = conn.Close() }()
 				to, err := net.Dial("unix", socket)
 				if err != nil {
@@ -175,9 +177,9 @@ func overTCP(t *testing.T, dsn string) string {
 				defer func() { _ = to.Close() }()
 				go func() { _, _ = io.Copy(to, conn); _ = to.Close() }()
 				_, _ = io.Copy(conn, to)
-			}()
+			})
 		}
-	}()
+	})
 	return "postgres://" + u.User.Username() + "@" + l.Addr().String() + u.Path + "?sslmode=disable"
 }
 
@@ -224,13 +226,14 @@ func TestImage(t *testing.T) {
 	if err := serve.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { _ = serve.Process.Kill() }) // it has ended, unless the test was cut short
 	var ready struct{ URL, Operator string }
 	line, err := bufio.NewReader(out).ReadBytes('\n')
 	if err != nil || json.Unmarshal(line, &ready) != nil {
 		_ = serve.Wait()
 		t.Fatalf("it is not ready: %s%v\n%s", line, err, &log)
 	}
-	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	for _, address := range []string{ready.URL + "/.well-known/relaymarket", ready.Operator + "/readyz"} {
 		if reply, err := client.Get(address); err != nil {
 			t.Error(err)

@@ -44,7 +44,7 @@ func graveyard(t *testing.T, h *house, bob protocol.PublicKey, senders ...*proto
 }
 
 // walked is how many entries of the indexes of records were read, and rows otherwise. Connections tell their figures
-// when they are closed.
+// when they are closed: see gone.
 func (h *house) walked() int64 {
 	return h.count(`SELECT (SELECT seq_tup_read FROM pg_stat_user_tables WHERE relname = 'records') +
 		(SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname = 'records')::bigint`)
@@ -126,7 +126,7 @@ func TestOneLookIsBounded(t *testing.T) {
 			return got, looks
 		}},
 		{"listen and wait", live, func(t *testing.T, h *house) (got []string, looks int) {
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			return listenFor(ctx, t, h, bob, both, len(live)), 100
 		}},
@@ -139,6 +139,7 @@ func TestOneLookIsBounded(t *testing.T) {
 		}},
 	} {
 		var looks int
+		var looked []uint32
 		before := h.walked()
 		t.Run(c.name, func(t *testing.T) {
 			other := joinHouse(t, h.url, h.relay, h.offset)
@@ -146,8 +147,9 @@ func TestOneLookIsBounded(t *testing.T) {
 			if got, looks = c.all(t, other); !slices.Equal(got, c.want) {
 				t.Errorf("got %v, want %v", got, c.want)
 			}
+			looked = other.backendsOfPools()
 		})
-		time.Sleep(200 * time.Millisecond)
+		h.gone(looked)
 		if n := h.walked() - before; n == 0 || n > int64(looks)*(records.MaxLook*3/2) {
 			t.Errorf("%s: %d looks read %d entries", c.name, looks, n)
 		}

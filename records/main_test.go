@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"relaymarket/internal/db"
 	"relaymarket/internal/testpg"
@@ -21,6 +22,9 @@ import (
 )
 
 func TestMain(m *testing.M) { testpg.Main(m) }
+
+// patience bounds what must come to an end by itself.
+const patience = 2 * time.Minute
 
 // house is one relay's records on a database of its own, with a clock that tests move.
 type house struct {
@@ -108,6 +112,11 @@ func (h *house) advance(d time.Duration) {
 	h.offset.Add(d.Milliseconds())
 }
 func (h *house) now() protocol.Timestamp { return protocol.TimestampOf(h.clock()) }
+
+// midMonth moves the clock to where no month ends for a while: what was moved is counted anew then.
+func (h *house) midMonth() {
+	h.advance(time.Until(time.Date(time.Now().Year()+1, 3, 10, 12, 0, 0, 0, time.UTC)))
+}
 
 func key(t testing.TB) *protocol.PrivateKey {
 	t.Helper()
@@ -249,6 +258,25 @@ func (h *house) count(query string, args ...any) (n int64) {
 		h.t.Fatal(err)
 	}
 	return n
+}
+
+// backendsOfPools are the processes of Postgres behind the connections that the house has at hand.
+func (h *house) backendsOfPools() (pids []uint32) {
+	for _, pool := range []*pgxpool.Pool{h.db.Pool(), h.db.WritePool()} {
+		for _, conn := range pool.AcquireAllIdle(h.t.Context()) {
+			pids = append(pids, conn.Conn().PgConn().PID())
+			conn.Release()
+		}
+	}
+	return pids
+}
+
+// gone waits until such processes have ended, and with that told what they read.
+func (h *house) gone(pids []uint32) {
+	h.t.Helper()
+	eventually(h.t, "connections end", func() bool {
+		return h.count(`SELECT count(*) FROM pg_stat_activity WHERE pid::bigint = ANY($1)`, pids) == 0
+	})
 }
 
 // balanced asserts that what accounts say is stored is what is stored.

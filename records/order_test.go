@@ -32,7 +32,7 @@ func TestEveryRecordOnceAndInOrder(t *testing.T) {
 				keys, senders = append(keys, k), append(senders, k.Public())
 			}
 			total := writers * each
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 			defer cancel()
 			var polled, listened [2][]string
 			var wg sync.WaitGroup
@@ -128,7 +128,7 @@ func TestListenFallsBehind(t *testing.T) {
 		}
 		writeAll(t, h, alice, bob.Public(), batch)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var told []string
 	var last string

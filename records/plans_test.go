@@ -98,7 +98,7 @@ func plansMadeOn(t *testing.T, few int) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close(context.Background()) }()
-	for deadline, open := time.Now().Add(20*time.Second), 1; open > 0; {
+	for deadline, open := time.Now().Add(patience), 1; open > 0; {
 		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
 			AND backend_type = 'client backend'`).Scan(&open); err != nil || time.Now().After(deadline) {
 			t.Fatalf("%d connections are open, %v", open, err)

@@ -197,7 +197,7 @@ func (p *heldPulls) pull(ctx context.Context, request records.PullRequest, waiti
 		page, err := p.h.store.Pull(ctx, request)
 		done <- pulled{page, err}
 	}()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
 		// The sweeper, the poster and who measures the tables are not meant.
 		locks := p.h.count(`SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 			WHERE NOT l.granted AND l.relation = 'pages'::regclass AND (a.query LIKE '%relay.held%' OR a.query LIKE '%t (reader, page_id, i)%')`)

@@ -57,7 +57,7 @@ func TestReadersDoNotStopWrites(t *testing.T) {
 			ended <- struct{}{}
 		}()
 	}
-	for deadline := time.Now().Add(20 * time.Second); h.db.Pool().Stat().IdleConns() > 0 || h.db.Pool().Stat().AcquiredConns() < h.db.Pool().Stat().MaxConns(); {
+	for deadline := time.Now().Add(patience); h.db.Pool().Stat().IdleConns() > 0 || h.db.Pool().Stat().AcquiredConns() < h.db.Pool().Stat().MaxConns(); {
 		if time.Now().After(deadline) {
 			t.Fatal("the readers do not hold all connections")
 		}
@@ -73,7 +73,7 @@ func TestReadersDoNotStopWrites(t *testing.T) {
 			t.Errorf("%+v", outcomes)
 		}
 		wantCode(t, outcomes[3].Err, protocol.CodeNoAccount)
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Error("a write waited for readers")
 	}
 	// A pull of one who is at something else does not keep others waiting.

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -203,7 +202,7 @@ func (w *bareWrites) servers() servers { return w.server.proc }
 func (w *bareWrites) close() error     { return errors.Join(w.writes.close(), w.server.stop()) }
 
 // bareDialPatience is how long a bare relay may take to reach the bare Postgres.
-const bareDialPatience = 10 * time.Second
+const bareDialPatience = patience
 
 func serveRelayAt(url string) (address string, stop func(), err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), bareDialPatience)

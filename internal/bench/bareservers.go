@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"time"
 
 	natsserver "github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
@@ -74,7 +73,7 @@ func natsServer() (address string, stop func(), err error) {
 		return "", nil, err
 	}
 	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
+	if !s.ReadyForConnections(patience) {
 		return "", nil, errors.New("the NATS server does not accept connections")
 	}
 	return s.Addr().String(), func() { s.Shutdown(); s.WaitForShutdown() }, nil

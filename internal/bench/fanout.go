@@ -35,7 +35,7 @@ type message struct {
 }
 
 // fanoutPatience is how long the last receiver may take.
-const fanoutPatience = 20 * time.Second
+const fanoutPatience = time.Minute
 
 func newFanout(receivers int) *fanout {
 	return &fanout{receivers: receivers, base: time.Now(), done: make(chan int, 1), failed: make(chan error, receivers)}

@@ -121,7 +121,8 @@ func phase(ctx context.Context, w workload, duration time.Duration) (result, err
 // work is one worker of a phase.
 func work(ctx context.Context, w workload, c int, until time.Time, over *atomic.Bool, into *result) error {
 	at := time.Now()
-	for i := 0; !over.Load() && at.Before(until) && ctx.Err() == nil; i++ {
+	// One is sent even where all begin late, as on a busy machine, of a phase that is short: else there is nothing to tell.
+	for i := 0; (i == 0 || !over.Load() && at.Before(until)) && ctx.Err() == nil; i++ {
 		s, err := w.step(ctx, c, i)
 		if errors.Is(err, errSpent) {
 			return nil

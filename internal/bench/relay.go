@@ -29,7 +29,7 @@ import (
 )
 
 // patience bounds each step of starting and ending a server.
-const patience = time.Minute
+const patience = 3 * time.Minute
 
 // Room for the generator, which is one address and few keys: relayd's own bounds are for strangers. Zero rates are
 // without bound.

@@ -81,7 +81,7 @@ func TestBrokenBuilds(t *testing.T) {
 	for _, b := range breakages() {
 		t.Run(b.name, func(t *testing.T) {
 			t.Parallel()
-			o := parsed(t, "-broken", b.name, "-faults", "postgres", "-rounds", "4", "-parallel", "1", "-patience", "30s")
+			o := parsed(t, "-broken", b.name, "-faults", "postgres", "-rounds", "4", "-parallel", "1", "-patience", "2m")
 			s, err := run(t.Context(), o, newProgress(os.Stderr))
 			if s == nil || s.OK || err == nil {
 				t.Fatalf("the mistake was not found: %v", err)

@@ -19,7 +19,7 @@ func dieWithParent(cmd *exec.Cmd) {
 // killAllIn ends the processes that work in a folder, which those of a Postgres cluster do. All are halted before the
 // first is killed, so that none acts on the end of another.
 func killAllIn(dir string) error {
-	for deadline := time.Now().Add(30 * time.Second); ; {
+	for deadline := time.Now().Add(2 * time.Minute); ; {
 		pids, err := processesIn(dir)
 		if err != nil || len(pids) == 0 {
 			return err

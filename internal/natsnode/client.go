@@ -31,7 +31,8 @@ const (
 func (n *Node) joinInProcess(cfg Config) (err error) {
 	n.hangUp = func() {}
 	l := &link{node: n, log: cfg.Logger, servers: "in this process", seldom: seldom()}
-	n.conn, err = nats.Connect("", append(l.options(), nats.InProcessServer(n.server), nats.Token(cfg.Token))...)
+	// Nobody else is in between: where this takes long the machine is busy, and the relay is to start all the same.
+	n.conn, err = nats.Connect("", append(l.options(), nats.InProcessServer(n.server), nats.Token(cfg.Token), nats.Timeout(startPatience))...)
 	if err != nil {
 		n.conn = nil
 		return err

@@ -19,8 +19,8 @@ const (
 	maxPayload     = 64 << 10
 	maxPending     = 4 << 20         // bytes waiting for one that does not read, who is then cut off
 	writePatience  = 2 * time.Second // for one who takes nothing
-	authPatience   = 2 * time.Second // for the token to arrive
-	startPatience  = 10 * time.Second
+	authPatience   = 5 * time.Second // for the token to arrive
+	startPatience  = 30 * time.Second
 )
 
 // startServer starts the server in the process.

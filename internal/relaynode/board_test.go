@@ -157,7 +157,7 @@ func TestMetricsOfBoardAndDocumentsExist(t *testing.T) {
 		return false
 	}
 	var missing []string
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(3 * time.Minute); ; time.Sleep(50 * time.Millisecond) {
 		_, text = do(t, http.MethodGet, n.OperatorURL+"/metrics", nil)
 		missing = nil
 		for name, by := range asked {

@@ -46,7 +46,7 @@ func do(t *testing.T, method, address string, body io.Reader) (int, string) {
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	client := &http.Client{Timeout: 40 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{DisableKeepAlives: true}}
 	reply, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +101,7 @@ func TestExternalDatabaseGoesAway(t *testing.T) {
 	}
 
 	c, stopped = start(), false
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		if code, _ := do(t, http.MethodGet, n.OperatorURL+"/readyz", nil); code == http.StatusOK {
 			break
@@ -187,7 +187,7 @@ func TestHeadersAreBounded(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _ = io.WriteString(conn, text) // the relay may hang up before all is sent
-		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 			t.Fatal(err)
 		}
 		_, err = io.Copy(io.Discard, conn)

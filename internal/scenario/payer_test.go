@@ -24,7 +24,7 @@ import (
 
 // chainPatience bounds each wait for what the chain brings about: a wallet looks ahead for a hundred addresses, which takes
 // long with the race detector.
-const chainPatience = 2 * time.Minute
+const chainPatience = 4 * time.Minute
 
 // market is a relay that sells, and the Bitcoin node that it and its users look at.
 type market struct {

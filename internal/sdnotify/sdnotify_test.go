@@ -23,7 +23,7 @@ func manager(t *testing.T, name string) func() string {
 	return func() string {
 		t.Helper()
 		buffer := make([]byte, 4096)
-		_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_ = conn.SetReadDeadline(time.Now().Add(time.Minute))
 		n, err := conn.Read(buffer)
 		if err != nil {
 			t.Fatal(err)

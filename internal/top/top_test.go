@@ -178,7 +178,7 @@ func TestOnTerminal(t *testing.T) {
 	}()
 	wait := func(want string) {
 		t.Helper()
-		for deadline := time.Now().Add(20 * time.Second); !strings.Contains(screen.String(), want); time.Sleep(2 * time.Millisecond) {
+		for deadline := time.Now().Add(2 * time.Minute); !strings.Contains(screen.String(), want); time.Sleep(2 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("it does not show %q\n%q", want, screen)
 			}
