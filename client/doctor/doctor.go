@@ -60,14 +60,3 @@ func ago(d time.Duration) string {
 	}
 	return fmt.Sprintf("%d days", d/day)
 }
-
-// size is a number of bytes for people.
-func size(n int64) string {
-	switch {
-	case n >= 10e9:
-		return fmt.Sprintf("%d GB", n/1e9)
-	case n >= 10e6:
-		return fmt.Sprintf("%d MB", n/1e6)
-	}
-	return fmt.Sprintf("%d kB", (n+999)/1000)
-}

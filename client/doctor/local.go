@@ -14,6 +14,7 @@ import (
 	"relaymarket/client/files"
 	"relaymarket/client/keyfile"
 	"relaymarket/client/state"
+	"relaymarket/internal/bytesize"
 	"relaymarket/internal/sqlite"
 )
 
@@ -70,7 +71,7 @@ func Databases(ctx context.Context, dir string) (all []Finding) {
 		}
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			all = append(all, found("state", Skipped, "give it more time: relay doctor --timeout 10m", "%s (%s) takes longer to look through than there was time", name, size(info.Size())))
+			all = append(all, found("state", Skipped, "give it more time: relay doctor --timeout 10m", "%s (%s) takes longer to look through than there was time", name, bytesize.Text(info.Size())))
 		case err != nil && sqlite.Cause(err) == nil && !errors.Is(err, sqlite.ErrDamaged):
 			all = append(all, found("state", Fail, "look at who may read it: ls -l "+path, "%s cannot be read: %v", name, err))
 		case err != nil:
@@ -78,7 +79,7 @@ func Databases(ctx context.Context, dir string) (all []Finding) {
 		case runtime.GOOS != "windows" && info.Mode().Perm()&0o077 != 0:
 			all = append(all, found("state", Warn, "chmod 600 "+path, "others on this machine may read %s", name))
 		default:
-			all = append(all, found("state", OK, "", "%s is sound (%s)", name, size(info.Size())))
+			all = append(all, found("state", OK, "", "%s is sound (%s)", name, bytesize.Text(info.Size())))
 		}
 	}
 	return all
@@ -124,17 +125,17 @@ func Disk(dir string, h state.Health, now time.Time) Finding {
 	}
 	switch {
 	case free < noRoom:
-		return found("disk", Fail, do, "only %s are free", size(free))
+		return found("disk", Fail, do, "only %s are free", bytesize.Text(free))
 	case free < 3*used:
-		return found("disk", Warn, do, "%s are free, the state has %s: a backup needs that room for a while", size(free), size(used))
+		return found("disk", Warn, do, "%s are free, the state has %s: a backup needs that room for a while", bytesize.Text(free), bytesize.Text(used))
 	case free < littleRoom:
-		return found("disk", Warn, do, "%s are free", size(free))
+		return found("disk", Warn, do, "%s are free", bytesize.Text(free))
 	case lasts >= 0 && lasts < soon:
-		return found("disk", Warn, do, "%s are free; at the pace of late (%s in %s) that lasts %d days", size(free), size(h.Grown), ago(over), lasts)
+		return found("disk", Warn, do, "%s are free; at the pace of late (%s in %s) that lasts %d days", bytesize.Text(free), bytesize.Text(h.Grown), ago(over), lasts)
 	case lasts >= 0 && lasts < 3650:
-		return found("disk", OK, "", "%s are free; at the pace of late that lasts %d days", size(free), lasts)
+		return found("disk", OK, "", "%s are free; at the pace of late that lasts %d days", bytesize.Text(free), lasts)
 	}
-	return found("disk", OK, "", "%s are free, the state has %s", size(free), size(used))
+	return found("disk", OK, "", "%s are free, the state has %s", bytesize.Text(free), bytesize.Text(used))
 }
 
 // staleBackup is how old a backup may be.

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 	"relaymarket/relaytls"
 )
@@ -172,7 +173,7 @@ func Account(ctx context.Context, c *client.Client, relay client.Relay, now time
 		{"what may be moved this month", a.Moved, a.QuotaMoved, "wait for the next month, ask its operator, or use another relay, too: relay market"},
 	} {
 		if q.of > 0 && q.n >= q.of/100*nearlyUsed {
-			all = append(all, found("account", Warn, q.do, "%s: of %s, %s of %s are used", relay.Address, q.what, size(q.n), size(q.of)))
+			all = append(all, found("account", Warn, q.do, "%s: of %s, %s of %s are used", relay.Address, q.what, bytesize.Text(q.n), bytesize.Text(q.of)))
 		}
 	}
 	if last, err := time.Parse(time.DateOnly, a.LastDay); err == nil && a.Active {

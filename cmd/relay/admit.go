@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -95,7 +96,7 @@ func (p *program) admitFriend(ctx context.Context, typed string, f admitFlags) e
 		if most == 0 {
 			return fmt.Sprintf("%s may leave nothing for you.", escape(friend.Name)), nil
 		}
-		return fmt.Sprintf("%s may leave %s for you, %s at once.", escape(friend.Name), bytesText(most), count(int(records), "record")), nil
+		return fmt.Sprintf("%s may leave %s for you, %s at once.", escape(friend.Name), bytesize.Text(most), count(int(records), "record")), nil
 	})
 }
 
@@ -111,7 +112,7 @@ func (p *program) admitAny(ctx context.Context, f admitFlags) error {
 		if most == 0 {
 			return "Friends may leave nothing for you, but those of whom you say otherwise.", nil
 		}
-		return fmt.Sprintf("Each friend may leave %s for you, %s at once, but those of whom you say otherwise.", bytesText(most), count(int(records), "record")), nil
+		return fmt.Sprintf("Each friend may leave %s for you, %s at once, but those of whom you say otherwise.", bytesize.Text(most), count(int(records), "record")), nil
 	})
 }
 
@@ -271,7 +272,7 @@ func (p *program) admittedTable(ctx context.Context, c *client.Client) error {
 				until = "over"
 			}
 		}
-		size, records := bytesText(a.Bytes), fmt.Sprint(a.Records)
+		size, records := bytesize.Text(a.Bytes), fmt.Sprint(a.Records)
 		if a.Bytes == 0 {
 			size, records, until = "none", "none", "-"
 		}

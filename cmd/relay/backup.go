@@ -10,6 +10,7 @@ import (
 	"relaymarket/client/backup"
 	"relaymarket/client/keyfile"
 	"relaymarket/escrow/userside"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -199,7 +200,7 @@ func (p *program) showBackup(verb string, r *backup.Report) error {
 		if verb == restoredVerb {
 			proof = "Before that it was proven:"
 		}
-		err = p.say("%s %s, %s, taken %s.\n%s\n", verb, r.Path, bytesText(r.Bytes), when(r.Manifest.Taken), proof)
+		err = p.say("%s %s, %s, taken %s.\n%s\n", verb, r.Path, bytesize.Text(r.Bytes), when(r.Manifest.Taken), proof)
 		for _, check := range r.Checks {
 			if err == nil {
 				err = p.say("  ok  %s\n", escape(check))

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -102,7 +103,7 @@ func (p *program) showFriend(ctx context.Context, c *client.Client, f *client.Fr
 	}
 	may := "nothing"
 	if admitted != nil {
-		may = fmt.Sprintf("%s, %s at once, on %s", bytesText(admitted.Bytes), count(int(admitted.Records), "record"), count(admitted.Relays, "relay"))
+		may = fmt.Sprintf("%s, %s at once, on %s", bytesize.Text(admitted.Bytes), count(int(admitted.Records), "record"), count(admitted.Relays, "relay"))
 	}
 	rows = append(rows, []string{"may leave for you", may})
 	if err := p.table(rows); err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -133,11 +134,11 @@ func (p *program) showFiles(ctx context.Context, c *client.Client) error {
 		case f.Saved != "":
 			here = "yes, " + escape(f.Saved)
 		case f.Here > 0:
-			here = fmt.Sprintf("%s of it", bytesText(f.Here))
+			here = fmt.Sprintf("%s of it", bytesize.Text(f.Here))
 		case f.Expires.Time().Before(time.Now()):
 			here = "expired"
 		}
-		rows = append(rows, []string{short(f.Message.ID), nameOf(f.Message.From, names), when(f.Message.Sent), bytesText(f.Size), when(f.Expires), escape(f.Name), here})
+		rows = append(rows, []string{short(f.Message.ID), nameOf(f.Message.From, names), when(f.Message.Sent), bytesize.Text(f.Size), when(f.Expires), escape(f.Name), here})
 	}
 	return p.table(rows)
 }
@@ -180,7 +181,7 @@ func (p *program) get(ctx context.Context, id, out string, patience time.Duratio
 	if f.Message.Name != filepath.Base(path) {
 		p.complain("%s calls it %s.\n", nameOf(f.Message.From, names), escape(f.Message.Name))
 	}
-	return p.say("Got %s, %s.\n", escape(path), bytesText(f.Size))
+	return p.say("Got %s, %s.\n", escape(path), bytesize.Text(f.Size))
 }
 
 // outPath takes what was typed as a folder, if there is one or it ends like one, or as a name in a folder.

@@ -14,6 +14,7 @@ import (
 
 	"relaymarket/client"
 	"relaymarket/client/state"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -248,7 +249,7 @@ func fileGlance(m *client.Message) string {
 	if err != nil {
 		return "(a file that cannot be fetched: " + escape(err.Error()) + ")"
 	}
-	return fmt.Sprintf("(file, %s) %s", bytesText(manifest.Size), escape(m.Name))
+	return fmt.Sprintf("(file, %s) %s", bytesize.Text(manifest.Size), escape(m.Name))
 }
 
 func (p *program) readCommand() *cobra.Command {

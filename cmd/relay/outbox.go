@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/client"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -146,7 +147,7 @@ func (p *program) outbox(ctx context.Context, c *client.Client, limit int) error
 	for _, f := range unsent {
 		if f.Told == nil {
 			rows = append(rows, []string{short(f.ID), nameOf(f.To, names), when(f.Created), when(f.Expires), "being sent, " + fileCopiesText(f),
-				fmt.Sprintf("(file, %s) %s", bytesText(f.Size), escape(f.Name))})
+				fmt.Sprintf("(file, %s) %s", bytesize.Text(f.Size), escape(f.Name))})
 		}
 	}
 	return errors.Join(p.table(rows), p.tellExpiring(ctx, c, names))

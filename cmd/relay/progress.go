@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"relaymarket/client"
+	"relaymarket/internal/bytesize"
 )
 
 // fileMemory is what the program lets its heap grow to while it sends or fetches files, beyond which it looks for garbage more often.
@@ -71,28 +72,12 @@ func progressText(now client.FileProgress) string {
 	if now.Total > 0 {
 		percent = int64(float64(now.Done) / float64(now.Total) * 100)
 	}
-	text := fmt.Sprintf("%s %s  %3d %%  %s of %s", now.Phase, escape(now.Name), percent, bytesText(now.Done), bytesText(now.Total))
+	text := fmt.Sprintf("%s %s  %3d %%  %s of %s", now.Phase, escape(now.Name), percent, bytesize.Text(now.Done), bytesize.Text(now.Total))
 	if now.Rate > 0 {
-		text += "  " + bytesText(now.Rate) + "/s"
+		text += "  " + bytesize.Text(now.Rate) + "/s"
 	}
 	if left := roundLeft(now.Left); left != "" {
 		text += "  " + left
 	}
 	return text
-}
-
-// bytesText is a size for people: 1 kB is 1,000 bytes.
-func bytesText(n int64) string {
-	for _, unit := range []struct {
-		name string
-		size int64
-	}{{"TB", 1e12}, {"GB", 1e9}, {"MB", 1e6}, {"kB", 1e3}} {
-		switch {
-		case n >= 100*unit.size:
-			return fmt.Sprintf("%d %s", n/unit.size, unit.name)
-		case n >= unit.size:
-			return fmt.Sprintf("%d.%d %s", n/unit.size, n%unit.size/(unit.size/10), unit.name)
-		}
-	}
-	return count(int(n), "byte")
 }

@@ -11,6 +11,7 @@ import (
 
 	"relaymarket/client"
 	"relaymarket/client/state"
+	"relaymarket/internal/bytesize"
 	"relaymarket/protocol"
 )
 
@@ -152,7 +153,7 @@ func (p *program) showSentFile(f *client.SentFile, names map[protocol.PublicKey]
 	if f.Told == nil {
 		return nil // the error says why
 	}
-	text := fmt.Sprintf("Sent %s to %s, %s, as %s: all of it on %s", escape(f.Name), nameOf(f.To, names), bytesText(f.Size), short(f.ID), count(whole, "relay"))
+	text := fmt.Sprintf("Sent %s to %s, %s, as %s: all of it on %s", escape(f.Name), nameOf(f.To, names), bytesize.Text(f.Size), short(f.ID), count(whole, "relay"))
 	if f.Pieces == 0 {
 		text = fmt.Sprintf("Sent %s to %s, an empty file, as %s", escape(f.Name), nameOf(f.To, names), short(f.ID))
 	}

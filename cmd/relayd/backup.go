@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"relaymarket/escrow/wallet"
+	"relaymarket/internal/bytesize"
 	"relaymarket/internal/localpg"
 	"relaymarket/internal/relaybackup"
 	"relaymarket/internal/relaynode"
@@ -360,7 +361,7 @@ func (p program) sayBackup(d *backupDone, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(p.out).Encode(d)
 	}
-	if _, err := fmt.Fprintf(p.out, "%s\n  %s in %d files, of %s, in %s\n", d.Backup, relaybackup.Size(d.Bytes), d.Files,
+	if _, err := fmt.Fprintf(p.out, "%s\n  %s in %d files, of %s, in %s\n", d.Backup, bytesize.Text(d.Bytes), d.Files,
 		d.Taken.Time().UTC().Format("2006-01-02 15:04:05Z"), roundTime(d.TookMs)); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/term"
 
+	"relaymarket/internal/bytesize"
 	"relaymarket/internal/relaybackup"
 )
 
@@ -51,16 +52,16 @@ func (l *progressLine) end() {
 func progressText(now relaybackup.Progress, moved int64, took time.Duration) string {
 	text := now.Step
 	if now.Done > 0 || now.Total > 0 {
-		text += "  " + relaybackup.Size(now.Done)
+		text += "  " + bytesize.Text(now.Done)
 	}
 	if now.Total > now.Done {
-		text += " of about " + relaybackup.Size(now.Total)
+		text += " of about " + bytesize.Text(now.Total)
 	}
 	if took < time.Second || moved <= 0 {
 		return text
 	}
 	rate := float64(moved) / took.Seconds()
-	text += fmt.Sprintf(", %s/s", relaybackup.Size(int64(rate)))
+	text += fmt.Sprintf(", %s/s", bytesize.Text(int64(rate)))
 	if left := float64(now.Total-now.Done) / rate; left > 1 {
 		text += fmt.Sprintf(", %s left", time.Duration(left*float64(time.Second)).Round(time.Second))
 	}

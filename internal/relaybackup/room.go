@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"path/filepath"
 	"syscall"
+
+	"relaymarket/internal/bytesize"
 )
 
 // spare is left free whatever is written: other programs need some, and a database of the relay may be on the same disk.
@@ -32,7 +34,7 @@ func needRoom(path string, bytes int64, what string) error {
 		return err
 	}
 	if left < bytes+spare {
-		return fmt.Errorf("%s needs about %s where %s is, and %s is free: make room, or choose another disk", what, Size(bytes+spare), path, Size(left))
+		return fmt.Errorf("%s needs about %s where %s is, and %s is free: make room, or choose another disk", what, bytesize.Text(bytes+spare), path, bytesize.Text(left))
 	}
 	return nil
 }
@@ -53,18 +55,3 @@ func sameDisk(a, b string) bool {
 
 // rehearsalRoom is what the rehearsal of a database takes, its log and what an empty cluster has.
 func rehearsalRoom(database int64) int64 { return database + database/8 + rehearsalLog + 64<<20 }
-
-// Size is a count of bytes for people.
-func Size(n int64) string {
-	switch {
-	case n >= 1e12:
-		return fmt.Sprintf("%.2f TB", float64(n)/1e12)
-	case n >= 1e9:
-		return fmt.Sprintf("%.1f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.0f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.0f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
-}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"relaymarket/internal/bytesize"
 	"relaymarket/internal/findings"
 	"relaymarket/internal/relaybackup"
 	"relaymarket/internal/relaycare"
@@ -220,9 +221,9 @@ func (d *doctor) disk(ctx context.Context, conn *pgx.Conn, schema int64) (findin
 		}
 	}
 	if !d.cfg.Database.Private {
-		text := fmt.Sprintf("the database has %s", relaybackup.Size(now.Bytes))
+		text := fmt.Sprintf("the database has %s", bytesize.Text(now.Bytes))
 		if r, ok := relaycare.RateOver(sizes, 24*time.Hour, now); ok && r.PerDay > 0 {
-			text += fmt.Sprintf(" and grows by %s a day", relaybackup.Size(r.PerDay))
+			text += fmt.Sprintf(" and grows by %s a day", bytesize.Text(r.PerDay))
 		}
 		return findings.List{findings.Okf("disk", "%s; what is free on its disk is not seen from here", text)}, nil
 	}
@@ -236,10 +237,10 @@ func (d *doctor) disk(ctx context.Context, conn *pgx.Conn, schema int64) (findin
 
 func (d *doctor) forecast(now relaycare.Size, sizes []relaycare.Size) findings.Finding {
 	room := *now.Free - d.cfg.Database.Keep
-	text := fmt.Sprintf("%s are free where the database of %s is", relaybackup.Size(*now.Free), relaybackup.Size(now.Bytes))
+	text := fmt.Sprintf("%s are free where the database of %s is", bytesize.Text(*now.Free), bytesize.Text(now.Bytes))
 	const do = "make room, enlarge the disk, or shorten grants and lifetime; records that expire make room for new ones"
 	if room <= 0 {
-		return fail("disk", text+": new records are refused, because disk-free is "+relaybackup.Size(d.cfg.Database.Keep), do)
+		return fail("disk", text+": new records are refused, because disk-free is "+bytesize.Text(d.cfg.Database.Keep), do)
 	}
 	soonest := time.Duration(0)
 	known := false
@@ -250,12 +251,12 @@ func (d *doctor) forecast(now relaycare.Size, sizes []relaycare.Size) findings.F
 		}
 		if !known {
 			known = true
-			text += fmt.Sprintf("; %s a day go", relaybackup.Size(max(r.PerDay, 0)))
+			text += fmt.Sprintf("; %s a day go", bytesize.Text(max(r.PerDay, 0)))
 		}
 		if left, ends := r.Until(room); ends && (soonest == 0 || left < soonest) {
 			soonest = max(left, time.Second)
 			if over == time.Hour {
-				text += fmt.Sprintf(", %s a day at the rate of the last hour", relaybackup.Size(r.PerDay))
+				text += fmt.Sprintf(", %s a day at the rate of the last hour", bytesize.Text(r.PerDay))
 			}
 		}
 	}
@@ -297,7 +298,7 @@ func (d *doctor) judgeBackup(last *relaybackup.Noted, contracts int64) findings.
 		return warn("backup", "there is none by relayd backup", do)
 	}
 	age := d.now.Sub(last.Taken.Time())
-	text := fmt.Sprintf("the last one is %s old, %s", span(age), relaybackup.Size(last.Bytes))
+	text := fmt.Sprintf("the last one is %s old, %s", span(age), bytesize.Text(last.Bytes))
 	switch {
 	case contracts > 0 && age > backupWanted:
 		return warn("backup", fmt.Sprintf("%s, and %d contracts are open: what their users paid since is in the database alone", text, contracts), do)
