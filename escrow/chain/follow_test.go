@@ -144,6 +144,7 @@ func TestFollowWhileItChanges(t *testing.T) {
 	n := regtest.Start(t, regtest.Plain)
 	f := follow(t, client(t, n), 10)
 	f.patient = true
+	f.catchUp() // from here on there is a block that each reorganization takes back, however late it is seen
 	done := make(chan error, 1)
 	go func() {
 		for i := range 60 {

@@ -14,14 +14,14 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
-	"go.uber.org/goleak"
 
 	"relaymarket/escrow/chain"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 func config(t *testing.T, n *regtest.Test) chain.Config {
 	t.Helper()
@@ -242,7 +242,7 @@ func TestStale(t *testing.T) {
 	cfg.StaleAfter = chain.DefaultStaleAfter
 	c := open(t, cfg, clock)
 	want(t, c.Stale(t.Context()), chain.ErrStale)
-	ahead = chain.DefaultStaleAfter - time.Minute
+	ahead = chain.DefaultStaleAfter - 10*time.Minute
 	n.Mine(1)
 	if err := c.Stale(t.Context()); err != nil {
 		t.Error(err)

@@ -124,7 +124,7 @@ func TestBumpedAndOutbid(t *testing.T) {
 		t.Errorf("%+v\n%s", r.Transactions, u.journal(id))
 	}
 	u.adds(id, before, openingPrice)
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(10 * time.Millisecond) { // it tries to send both again first
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // it tries to send both again first
 		b, err := u.wallet.Balance(t.Context())
 		if err == nil && b.Unconfirmed == 0 {
 			break

@@ -19,17 +19,17 @@ import (
 	"github.com/btcsuite/btcd/psbt/v2"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/btcsuite/btcd/wire/v2"
-	"go.uber.org/goleak"
 
 	"relaymarket/escrow"
 	"relaymarket/escrow/chain"
 	"relaymarket/escrow/userside"
 	"relaymarket/escrow/wallet"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 // branchOf is the Bitcoin branch of a made-up owner.
 func branchOf(owner byte) *hdkeychain.ExtendedKey {
@@ -58,6 +58,9 @@ type user struct {
 
 const deposit = btcutil.Amount(100_000)
 
+// patience is for what comes about by itself. It bounds only a test that fails.
+const patience = 5 * time.Minute
+
 // somebody is a user with half a bitcoin in two coins.
 func somebody(t *testing.T) *user {
 	t.Helper()
@@ -69,7 +72,7 @@ func somebody(t *testing.T) *user {
 	u := &user{t: t, node: node, dir: t.TempDir(), key: identity.Public(), owner: 1, now: time.Now()}
 	u.relay = newScripted(t, node, u.key)
 	u.client, err = chain.New(chain.Config{Network: protocol.Regtest, Host: node.Host(), User: regtest.User, Password: regtest.Password,
-		Plain: true, Timeout: 5 * time.Second}, time.Now)
+		Plain: true, Timeout: patience}, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,8 +92,9 @@ func somebody(t *testing.T) *user {
 func (u *user) openWallet() {
 	u.t.Helper()
 	var err error
+	// Who waits for it has it look at once: that it looks by itself costs a slow machine more than it brings.
 	u.wallet, err = wallet.Open(wallet.Config{Dir: filepath.Join(u.dir, "wallet"), Network: protocol.Regtest, Branch: branchOf(u.owner),
-		Passphrase: []byte("right"), Poll: 20 * time.Millisecond, ScryptN: wallet.FastScryptN, Log: slog.New(slog.DiscardHandler)}, u.client)
+		Passphrase: []byte("right"), Poll: 200 * time.Millisecond, ScryptN: wallet.FastScryptN, Log: slog.New(slog.DiscardHandler)}, u.client)
 	if err != nil {
 		u.t.Fatal(err)
 	}
@@ -125,7 +129,7 @@ func (u *user) clock() time.Time { return u.now }
 
 func (u *user) sync() {
 	u.t.Helper()
-	ctx, cancel := context.WithTimeout(u.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(u.t.Context(), patience)
 	defer cancel()
 	if err := u.wallet.AwaitSync(ctx); err != nil {
 		u.t.Fatal(err)

@@ -35,7 +35,7 @@ func spendForEver(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	node, err := chain.New(chain.Config{Network: protocol.Regtest, Host: args[0], User: regtest.User, Password: regtest.Password, Plain: true}, time.Now)
+	node, err := chain.New(chain.Config{Network: protocol.Regtest, Host: args[0], User: regtest.User, Password: regtest.Password, Plain: true, Timeout: patience}, time.Now)
 	if err != nil {
 		return fault(err)
 	}

@@ -32,8 +32,11 @@ func rich(t *testing.T, n *regtest.Test, coins int, edit ...func(*wallet.Config)
 	return p
 }
 
+// leased is for longer than a test takes: most of them are by the machine's clock.
+const leased = time.Hour
+
 func request(key string, amount btcutil.Amount) wallet.FundRequest {
-	return wallet.FundRequest{Key: key, Amount: amount, Feerate: 2_000, For: time.Minute}
+	return wallet.FundRequest{Key: key, Amount: amount, Feerate: 2_000, For: leased}
 }
 
 func outpoints(f wallet.Funds) []string {
@@ -87,7 +90,7 @@ func TestFundSelectsAndLeases(t *testing.T) {
 	p.sync()
 	_, err = p.Fund(t.Context(), request("e", 1_000))
 	want(t, err, wallet.ErrFunds)
-	now = now.Add(61 * time.Second)
+	now = now.Add(leased + time.Second)
 	if f := p.fund(request("e", 1_000)); f.Coins[0].Value != bitcoin {
 		t.Errorf("%+v", f)
 	}

@@ -13,10 +13,10 @@ import (
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/btcutil/v2/hdkeychain"
 	"github.com/btcsuite/btcd/chaincfg/v2"
-	"go.uber.org/goleak"
 
 	"relaymarket/escrow/chain"
 	"relaymarket/escrow/wallet"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
@@ -25,8 +25,11 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == spender {
 		os.Exit(spendForEver(os.Args[2:]))
 	}
-	goleak.VerifyTestMain(m)
+	leakcheck.Main(m)
 }
+
+// patience is for what comes about by itself. It bounds only a test that fails.
+const patience = 5 * time.Minute
 
 // branchOf is the Bitcoin branch of a made-up owner.
 func branchOf(owner byte) *hdkeychain.ExtendedKey {
@@ -45,7 +48,7 @@ func nodeClient(t *testing.T, n *regtest.Test) *chain.Client {
 	}
 	c, err := chain.New(chain.Config{
 		Network: protocol.Regtest, Host: n.Host(), User: regtest.User, Password: regtest.Password,
-		Plain: n.Plain(), Certificate: cert, Timeout: 5 * time.Second,
+		Plain: n.Plain(), Certificate: cert, Timeout: patience,
 	}, time.Now)
 	if err != nil {
 		t.Fatal(err)
@@ -97,7 +100,7 @@ func open(t *testing.T, n *regtest.Test, edit ...func(*wallet.Config)) *person {
 
 func (p *person) sync() {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.t.Context(), 3*time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), patience)
 	defer cancel()
 	if err := p.AwaitSync(ctx); err != nil {
 		p.t.Fatalf("synchronize: %v", err)
@@ -149,7 +152,7 @@ func want(t *testing.T, err, target error) {
 
 func eventually(t *testing.T, what func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); !what(); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !what(); time.Sleep(20 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it did not come to it")
 		}

@@ -2,7 +2,6 @@ package wallet_test
 
 import (
 	"testing"
-	"time"
 
 	"github.com/btcsuite/btcd/btcutil/v2"
 
@@ -21,7 +20,7 @@ func TestSplit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := wallet.SplitRequest{Key: "s", Parts: []btcutil.Amount{missing, missing, missing}, Feerate: 2_000, For: time.Minute}
+	r := wallet.SplitRequest{Key: "s", Parts: []btcutil.Amount{missing, missing, missing}, Feerate: 2_000, For: leased}
 	fee, err := p.SplitFee(t.Context(), r)
 	if err != nil {
 		t.Fatal(err)
@@ -70,10 +69,10 @@ func TestSplitRefusals(t *testing.T) {
 		"all there is": {[]btcutil.Amount{bitcoin / 2, bitcoin / 2}, wallet.ErrFunds},
 		"far too much": {[]btcutil.Amount{btcutil.MaxSatoshi, btcutil.MaxSatoshi}, wallet.ErrRequest},
 	} {
-		_, err := p.Split(t.Context(), wallet.SplitRequest{Key: name, Parts: c.parts, Feerate: 2_000, For: time.Minute})
+		_, err := p.Split(t.Context(), wallet.SplitRequest{Key: name, Parts: c.parts, Feerate: 2_000, For: leased})
 		t.Run(name, func(t *testing.T) { want(t, err, c.err) })
 	}
-	if _, err := p.Split(t.Context(), wallet.SplitRequest{Parts: []btcutil.Amount{1000}, Feerate: 2_000, For: time.Minute}); err == nil {
+	if _, err := p.Split(t.Context(), wallet.SplitRequest{Parts: []btcutil.Amount{1000}, Feerate: 2_000, For: leased}); err == nil {
 		t.Error("a split without a key")
 	}
 	p.wants(bitcoin, 0)
