@@ -7,13 +7,12 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"relaymarket/broadcast"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 var rules = broadcast.Rules{Network: protocol.Regtest, Bits: 8}
 

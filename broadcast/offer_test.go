@@ -83,7 +83,7 @@ func TestCheckRefuses(t *testing.T) {
 		"no address":        {prove(t, key, self, now, replace(`["https://relay.example"]`, `[]`)), broadcast.ReasonAddress},
 		"an address a page": {prove(t, key, self, now, replace(`https://relay.example`, `https://relay.example/x`)), broadcast.ReasonInvalid},
 		"signature changed": {flip(good.Bytes()), broadcast.ReasonSignature},
-		"another's key":     {[]byte(strings.ReplaceAll(string(prove(t, key, self, now, same)), self.String(), other.Public().String())), broadcast.ReasonNoWork},
+		"another's key":     {stolen(t, prove(t, key, self, now, same), self), broadcast.ReasonNoWork},
 	}
 	for name, c := range cases {
 		_, err := rules.Check(c.data, now, nil)
@@ -97,6 +97,25 @@ func TestCheckRefuses(t *testing.T) {
 		a.Network, a.Addresses = protocol.Mainnet, []string{"https://relay.example", address}
 		if _, err := public.Check(announce(t, key, a, 8).Bytes(), now, nil); broadcast.ReasonOf(err) != broadcast.ReasonAddress {
 			t.Errorf("on mainnet %s: %v", address, err)
+		}
+	}
+}
+
+// stolen is an announcement under another key, for which its proof of work is none. It is one for one key in 256.
+func stolen(t *testing.T, data []byte, from protocol.PublicKey) []byte {
+	t.Helper()
+	for {
+		other := bytes.ReplaceAll(data, []byte(from.String()), []byte(newKey(t).Public().String()))
+		e, err := protocol.ParseEnvelope(other)
+		if err != nil {
+			t.Fatal(err)
+		}
+		subject, work, err := e.WorkSubject()
+		if err != nil || work == nil {
+			t.Fatal(work, err)
+		}
+		if work.Nonce.Bits(subject) < int(work.Bits) {
+			return other
 		}
 	}
 }

@@ -5,17 +5,16 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"relaymarket/broadcast"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/testhub"
 	"relaymarket/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 const (
-	patience = 60 * time.Second
+	patience = 3 * time.Minute
 	network  = testhub.Network
 )
 

@@ -19,19 +19,19 @@ import (
 
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
-	"go.uber.org/goleak"
 
 	"relaymarket/broadcast"
 	"relaymarket/broadcast/feed"
 	"relaymarket/broadcast/hub"
 	"relaymarket/broadcast/hubserver"
+	"relaymarket/internal/leakcheck"
 	"relaymarket/protocol"
 	"relaymarket/relaytls"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 var quiet = slog.New(slog.DiscardHandler)
 
@@ -62,6 +62,11 @@ func newCertificate(t *testing.T, folder string, serial int64) (certificate, key
 	trusted = x509.NewCertPool()
 	trusted.AppendCertsFromPEM(text)
 	return certificate, key, trusted
+}
+
+// connect is as anybody connects, who has more patience than the two seconds of NATS.
+func connect(url string, options ...nats.Option) (*nats.Conn, error) {
+	return nats.Connect(url, append(options, nats.Timeout(patience))...)
 }
 
 func start(t *testing.T, change func(*hubserver.Config)) *hubserver.Server {
@@ -149,7 +154,7 @@ func TestTLS(t *testing.T) {
 	}
 	defer conn.Close()
 	announce(t, h, conn)
-	if c, err := nats.Connect(s.URL()); err == nil {
+	if c, err := connect(s.URL()); err == nil {
 		c.Close()
 		t.Error("a stranger accepts a certificate that nobody he trusts signed")
 	}
@@ -202,7 +207,7 @@ func TestPolicyElsewhere(t *testing.T) {
 	defer conn.Close()
 	announce(t, h, conn)
 	faults := make(chan error, 1)
-	stranger, err := nats.Connect("nats://"+address, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { faults <- err }))
+	stranger, err := connect("nats://"+address, nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) { faults <- err }))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -215,7 +220,7 @@ func TestPolicyElsewhere(t *testing.T) {
 	case <-time.After(patience):
 		t.Error("a stranger may purge the stream")
 	}
-	if c, err := nats.Connect("nats://" + hubserver.HubUser + ":wrong@" + address); err == nil {
+	if c, err := connect("nats://" + hubserver.HubUser + ":wrong@" + address); err == nil {
 		c.Close()
 		t.Error("anybody is the hub")
 	}
@@ -226,14 +231,14 @@ func TestConnectionsAreBounded(t *testing.T) {
 	s := start(t, func(c *hubserver.Config) { c.Connections = 3 })
 	var open []*nats.Conn
 	for range 3 {
-		conn, err := nats.Connect(s.URL())
+		conn, err := connect(s.URL())
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
 		open = append(open, conn)
 	}
-	if conn, err := nats.Connect(s.URL()); err == nil {
+	if conn, err := connect(s.URL()); err == nil {
 		conn.Close()
 		t.Error("a fourth is let in")
 	}

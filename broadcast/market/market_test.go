@@ -255,7 +255,7 @@ func TestWatch(t *testing.T) {
 			if seqs(t, b)[change.Offer.Relay] < change.Offer.Seq {
 				t.Error("it is told before it is kept")
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(3 * time.Minute):
 			t.Fatalf("heard only %v", heard)
 		}
 	}

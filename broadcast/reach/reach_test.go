@@ -14,13 +14,13 @@ import (
 	"testing"
 	"time"
 
-	"go.uber.org/goleak"
-
 	"relaymarket/broadcast"
+	"relaymarket/internal/leakcheck"
+	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) { leakcheck.Main(m) }
 
 func TestPublic(t *testing.T) {
 	for text, want := range map[string]bool{
@@ -103,8 +103,10 @@ func TestTry(t *testing.T) {
 			}
 		}
 	})
-	closed := httptest.NewServer(nil)
-	closed.Close()
+	nobody, err := regtest.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
 	p := prober(true)
 	p.cfg.Resolver = noNames()
 	for name, test := range map[string]struct {
@@ -116,7 +118,7 @@ func TestTry(t *testing.T) {
 		"another":         {honest.server.URL, redirects.key.Public(), protocol.UnreachedAnother},
 		"a redirection":   {redirects.server.URL, honest.key.Public(), protocol.UnreachedAnswer},
 		"a flood":         {floods.server.URL, floods.key.Public(), protocol.UnreachedAnswer},
-		"nobody":          {closed.URL, honest.key.Public(), protocol.UnreachedConnect},
+		"nobody":          {"http://" + nobody, honest.key.Public(), protocol.UnreachedConnect},
 		"no TLS":          {strings.Replace(honest.server.URL, "http", "https", 1), honest.key.Public(), protocol.UnreachedTLS},
 		"a name of none":  {"https://nowhere.invalid", honest.key.Public(), protocol.UnreachedName},
 		"no address":      {"ftp://127.0.0.1", honest.key.Public(), protocol.UnreachedAddress},

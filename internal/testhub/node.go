@@ -18,6 +18,7 @@ import (
 	"relaymarket/broadcast/feed"
 	"relaymarket/broadcast/hub"
 	"relaymarket/broadcast/hubserver"
+	"relaymarket/internal/regtest"
 	"relaymarket/protocol"
 )
 
@@ -72,7 +73,12 @@ type Node struct {
 
 // New makes a hub that is stopped.
 func New(t testing.TB, c *Clock, peers ...string) *Node {
-	n := &Node{t: t, clock: c, listen: "127.0.0.1:0", folder: t.TempDir(), Bounds: broadcast.DefaultBounds(), Peers: peers}
+	t.Helper()
+	listen, err := regtest.FreeAddress() // which is nobody else's while the node is halted
+	if err != nil {
+		t.Fatalf("testhub: %v", err)
+	}
+	n := &Node{t: t, clock: c, listen: listen, folder: t.TempDir(), Bounds: broadcast.DefaultBounds(), Peers: peers}
 	n.Bounds.Bytes = 16 << 20
 	return n
 }
@@ -134,7 +140,7 @@ func (n *Node) Halt() { n.stop() }
 // Stranger is a connection as anybody has it.
 func (n *Node) Stranger(options ...nats.Option) *nats.Conn {
 	n.t.Helper()
-	conn, err := nats.Connect(n.URL(), append([]nats.Option{nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, options...)...)
+	conn, err := nats.Connect(n.URL(), append([]nats.Option{nats.Timeout(patience), nats.ErrorHandler(func(*nats.Conn, *nats.Subscription, error) {})}, options...)...)
 	if err != nil {
 		n.t.Fatal(err)
 	}
