@@ -229,7 +229,7 @@ func (w *world) snapshot() string {
 // atRest tells whether the server holds nothing for requests that are over.
 func (w *world) atRest(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(patience)
 	for _, s := range []*Server{w.server, w.tiny} {
 		for s.load.working.Load() != 0 || s.load.bytes.Load() != 0 || s.listeners.count() != 0 {
 			if time.Now().After(deadline) {

@@ -28,7 +28,7 @@ type listener struct {
 func (g *rig) listen(reader, sender *protocol.PrivateKey, after *string) (*listener, answer) {
 	g.t.Helper()
 	e := g.sign(reader, g.key.Public(), &protocol.Listen{Senders: []protocol.PublicKey{sender.Public()}, After: after})
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	g.t.Cleanup(cancel)
 	r, err := http.NewRequestWithContext(ctx, "POST", g.http.URL+"/inbox/"+reader.Public().String()+"/listen", strings.NewReader(string(e.Bytes())))
 	if err != nil {
@@ -87,8 +87,8 @@ func TestListen(t *testing.T) {
 	started := time.Now()
 	g.store(alice, bob, "live")
 	live := l.record()
-	if live.RecordId != "live" || time.Since(started) > 5*time.Second {
-		t.Errorf("told of %s after %s", live.RecordId, time.Since(started))
+	if live.RecordId != "live" {
+		t.Errorf("told of %s", live.RecordId)
 	}
 	for range 3 {
 		if quiet := l.next(); quiet.Alive == nil {
@@ -129,7 +129,7 @@ func TestListenAliveUnderTraffic(t *testing.T) {
 	}()
 	defer func() { close(stop); <-done }()
 	alive, told := 0, 0
-	for deadline := time.Now().Add(20 * time.Second); alive < 3 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience / 2); alive < 3 && time.Now().Before(deadline); {
 		if l.next().Alive != nil {
 			alive++
 		} else {
@@ -144,7 +144,7 @@ func TestListenAliveUnderTraffic(t *testing.T) {
 // TestListenManyAtOnce: a backlog larger than what is read at once arrives whole and in order, and is not held
 // back for the next sign of life.
 func TestListenManyAtOnce(t *testing.T) {
-	g := newRig(t, func(c *Config) { c.Bounds.KeepAlive = time.Minute })
+	g := newRig(t, func(c *Config) { c.Bounds.KeepAlive = 2 * patience })
 	alice, bob := newKey(t), newKey(t)
 	g.grant(alice)
 	const batches = 2
@@ -194,11 +194,7 @@ func TestListenBounds(t *testing.T) {
 		t.Errorf("streams at rest count as %d requests at work", working)
 	}
 	first.stop()
-	for deadline := time.Now().Add(10 * time.Second); g.server.listeners.count() != 2; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("a stream whose client left is still open")
-		}
-	}
+	g.awaitListeners(2) // he has left
 	if l, a := open(carol); l == nil {
 		t.Errorf("after one left: %d %s", a.status, a.body)
 	}
@@ -219,7 +215,7 @@ func TestDrain(t *testing.T) {
 		t.Errorf("a new stream: %d %s", a.status, a.body)
 	}
 	g.store(alice, bob, "still")
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	if err := g.http.Config.Shutdown(ctx); err != nil {
 		t.Errorf("shutdown: %v", err)
@@ -241,21 +237,17 @@ func TestListenerThatNeverReads(t *testing.T) {
 		t.Fatal(err)
 	}
 	slow := g.server.metrics.dropped.WithLabelValues(string(dropListenerSlow))
-	for deadline := time.Now().Add(2 * time.Minute); testutil.ToFloat64(slow) == 0; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); testutil.ToFloat64(slow) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a listener that never reads is still served")
 		}
 	}
-	for deadline := time.Now().Add(10 * time.Second); g.server.listeners.count() != 0; time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("it still counts")
-		}
-	}
+	g.awaitListeners(0)
 }
 
 // TestSlowBodyHoldsNoSlot: a body that comes slowly holds no slot of those that work.
 func TestSlowBodyHoldsNoSlot(t *testing.T) {
-	g := newRig(t, func(c *Config) { c.Bounds.MaxConcurrent, c.Bounds.BodyTimeout = 1, 2*time.Second })
+	g := newRig(t, func(c *Config) { c.Bounds.MaxConcurrent, c.Bounds.BodyTimeout = 1, patience })
 	alice, bob := newKey(t), newKey(t)
 	g.grant(alice)
 	for range 4 {

@@ -26,6 +26,9 @@ import (
 
 func TestMain(m *testing.M) { testpg.Main(m) }
 
+// patience is for what comes about by itself. It bounds only a test that fails.
+const patience = 5 * time.Minute
+
 // rig is a relay with its real parts: Postgres, records, books and an HTTP server on loopback.
 type rig struct {
 	t       *testing.T
@@ -240,6 +243,6 @@ func dial(t *testing.T, h *httptest.Server) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }
