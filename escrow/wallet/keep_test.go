@@ -18,7 +18,7 @@ func TestKeep(t *testing.T) {
 	now := time.Now()
 	p := rich(t, n, 1, func(c *wallet.Config) { c.Clock = func() time.Time { return now } })
 	shown := request("shown", bitcoin/2)
-	shown.Shared = true
+	shown.Shared, shown.For = true, time.Minute // by the test's clock
 	f := p.fund(shown)
 	coin := []wire.OutPoint{f.Coins[0].OutPoint}
 	if err := p.Keep(t.Context(), "contract", coin, time.Minute); err != nil {
