@@ -92,7 +92,7 @@ func (p *person) healsAll() []client.Healed {
 // Five relays, of which two lose everything each round while the sender heals in between: nothing is lost, and nothing
 // comes twice.
 func TestHealingOutlivesTheRelays(t *testing.T) {
-	const rounds, relays = 20, 5
+	const rounds, relays = 50, 5
 	var nodes []*testnode.Node
 	for range relays {
 		nodes = append(nodes, testnode.Start(t, testnode.Options{}))
