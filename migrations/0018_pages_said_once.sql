@@ -4,16 +4,15 @@
 -- and sizes stand in one value, as blocks of the ledger have them: so a page that is on one bill and of one sender goes there
 -- within the database. A page of 100 stays in its row without anything being compressed.
 
--- uvarint is an unsigned varint of Go's package encoding/binary for numbers below 2^28, always of 4 bytes.
-CREATE FUNCTION uvarint(n bigint) RETURNS bytea LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS
-    'SELECT substr(int8send(((n & 127 | 128) << 24) | ((n >> 7 & 127 | 128) << 16) | ((n >> 14 & 127 | 128) << 8) | (n >> 21 & 127)), 5)';
+-- uvarint is an unsigned varint of Go's package encoding/binary for numbers below 2^28, always of 4 bytes; null for others.
+CREATE FUNCTION uvarint(n bigint) RETURNS bytea LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+    'SELECT CASE WHEN n >= 0 AND n < 268435456 THEN substr(int8send(((n & 127 | 128) << 24) | ((n >> 7 & 127 | 128) << 16) | ((n >> 14 & 127 | 128) << 8) | (n >> 21 & 127)), 5) END';
 
 ALTER TABLE pages ADD COLUMN names bytea, ADD COLUMN bytes bigint;
-UPDATE pages SET names = n.names, bytes = n.bytes FROM (
-    SELECT p.ctid AS place, coalesce(string_agg(uvarint(octet_length(convert_to(t.id, 'UTF8'))) || convert_to(t.id, 'UTF8') || uvarint(t.size), ''::bytea ORDER BY t.i), ''::bytea) AS names,
-      coalesce(sum(t.size), 0) AS bytes
-    FROM pages p LEFT JOIN LATERAL unnest(p.ids, p.sizes) WITH ORDINALITY AS t (id, size, i) ON true GROUP BY p.ctid) n
-    WHERE pages.ctid = n.place;
+UPDATE pages SET
+    names = (SELECT coalesce(string_agg(uvarint(octet_length(convert_to(t.id, 'UTF8'))) || convert_to(t.id, 'UTF8') || uvarint(t.size), ''::bytea ORDER BY t.i), ''::bytea)
+      FROM unnest(ids, sizes) WITH ORDINALITY AS t (id, size, i)),
+    bytes = (SELECT coalesce(sum(t.size), 0) FROM unnest(sizes) AS t (size));
 ALTER TABLE pages ALTER names SET NOT NULL, ALTER bytes SET NOT NULL, DROP COLUMN ids, DROP COLUMN sizes;
 COMMENT ON COLUMN pages.senders IS '32 bytes a record, or 32 if all are of one sender';
 COMMENT ON COLUMN pages.names IS 'of each record the length of its id, the id, and its bytes; numbers are varints';
@@ -33,6 +32,15 @@ ALTER TABLE records ALTER envelope SET STATISTICS 0, ALTER hash SET STATISTICS 0
 ALTER TABLE ledger_blocks ALTER lines SET STATISTICS 0;
 
 -- +goose Down
+-- An older relayd cannot read blocks of pages that were posted as they are: the ledger would be lost to it.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM ledger_blocks WHERE get_byte(lines, 0) = 9) THEN
+        RAISE EXCEPTION 'the ledger has pages that an older relayd cannot read: restore a backup of before the upgrade instead';
+    END IF;
+END $$;
+-- +goose StatementEnd
 ALTER TABLE ledger_blocks ALTER lines SET STATISTICS -1;
 ALTER TABLE records ALTER envelope SET STATISTICS -1, ALTER hash SET STATISTICS -1, ALTER request_hash SET STATISTICS -1;
 ALTER TABLE ledger_acks DROP COLUMN bill, DROP COLUMN bytes;

@@ -3,6 +3,7 @@ package migrations
 import (
 	"database/sql"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/pressly/goose/v3"
@@ -62,6 +63,13 @@ func TestPagesOfOlderRelays(t *testing.T) {
 			t.Errorf("page %d has %d bytes, and its records %d", k, sum, all)
 		}
 	}
+	// A ledger that an older relayd could not read is not handed to it.
+	o.exec(`INSERT INTO bills (contract, payer, storage_price, bandwidth_price) VALUES (sha256('c'), sha256('p'), 1, 1)`)
+	o.exec(`INSERT INTO ledger_blocks (bill, last, lines) SELECT id, 1, '\x09' FROM bills`)
+	if _, err := provider.DownTo(t.Context(), 17); err == nil || !strings.Contains(err.Error(), "restore a backup") {
+		t.Errorf("down: %v", err)
+	}
+	o.exec(`DELETE FROM ledger_blocks`)
 	// One that came after it.
 	o.exec(`UPDATE pages SET senders = sha256('s'), bills = '{5}' WHERE page_id = 'page-2'`)
 	if _, err := provider.DownTo(t.Context(), 17); err != nil {

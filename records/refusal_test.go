@@ -282,3 +282,41 @@ func (p *payer) comeBack(t interface {
 		}
 	}
 }
+
+// What ended just before a refusal is on the bill with it: its storage is billed, and what it had reserved comes back.
+func TestRefusalPostsWhatEnded(t *testing.T) {
+	h := newHouse(t)
+	p := h.payer()
+	p.refusing = &refusing{records: func(protocol.Hash) *truth { return &truth{disowned: true} }}
+	bob := key(t)
+	strange, kept := h.compose(p.key, bob.Public(), "strange"), h.compose(p.key, bob.Public(), "kept")
+	h.mustWrite(strange)
+	h.mustWrite(kept)
+	own := p.wrote(kept)
+	p.check(t)
+	reserved := p.place.Totals.ReservedStored
+	own.Deleted = h.now()
+	if err := h.store.Delete(t.Context(), protocol.Path{Sender: p.key.Public(), Receiver: bob.Public(), ID: "kept"}); err != nil {
+		t.Fatal(err)
+	}
+	if n := h.count(`SELECT count(*) FROM ledger_facts`); n != 1 {
+		t.Fatalf("%d ends wait", n)
+	}
+	one := p.refusing.lines[0]
+	for range 2 {
+		if out, err := h.refuseUsage(books.Refusal{Payer: p.key.Public(), Contract: p.contract, Report: one.report, Most: math.MaxInt64,
+			Lines: []protocol.RefusedLines{one.line}}); err != nil || out.Disputes != 0 {
+			t.Fatalf("%+v, %v", out, err)
+		}
+		if n := h.count(`SELECT count(*) FROM ledger_facts`); n != 0 {
+			t.Fatalf("%d ends wait", n)
+		}
+		if bill, err := h.books.Posted(t.Context(), p.contract); err != nil || bill.Last != 4 { // two writes, an end, a drop
+			t.Fatalf("%+v, %v", bill, err)
+		}
+	}
+	p.check(t)
+	if left := p.place.Totals.ReservedStored; left == reserved || left.String() != "0" {
+		t.Errorf("%v is reserved, %v before", left, reserved)
+	}
+}

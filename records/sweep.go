@@ -358,7 +358,7 @@ const (
 		    ORDER BY made LIMIT $3)) RETURNING made AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages p WHERE ` + isOpen + ` AND made > 0 AND made >= $1 AND made <= $2 AND ` + isNeeded + ` IS NOT TRUE
+		  SELECT ctid FROM pages p WHERE ` + isOpen + ` AND made > 0 AND made >= $1 AND made <= $2 AND (bills IS NULL OR lapsed) AND ` + isNeeded + ` IS NOT TRUE
 		    ORDER BY made LIMIT $3)) AND got_at IS NULL RETURNING made AS at)
 		SELECT count(*), coalesce(max(at), 0) FROM gone`
 

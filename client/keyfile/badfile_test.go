@@ -91,16 +91,23 @@ func TestOpenBadFile(t *testing.T) {
 		"words":           {text(func([]byte) []byte { return []byte(artWords) }), keyfile.ErrNotKeyFile, false},
 		"for a recipient": {func(t *testing.T, p string) { encryptFile(t, p, "x", identity.Recipient()) }, keyfile.ErrNotKeyFile, false},
 
-		"line missing":      {text(func(b []byte) []byte { return cutLine(b, 3) }), keyfile.ErrDamaged, false},
-		"not base64":        {text(func(b []byte) []byte { b[60] = '*'; return b }), keyfile.ErrDamaged, false},
-		"more after it":     {text(func(b []byte) []byte { return append(b, "more"...) }), keyfile.ErrDamaged, false},
-		"armored twice":     {text(func(b []byte) []byte { return append(b, b...) }), keyfile.ErrDamaged, false},
-		"not age inside":    {binary(func([]byte) []byte { return []byte("hello") }), keyfile.ErrDamaged, false},
-		"nothing inside":    {binary(func([]byte) []byte { return nil }), keyfile.ErrDamaged, false},
-		"payload flipped":   {binary(flip(20)), keyfile.ErrDamaged, true},
-		"payload cut":       {binary(func(b []byte) []byte { return b[:len(b)-20] }), keyfile.ErrDamaged, true},
-		"no payload":        {binary(func(b []byte) []byte { return b[:bytes.Index(b, []byte("\n---"))+60] }), keyfile.ErrDamaged, true},
-		"header MAC":        {binary(func(b []byte) []byte { b[bytes.Index(b, []byte("\n---"))+6] ^= 1; return b }), keyfile.ErrDamaged, true},
+		"line missing":    {text(func(b []byte) []byte { return cutLine(b, 3) }), keyfile.ErrDamaged, false},
+		"not base64":      {text(func(b []byte) []byte { b[60] = '*'; return b }), keyfile.ErrDamaged, false},
+		"more after it":   {text(func(b []byte) []byte { return append(b, "more"...) }), keyfile.ErrDamaged, false},
+		"armored twice":   {text(func(b []byte) []byte { return append(b, b...) }), keyfile.ErrDamaged, false},
+		"not age inside":  {binary(func([]byte) []byte { return []byte("hello") }), keyfile.ErrDamaged, false},
+		"nothing inside":  {binary(func([]byte) []byte { return nil }), keyfile.ErrDamaged, false},
+		"payload flipped": {binary(flip(20)), keyfile.ErrDamaged, true},
+		"payload cut":     {binary(func(b []byte) []byte { return b[:len(b)-20] }), keyfile.ErrDamaged, true},
+		"no payload":      {binary(func(b []byte) []byte { return b[:bytes.Index(b, []byte("\n---"))+60] }), keyfile.ErrDamaged, true},
+		"header MAC": {binary(func(b []byte) []byte {
+			if at := bytes.Index(b, []byte("\n---")) + 6; b[at] == 'A' { // it is base64, and stays so
+				b[at] = 'B'
+			} else {
+				b[at] = 'A'
+			}
+			return b
+		}), keyfile.ErrDamaged, true},
 		"no work factor":    {binary(withWorkFactor("")), keyfile.ErrDamaged, false},
 		"work factor -1":    {binary(withWorkFactor("-1")), keyfile.ErrDamaged, false},
 		"work factor 010":   {binary(withWorkFactor("010")), keyfile.ErrDamaged, true},

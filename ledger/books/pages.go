@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 
 	"github.com/jackc/pgx/v5"
@@ -62,7 +63,7 @@ func (r *round) readAcks(rows pgx.Rows) error {
 		pages, pulls = pages+1, pulls+int(ref.records)
 		one := ref
 		one.reader = slices.Clone(ref.reader)
-		if bill == nil || bytes == nil || r.wary {
+		if bill == nil || bytes == nil || *bytes < 0 || r.wary {
 			r.unread = append(r.unread, one)
 			return nil
 		}
@@ -74,12 +75,12 @@ func (r *round) readAcks(rows pgx.Rows) error {
 	return err
 }
 
-// pagesOf reads pages that were acknowledged. One that is gone is left out.
+// pagesOf reads pages that were acknowledged.
 const pagesOf = `SELECT p.reader, p.bills, p.senders, p.names, p.hashes, p.evidence FROM unnest($1::bytea[], $2::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
 	(SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p WHERE p.evidence IS NOT NULL`
 
-// readPages reads pages and gives each bill's pulls in them to take.
-func readPages(ctx context.Context, tx pgx.Tx, refs []pageRef, take func(bill int64, p posting)) error {
+// readPages reads pages and gives each bill's pulls in them to take. One that is gone or damaged is on no bill, and keeps no other waiting.
+func readPages(ctx context.Context, tx pgx.Tx, refs []pageRef, take func(bill int64, p posting), log *slog.Logger) error {
 	if len(refs) == 0 {
 		return nil
 	}
@@ -93,13 +94,21 @@ func readPages(ctx context.Context, tx pgx.Tx, refs []pageRef, take func(bill in
 	}
 	var reader, senders, names, hashes, got []byte
 	var bills []int64
+	read := 0
 	_, err = pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &names, &hashes, &got}, func() error {
 		page, err := newServed(reader, senders, names, hashes, got)
-		if err != nil {
-			return err
+		if err == nil {
+			err = page.part(bills, take)
 		}
-		return page.part(bills, take)
+		if err != nil {
+			log.Error("a page is left out of all bills", "err", err)
+		}
+		read++
+		return nil
 	})
+	if err == nil && read < len(refs) {
+		log.Error("pages are left out of all bills: they are gone", "pages", len(refs)-read)
+	}
 	return err
 }
 
@@ -150,7 +159,7 @@ func (s *billState) read(ctx context.Context, tx pgx.Tx, postings []posting) ([]
 	strange := false
 	err := readPages(ctx, tx, refs, func(bill int64, p posting) {
 		all, strange = append(all, p), strange || bill != s.id
-	})
+	}, s.log)
 	if err == nil && strange {
 		err = errPageGone
 	}
@@ -168,7 +177,7 @@ const insertPages = `INSERT INTO ledger_blocks (bill, last, lines)
 	SELECT $1, $2, string_agg('\x09'::bytea || uvarint(octet_length(p.evidence)) || p.evidence || uvarint(cardinality(p.ns)) || p.hashes || p.reader || p.senders || p.names, ''::bytea)
 	FROM unnest($3::bytea[], $4::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
 	  (SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p
-	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[$1::bigint] AND octet_length(p.senders) = 32
+	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[$1::bigint] AND octet_length(p.senders) = 32 AND octet_length(p.hashes) = 32 * cardinality(p.ns)
 	HAVING count(*) = cardinality($4) AND sum(cardinality(p.ns)) = $5 AND sum(p.bytes)::bigint = $6`
 
 // queuePages queues a block of pages.

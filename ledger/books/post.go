@@ -115,6 +115,7 @@ func (r *round) leftOut(err error) {
 // postSome posts some of what is to be posted. What was noted of a page is believed first.
 func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 	if more, err = s.postRound(ctx, false); errors.Is(err, errPageGone) {
+		s.log.Error("the ledger is posted page by page: what was noted of one is not true", "err", err)
 		more, err = s.postRound(ctx, true)
 	}
 	return more, err
@@ -176,13 +177,7 @@ func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
 		return err
 	}
-	if err := readPages(ctx, tx, r.unread, r.add); err != nil {
-		return err
-	}
-	for i := range r.facts {
-		r.add(r.facts[i].bill, posting{line: r.facts[i].line})
-	}
-	return nil
+	return readPages(ctx, tx, r.unread, r.add, r.log)
 }
 
 func (r *round) add(bill int64, p posting) { r.postings[bill] = append(r.postings[bill], p) }
@@ -238,6 +233,10 @@ func (r *round) readFacts(rows pgx.Rows) error {
 
 // write gives the postings their numbers, adds them up and stores them.
 func (r *round) write(ctx context.Context, tx pgx.Tx) error {
+	for i := range r.facts {
+		r.add(r.facts[i].bill, posting{line: r.facts[i].line})
+	}
+	r.facts = nil
 	if len(r.postings) == 0 {
 		return nil
 	}
@@ -247,11 +246,15 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 	}
 	slices.Sort(ids)
 	states, err := lockBills(ctx, tx, ids)
+	if errors.Is(err, errBillsGone) && !r.wary {
+		err = fmt.Errorf("%w: %w", errPageGone, err)
+	}
 	if err != nil {
 		return err
 	}
 	b := &pgx.Batch{}
 	for _, state := range states {
+		state.log = r.log
 		postings, err := state.undropped(ctx, tx, r.postings[state.id])
 		if err != nil {
 			return err
@@ -387,9 +390,12 @@ type billState struct {
 	prices   ledger.Prices
 	closed   bool  // what is owed is final
 	drops    int64 // records that were taken off it
+	log      *slog.Logger
 }
 
 const totalsColumns = `written::text, pulled::text, stored::text, reserved_pulled::text, reserved_stored::text`
+
+var errBillsGone = errors.New("bills are gone")
 
 func lockBills(ctx context.Context, tx pgx.Tx, ids []int64) ([]*billState, error) {
 	rows, err := tx.Query(ctx, `SELECT id, last, storage_price, bandwidth_price, closed, drops, `+totalsColumns+` FROM bills WHERE id = ANY($1) ORDER BY id FOR UPDATE`, ids)
@@ -407,7 +413,7 @@ func lockBills(ctx context.Context, tx pgx.Tx, ids []int64) ([]*billState, error
 		return s, err
 	})
 	if err == nil && len(states) != len(ids) {
-		err = fmt.Errorf("%d of %d bills are gone", len(ids)-len(states), len(ids))
+		err = fmt.Errorf("%w: %d of %d", errBillsGone, len(ids)-len(states), len(ids))
 	}
 	slices.SortFunc(states, func(a, b *billState) int { return cmp.Compare(a.id, b.id) })
 	return states, err
