@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"relaymarket/internal/db"
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testpg"
 	"relaymarket/ledger/books"
 	"relaymarket/ledger/willing"
@@ -37,28 +37,10 @@ type rig struct {
 	books   *books.Store
 	records *records.Store
 	willing *willing.Store
-	log     *logged
+	log     *testlog.Log
 	offset  atomic.Int64 // of the relay's clock, ns
 	server  *Server
 	http    *httptest.Server
-}
-
-// logged is a log that a test can read while it is written.
-type logged struct {
-	mu   sync.Mutex
-	text strings.Builder
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 func (g *rig) clock() time.Time { return time.Now().Add(time.Duration(g.offset.Load())) }
@@ -69,7 +51,7 @@ var policy = willing.Policy{Keys: &willing.Conditions{}, Topics: &willing.Condit
 func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
 	ctx := context.Background()
-	g := &rig{t: t, key: newKey(t), log: &logged{}}
+	g := &rig{t: t, key: newKey(t), log: &testlog.Log{}}
 	url := testpg.New(t)
 	if err := migrations.Up(ctx, url); err != nil {
 		t.Fatal(err)

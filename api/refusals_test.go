@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"relaymarket/api/refusals"
+	"relaymarket/internal/testlog"
 	"relaymarket/protocol"
 	"relaymarket/records"
 )
@@ -43,7 +44,7 @@ func refusalsOf(t *testing.T, s *Server, code string) float64 {
 // Every code of the table is on /metrics before it occurs, is counted under its own name when it does, and is in the log at its level, whatever
 // kind of error it comes as. A code of no table is counted as unknown, and told.
 func TestEveryRefusalIsCountedAndLogged(t *testing.T) {
-	log := &logged{}
+	log := &testlog.Log{}
 	g := newRig(t, func(c *Config) {
 		c.Logger = slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	})
@@ -113,7 +114,7 @@ func TestRefusedLinesAreCounted(t *testing.T) {
 // A code is logged once a minute at most, with how often it occurred; another's silence is its own. A clock that goes back silences nobody.
 func TestRefusalsAreLoggedSeldom(t *testing.T) {
 	now := time.Unix(1_800_000_000, 0)
-	log := &logged{}
+	log := &testlog.Log{}
 	logger := slog.New(slog.NewTextHandler(log, nil))
 	c, err := refusals.New(prometheus.NewRegistry(), func() time.Time { return now })
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"relaymarket/client"
 	"relaymarket/client/daemon"
 	"relaymarket/client/daemon/localapi"
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testnode"
 	"relaymarket/internal/testpg"
 	"relaymarket/protocol"
@@ -52,7 +53,7 @@ type home struct {
 	t      *testing.T
 	dir    string
 	client *client.Client
-	log    *testnode.Log
+	log    *testlog.Log
 	ahead  *atomic.Int64 // of his clock, seconds
 }
 
@@ -78,7 +79,7 @@ func newHome(t *testing.T) *home {
 			t.Error(err)
 		}
 	})
-	return &home{t: t, dir: dir, client: c, log: &testnode.Log{}, ahead: ahead}
+	return &home{t: t, dir: dir, client: c, log: &testlog.Log{}, ahead: ahead}
 }
 
 // joins adds relays.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testnode"
 )
 
@@ -22,7 +23,7 @@ func TestManyOnOneFolder(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*patience) // two rounds of commands, and the wait
 	defer cancel()
 	listener := alice.command(ctx, "listen", "--json")
-	var heard testnode.Log
+	var heard testlog.Log
 	listener.Stdout = &heard
 	if err := listener.Start(); err != nil {
 		t.Fatal(err)
@@ -82,7 +83,7 @@ func TestManyOnOneFolder(t *testing.T) {
 }
 
 // texts counts the messages in what listen printed.
-func texts(printed *testnode.Log) map[string]int {
+func texts(printed *testlog.Log) map[string]int {
 	found := map[string]int{}
 	for _, line := range strings.Split(printed.String(), "\n") {
 		var event struct{ Message *messageLine }

@@ -20,20 +20,21 @@ import (
 	"relaymarket/client"
 	"relaymarket/client/daemon"
 	"relaymarket/client/daemon/localapi"
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testnode"
 )
 
 // stays is a user's daemon, in a process of its own.
 type stays struct {
 	cmd  *exec.Cmd
-	log  *testnode.Log
+	log  *testlog.Log
 	done chan error
 }
 
 // starts a user's daemon and returns when it serves. It ends with the test.
 func (s *terminal) starts(args ...string) *stays {
 	s.t.Helper()
-	d := &stays{cmd: s.command(context.WithoutCancel(s.t.Context()), append([]string{"daemon", "--log", "json"}, args...)...), log: &testnode.Log{}, done: make(chan error, 1)}
+	d := &stays{cmd: s.command(context.WithoutCancel(s.t.Context()), append([]string{"daemon", "--log", "json"}, args...)...), log: &testlog.Log{}, done: make(chan error, 1)}
 	errs, err := d.cmd.StderrPipe()
 	if err != nil {
 		s.t.Fatal(err)
@@ -206,7 +207,7 @@ func TestDaemon(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	errs := &testnode.Log{}
+	errs := &testlog.Log{}
 	listen.Stderr = errs
 	if err := listen.Start(); err != nil {
 		t.Fatal(err)
@@ -241,8 +242,8 @@ func TestDaemon(t *testing.T) {
 	}
 
 	// The daemon's end ends those who listen through it, and tells them, also when it is killed.
-	listens := func() (*exec.Cmd, *testnode.Log) {
-		errs := &testnode.Log{}
+	listens := func() (*exec.Cmd, *testlog.Log) {
+		errs := &testlog.Log{}
 		cmd := locked.command(t.Context(), "listen")
 		cmd.Stderr = errs
 		if err := cmd.Start(); err != nil {
@@ -303,7 +304,7 @@ func TestDaemonWaits(t *testing.T) {
 	bob.env = nil
 	early := make(chan error, 1)
 	cmd := bob.command(t.Context(), "daemon", "--wait")
-	errs := &testnode.Log{}
+	errs := &testlog.Log{}
 	cmd.Stderr = errs
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

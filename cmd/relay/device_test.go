@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testnode"
 )
 
@@ -18,7 +19,7 @@ type typist struct {
 	in   io.WriteCloser
 	out  *bufio.Reader
 	wait func() error
-	errs *testnode.Log
+	errs *testlog.Log
 }
 
 func (s *terminal) isTyped(t *testing.T, args ...string) *typist {
@@ -27,7 +28,7 @@ func (s *terminal) isTyped(t *testing.T, args ...string) *typist {
 	t.Cleanup(cancel)
 	cmd := s.command(ctx, args...)
 	cmd.Stdin = nil
-	errs := &testnode.Log{}
+	errs := &testlog.Log{}
 	cmd.Stderr = errs
 	in, err := cmd.StdinPipe()
 	if err != nil {

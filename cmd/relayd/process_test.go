@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testnode"
 	"relaymarket/internal/testpg"
 	"relaymarket/protocol"
@@ -379,7 +380,7 @@ func TestTerminateWhileStarting(t *testing.T) {
 		t.Fatal(got.err)
 	}
 	for _, after := range []time.Duration{20, 250, 850} {
-		log := &testnode.Log{}
+		log := &testlog.Log{}
 		cmd := testnode.Command(t, "serve", "--dir", dir, "--listen", "127.0.0.1:0", "--operator-listen", "127.0.0.1:0")
 		cmd.Stderr = log
 		if err := cmd.Start(); err != nil {

@@ -1,7 +1,6 @@
 package natsnode_test
 
 import (
-	"bytes"
 	"errors"
 	"log/slog"
 	"net"
@@ -10,7 +9,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -20,6 +18,7 @@ import (
 
 	"relaymarket/internal/leakcheck"
 	"relaymarket/internal/natsnode"
+	"relaymarket/internal/testlog"
 	"relaymarket/internal/testnode"
 )
 
@@ -29,9 +28,9 @@ func TestMain(m *testing.M) { leakcheck.Main(m) }
 const patience = 2 * time.Minute
 
 // start makes a node that ends with the test, and returns what it logs.
-func start(t *testing.T, cfg natsnode.Config) (*natsnode.Node, *logged) {
+func start(t *testing.T, cfg natsnode.Config) (*natsnode.Node, *testlog.Log) {
 	t.Helper()
-	log := &logged{}
+	log := &testlog.Log{}
 	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 	n, err := natsnode.Start(cfg)
 	if err != nil {
@@ -43,24 +42,6 @@ func start(t *testing.T, cfg natsnode.Config) (*natsnode.Node, *logged) {
 		}
 	})
 	return n, log
-}
-
-// logged is a log that is read while it is written.
-type logged struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logged) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logged) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }
 
 // elsewhere is a NATS server that is not the node's. Port 0 takes a free one.

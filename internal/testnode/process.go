@@ -19,6 +19,7 @@ import (
 	"relaymarket/internal/killpoint"
 	"relaymarket/internal/localpg"
 	"relaymarket/internal/relaynode"
+	"relaymarket/internal/testlog"
 	"relaymarket/ledger/books"
 	"relaymarket/protocol"
 )
@@ -151,7 +152,7 @@ type Process struct {
 	args   []string
 	more   []string // of the environment
 	cmd    *exec.Cmd
-	log    *Log
+	log    *testlog.Log
 	exited chan struct{}
 }
 
@@ -167,7 +168,7 @@ func StartProcess(t testing.TB, o ProcessOptions) *Process {
 			t.Fatalf("testnode: relayd init: %v\n%s", err, out)
 		}
 	}
-	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, log: &Log{},
+	p := &Process{t: t, Dir: o.Dir, DSN: o.DSN, mortal: o.Mortal, more: o.Environ, log: &testlog.Log{},
 		URL: "http://" + FreeAddress(t), OperatorURL: "http://" + FreeAddress(t)} // nobody else's while it is stopped
 	p.args = append([]string{"--rate-address", "0", "--rate-key", "0"}, o.Args...)
 	if o.DSN != "" {
@@ -218,7 +219,7 @@ func (p *Process) Start() {
 	}
 	p.cmd.Env = append(p.cmd.Env, p.more...)
 	p.exited = make(chan struct{})
-	p.log.clear()
+	p.log.Clear()
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

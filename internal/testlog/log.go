@@ -1,4 +1,5 @@
-package testnode
+// Package testlog is what tests read while it is written.
+package testlog
 
 import (
 	"bytes"
@@ -17,8 +18,8 @@ func (l *Log) Write(p []byte) (int, error) {
 	return l.text.Write(p)
 }
 
-// clear is for a process that is started again.
-func (l *Log) clear() {
+// Clear is for a process that is started again.
+func (l *Log) Clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.text.Reset()
