@@ -73,3 +73,9 @@ const MaxLook = maxLook
 
 // WaitingPulls is how many pulls wait for a server.
 func (s *Store) WaitingPulls() int { return s.pulls.depth() }
+
+// The statements that the sweeper finds pages with.
+const (
+	FindReaders = findReaders
+	EndPages    = endPages
+)

@@ -13,49 +13,39 @@ import (
 // A page that its reader never acknowledged is the relay's own loss, a page a reader at most: what its records' payers
 // had reserved for it goes back to them, and an acknowledgement that comes later bills nobody.
 
-// findUnsigned are the pages with records on bills that are due from $1 to $2, oldest first, $3 at most.
-const findUnsigned = `SELECT made, reader, page_id, bills FROM pages p
-	WHERE ` + isOpen + ` AND made > 0 AND made >= $1 AND made <= $2 AND bills IS NOT NULL AND NOT lapsed ORDER BY made LIMIT $3`
+// findUnsigned are the last pages of the readers $1 that are open, with records on bills, and were made up to $2.
+const findUnsigned = `SELECT t.reader, l.page_id, l.bills FROM unnest($1::bytea[]) AS t (reader) CROSS JOIN LATERAL (
+	  SELECT page_id, made, got_at, bills, lapsed FROM pages WHERE reader = t.reader AND turn > 0 ORDER BY turn DESC LIMIT 1) l
+	WHERE l.got_at IS NULL AND l.made <= $2 AND l.bills IS NOT NULL AND NOT l.lapsed`
 
-// lapse gives back what pages held that were not acknowledged in time.
-func (w *sweeper) lapse(ctx context.Context, e *ending) (done swept, err error) {
-	took, err := w.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-		done = swept{}
-		readers, ids, payers, last, err := unsigned(ctx, tx, e.from, w.due(e))
-		if err != nil || len(ids) == 0 {
-			return err
-		}
-		done.last, done.more = last, len(ids) == sweepPagesBatch
-		if readers, ids, err = lockReaders(ctx, tx, readers, ids); err != nil || len(ids) == 0 {
-			return err
-		}
-		done.ended, err = w.store.lapsePages(ctx, tx, readers, ids, payers)
-		return err
-	})
-	if err != nil || done.ended == 0 {
-		return swept{}, err
+// lapse gives back what the pages of these readers held that were not acknowledged in time, and returns whose they were. It is the
+// caller who has locked them.
+func (s *Store) lapse(ctx context.Context, tx pgx.Tx, readers [][]byte, due int64) (of [][]byte, err error) {
+	of, ids, payers, err := unsigned(ctx, tx, readers, due)
+	if err != nil || len(ids) == 0 {
+		return nil, err
 	}
-	return done, w.pause(ctx, took, e, done.last)
+	return of, s.lapsePages(ctx, tx, of, ids, payers)
 }
 
 // unsigned finds pages that are due, and who pays the bills in them.
-func unsigned(ctx context.Context, tx pgx.Tx, from, due int64) (readers [][]byte, ids []string, payers map[int64]protocol.PublicKey, last int64, err error) {
-	rows, err := tx.Query(ctx, findUnsigned, from, due, sweepPagesBatch)
+func unsigned(ctx context.Context, tx pgx.Tx, readers [][]byte, due int64) (of [][]byte, ids []string, payers map[int64]protocol.PublicKey, err error) {
+	rows, err := tx.Query(ctx, findUnsigned, readers, due)
 	if err != nil {
-		return nil, nil, nil, 0, err
+		return nil, nil, nil, err
 	}
 	var reader []byte
 	var id string
 	var bills, all []int64
-	if _, err := pgx.ForEachRow(rows, []any{&last, &reader, &id, &bills}, func() error {
-		readers, ids, all = append(readers, bytes.Clone(reader)), append(ids, id), append(all, bills...)
+	if _, err := pgx.ForEachRow(rows, []any{&reader, &id, &bills}, func() error {
+		of, ids, all = append(of, bytes.Clone(reader)), append(ids, id), append(all, bills...)
 		return nil
 	}); err != nil || len(ids) == 0 {
-		return nil, nil, nil, 0, err
+		return nil, nil, nil, err
 	}
 	rows, err = tx.Query(ctx, `SELECT id, payer FROM bills WHERE id = ANY($1)`, all)
 	if err != nil {
-		return nil, nil, nil, 0, err
+		return nil, nil, nil, err
 	}
 	payers = make(map[int64]protocol.PublicKey)
 	var bill int64
@@ -64,49 +54,28 @@ func unsigned(ctx context.Context, tx pgx.Tx, from, due int64) (readers [][]byte
 		payers[bill] = protocol.PublicKey(payer)
 		return nil
 	})
-	return readers, ids, payers, last, err
+	return of, ids, payers, err
 }
 
-// lockReaders locks the readers of pages, and returns the pages of those that are at nothing else: one who is may be acknowledging
-// his. Those of others are looked at again another time.
-func lockReaders(ctx context.Context, tx pgx.Tx, readers [][]byte, ids []string) (locked [][]byte, of []string, err error) {
-	locks := make([]int64, len(readers))
-	for i, reader := range readers {
-		locks[i] = lockOf(protocol.PublicKey(reader))
-	}
-	rows, err := tx.Query(ctx, `SELECT i FROM unnest($1::bigint[]) WITH ORDINALITY AS t (k, i) WHERE pg_try_advisory_xact_lock(k)`, locks)
-	if err != nil {
-		return nil, nil, err
-	}
-	var i int
-	_, err = pgx.ForEachRow(rows, []any{&i}, func() error {
-		locked, of = append(locked, readers[i-1]), append(of, ids[i-1])
-		return nil
-	})
-	return locked, of, err
-}
-
-// lapsePages marks pages as lapsed, but those that were acknowledged meanwhile, and gives back what they held.
-func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids []string, payers map[int64]protocol.PublicKey) (int, error) {
+// lapsePages marks pages as lapsed, and gives back what they held.
+func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids []string, payers map[int64]protocol.PublicKey) error {
 	var held []books.Held
 	for _, payer := range payers {
 		held = append(held, books.Held{Account: payer})
 	}
-	batch, err := s.books.LockHeld(ctx, tx, held) // accounts first: the order of locks that writes have
+	batch, err := s.books.LockHeld(ctx, tx, held) // after the readers and before all else: the order of locks that deletions have
 	if err != nil {
-		return 0, err
+		return err
 	}
 	rows, err := tx.Query(ctx, `UPDATE pages p SET lapsed = true FROM unnest($1::bytea[], $2::text[]) AS t (reader, page_id)
 		WHERE p.reader = t.reader AND p.page_id = t.page_id AND `+isOpen+` AND NOT p.lapsed
 		RETURNING p.reader, p.ns, p.bills, p.senders, p.names, p.hashes`, readers, ids)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	var reader, senders, names, hashes []byte
 	var ns, bills []int64
-	lapsed := 0
 	_, err = pgx.ForEachRow(rows, []any{&reader, &ns, &bills, &senders, &names, &hashes}, func() error {
-		lapsed++
 		ids, sizes, err := books.ReadNames(names, len(ns))
 		if err != nil {
 			return err
@@ -126,7 +95,7 @@ func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids
 		return nil
 	})
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return lapsed, batch.Save(ctx, tx)
+	return batch.Save(ctx, tx)
 }

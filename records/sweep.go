@@ -35,8 +35,6 @@ const (
 	// A large record has a row for each 2 kB, which is what the second bound is for.
 	sweepBatch = 1000
 	sweepBytes = 4 << 20
-	// Nobody waits for pages, but a page is a long row.
-	sweepPagesBatch = 200
 
 	// Between its transactions a sweep rests for many times as long as they take: every row it removes adds to
 	// the log that writes wait for, a page of it at worst. The further it is behind, the less it rests: ten
@@ -52,7 +50,7 @@ func (s *Store) sweepLoop(ctx context.Context) {
 	w := s.newSweeper(sweepRest)
 	for {
 		if time.Since(w.began) > sweepAnewIn {
-			w = s.newSweeper(sweepRest)
+			w.anew()
 		}
 		if err := w.pass(ctx); err != nil && ctx.Err() == nil {
 			s.log.Warn("sweep", "err", err)
@@ -69,29 +67,29 @@ func (s *Store) sweepLoop(ctx context.Context) {
 // ten seconds; calling it at any other time is safe.
 func (s *Store) Sweep(ctx context.Context) error { return s.newSweeper(0).pass(ctx) }
 
-// sweeper removes what has ended, oldest first. It is not for concurrent use; several may be at work.
+// sweeper removes what has ended: records oldest first, pages from reader to reader. It is not for concurrent use; several may be at work.
 type sweeper struct {
 	store *Store
 	rest  float64 // times as long as a transaction took
 	began time.Time
 	kinds []*ending
+	walk  walk
 }
 
-// ending is one way for things to end, with an index on the time from which its keep counts.
+// ending is one way for things to end, those of records with an index on the time from which its keep counts.
 type ending struct {
 	name string
 	keep time.Duration
 	// from is where the next look begins. The index still has the entries of what was removed before it, until
 	// vacuum comes, and must not be walked from its beginning each time.
 	from int64
-	// sweep ends some of what is due, and tells how many it ended and looked at, and the time of the last.
+	// sweep ends some of what is due.
 	sweep func(ctx context.Context, e *ending) (swept, error)
 }
 
 type swept struct {
-	ended int
-	more  bool  // it looked at as many as it may: there may be more
-	last  int64 // the time of the last, if any
+	more bool  // there may be more to end, and sweeping on may end it
+	last int64 // the time of the last, if any
 }
 
 func (s *Store) newSweeper(rest float64) *sweeper {
@@ -99,13 +97,18 @@ func (s *Store) newSweeper(rest float64) *sweeper {
 	w.kinds = []*ending{
 		{name: "expired records", keep: keepExpired, sweep: w.records(findExpired, endExpired, s.removed)},
 		{name: "used up records", keep: keepUsedUp, sweep: w.records(findUsedUp, endUsedUp, func(int) {})},
-		{name: "acknowledged pages", keep: keepPages, sweep: w.pages(endAcknowledged)},
-		{name: "unsigned pages", keep: keepPages, sweep: w.lapse},
-		// A key that read once and vanished would leave a row for good: what its page names has
-		// expired by then.
-		{name: "abandoned pages", keep: keepPages + s.limits.Load().Lifetime, sweep: w.pages(endAbandoned)},
+		{name: "pages", keep: keepPages, sweep: w.pages},
 	}
 	return w
+}
+
+// anew has what was swept looked at again: a process with a clock behind may have written before it. The walk over
+// readers begins again by itself.
+func (w *sweeper) anew() {
+	w.began = time.Now()
+	for _, e := range w.kinds {
+		e.from = 0
+	}
 }
 
 func (s *Store) removed(n int) { s.metrics.swept.Add(float64(n)) }
@@ -115,6 +118,7 @@ func (w *sweeper) due(e *ending) int64 { return int64(w.store.now().Add(-e.keep)
 
 // pass sweeps all kinds in turns, until none has more: a kind that never ends must not starve the others.
 func (w *sweeper) pass(ctx context.Context) error {
+	w.walk.looks, w.walk.passBegan = 0, time.Now()
 	todo := slices.Clone(w.kinds)
 	for len(todo) > 0 {
 		var again []*ending
@@ -126,13 +130,11 @@ func (w *sweeper) pass(ctx context.Context) error {
 			if done.last > 0 {
 				e.from = done.last
 			}
-			// Nothing ended: another process was quicker, or a clock was set back.
-			more := done.more && done.ended > 0
-			if more {
+			if done.more {
 				again = append(again, e)
 			}
 			if e == w.kinds[0] {
-				w.tellBehind(e, more)
+				w.tellBehind(e, done.more)
 			}
 		}
 		todo = again
@@ -178,10 +180,9 @@ func (w *sweeper) tx(ctx context.Context, do func(context.Context, pgx.Tx) error
 	}
 }
 
-// pause lets others work after a transaction: the shorter, the further things that ended at a time are behind.
-func (w *sweeper) pause(ctx context.Context, took time.Duration, e *ending, at int64) error {
-	late := float64(w.due(e)-at) / float64(sweepHurry.Milliseconds())
-	rest := time.Duration(float64(took) * w.rest * min(max(1-late, 0), 1))
+// pause lets others work after a transaction: the shorter, the later what it ended is.
+func (w *sweeper) pause(ctx context.Context, took, late time.Duration) error {
+	rest := time.Duration(float64(took) * w.rest * min(max(1-late.Seconds()/sweepHurry.Seconds(), 0), 1))
 	if rest <= 0 {
 		return ctx.Err()
 	}
@@ -244,7 +245,7 @@ func (w *sweeper) records(find, end string, done func(int)) func(context.Context
 		if err != nil || len(victims) == 0 {
 			return swept{}, err
 		}
-		result := swept{more: len(victims) == sweepLook, last: last}
+		full, all := len(victims) == sweepLook, 0
 		// Those of one account together: each transaction then locks few.
 		slices.SortFunc(victims, func(a, b victim) int {
 			return cmp.Or(bytes.Compare(a.held.Account[:], b.held.Account[:]), cmp.Compare(a.n, b.n))
@@ -260,12 +261,13 @@ func (w *sweeper) records(find, end string, done func(int)) func(context.Context
 				return swept{}, err
 			}
 			done(ended)
-			victims, result.ended = victims[k:], result.ended+ended
-			if err := w.pause(ctx, took, e, last); err != nil {
+			victims, all = victims[k:], all+ended
+			if err := w.pause(ctx, took, time.Duration(w.due(e)-last)*time.Millisecond); err != nil {
 				return swept{}, err
 			}
 		}
-		return result, nil
+		// If none ended, another process was quicker, or a clock was set back.
+		return swept{more: full && all > 0, last: last}, nil
 	}
 }
 
@@ -346,38 +348,4 @@ func (s *Store) endRecords(ctx context.Context, tx pgx.Tx, victims []victim, end
 		batch.Release(r)
 	}
 	return len(ended), batch.Save(ctx, tx)
-}
-
-// Each removes pages that are due, but none that the ledger has yet to post, or whose row it has yet to read for that, made from $1 to $2, $3 at
-// most, and tells their number and when the last was made. A page that was acknowledged long after it was made is passed by, until all are
-// looked at anew.
-const (
-	endAcknowledged = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages p WHERE made > 0 AND made >= $1 AND made <= $2 AND ` + acknowledgedAt + ` <= $2
-		    AND greatest(made, ` + acknowledgedAt + `) < coalesce((SELECT min(at) FROM ledger_acks), $2 + 1) AND ` + isNeeded + ` IS NOT TRUE
-		    ORDER BY made LIMIT $3)) RETURNING made AS at)
-		SELECT count(*), coalesce(max(at), 0) FROM gone`
-	endAbandoned = `WITH gone AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(
-		  SELECT ctid FROM pages p WHERE ` + isOpen + ` AND made > 0 AND made >= $1 AND made <= $2 AND (bills IS NULL OR lapsed) AND ` + isNeeded + ` IS NOT TRUE
-		    ORDER BY made LIMIT $3)) AND got_at IS NULL RETURNING made AS at)
-		SELECT count(*), coalesce(max(at), 0) FROM gone`
-
-	// acknowledgedAt is when the page p was, null if it is open.
-	acknowledgedAt = `coalesce(p.got_at, (SELECT n.made FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn > p.turn ORDER BY n.turn LIMIT 1))`
-	// isNeeded tells whether the page before p would be open without p. As clocks are set back, the older page may be due later.
-	isNeeded = `((SELECT true FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn > p.turn ORDER BY n.turn LIMIT 1) IS NULL
-		    AND (SELECT n.got_at IS NULL FROM pages n WHERE n.reader = p.reader AND n.turn > 0 AND n.turn < p.turn ORDER BY n.turn DESC LIMIT 1))`
-)
-
-func (w *sweeper) pages(end string) func(context.Context, *ending) (swept, error) {
-	return func(ctx context.Context, e *ending) (done swept, err error) {
-		took, err := w.tx(ctx, func(ctx context.Context, tx pgx.Tx) error {
-			return tx.QueryRow(ctx, end, e.from, w.due(e), sweepPagesBatch).Scan(&done.ended, &done.last)
-		})
-		if err != nil || done.ended == 0 {
-			return swept{}, err
-		}
-		done.more = done.ended == sweepPagesBatch
-		return done, w.pause(ctx, took, e, done.last)
-	}
 }
