@@ -79,3 +79,24 @@ const (
 	FindReaders = findReaders
 	EndPages    = endPages
 )
+
+// Walker sweeps as [Store.Run] does, pass by pass, and hardly rests.
+type Walker struct{ w *sweeper }
+
+// NewWalker makes one.
+func (s *Store) NewWalker() Walker { return Walker{s.newSweeper(1e-9)} }
+
+// Pass sweeps once. It tells how often it looked at readers, and whether it has been at all of them.
+func (w Walker) Pass(ctx context.Context) (looks int, over bool, err error) {
+	err = w.w.pass(ctx)
+	return w.w.walk.looks, w.w.walk.over, err
+}
+
+// Anew is what happens once an hour.
+func (w Walker) Anew() { w.w.anew() }
+
+// WalkLooks and WalkReaders bound a pass over readers.
+const (
+	WalkLooks   = walkLooks
+	WalkReaders = walkReaders
+)
