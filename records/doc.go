@@ -35,6 +35,10 @@
 //	asked ──► open (served 1 … 3 times) ──► acknowledged ── + 35 d ──► row removed
 //	           └── all it names expired ─────────────────── + 35 d ──► row removed
 //
+// A reader's pages go in the order they were made: the row of the next one, which may have the acknowledgement of a page, stays
+// longer than that page. So does the row of a page that a bill names instead of saying what is in it, for as long as that. They
+// are looked for from reader to reader, once an hour (sweeppages.go).
+//
 // One page may be open for each reader. While it is, another one is refused with its id. What acknowledges a page is mostly the
 // row of the next one (acks.go).
 package records

@@ -28,7 +28,7 @@ const (
 	sweepPagesBatch   = 200
 	sweepReadersBatch = 100
 
-	// Readers who are at something else are tried again after sweepRetry, so often; then they are left for the next walk.
+	// Readers who are at something else are tried so often, with sweepRetry between; then they are left for the next walk.
 	walkTries = 5
 )
 
@@ -39,7 +39,7 @@ type walk struct {
 	after []byte      // the last reader looked at
 	due   []dueReader // of those looked at, who may have pages that are due
 	most  int         // of them in the next transaction
-	tries int         // transactions in which all were at something else, one after the other
+	busy  int         // of them were at something else when they were tried, one after the other
 
 	looks     int // in this pass
 	passBegan time.Time
@@ -170,11 +170,11 @@ func (w *sweeper) endPages(ctx context.Context, e *ending) error {
 	k.most = min(2*k.most, sweepReadersBatch)
 	k.due = append(k.due[len(readers):], again...)
 	if busy < len(readers) {
-		k.tries = 0
+		k.busy = 0
 		return w.pause(ctx, took, w.walkLate())
 	}
-	if k.tries++; k.tries == walkTries {
-		k.due, k.tries = nil, 0
+	if k.busy += busy; k.busy >= walkTries*len(k.due) {
+		k.due, k.busy = nil, 0
 		return nil
 	}
 	return sleep(ctx, sweepRetry)

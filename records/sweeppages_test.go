@@ -96,6 +96,27 @@ func TestSweepLeavesReadersAtWork(t *testing.T) {
 	lock("pg_advisory_unlock")
 	h.sweep()
 	h.wantTurns(2)
+
+	// One who is soon done with it is tried again.
+	h.exec(`CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock(42); RETURN NULL; END $$`)
+	h.exec(`CREATE TRIGGER wait AFTER DELETE ON pages FOR EACH ROW EXECUTE FUNCTION wait()`)
+	h.storePages(3, true, noon, noon, noon)
+	lock("pg_advisory_lock")
+	if _, err := atWork.Exec(t.Context(), `SELECT pg_advisory_lock(42)`); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- h.store.Sweep(t.Context()) }()
+	eventually(t, "the other readers' pages go", func() bool { return h.count(`SELECT count(*) FROM pg_locks WHERE NOT granted AND objid = 42`) == 1 })
+	if _, err := atWork.Exec(t.Context(), `SELECT pg_advisory_unlock_all()`); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	for r := range 3 {
+		h.wantTurns(r + 1)
+	}
 }
 
 // The clock is set right while a sweep that was misled by it waits for another one: the pages that it found are not due.
@@ -189,8 +210,8 @@ func TestPagesThatNobodyAcknowledges(t *testing.T) {
 	}
 	h.advance(500 * day)
 	h.sweep()
-	if pages := h.count(`SELECT count(*) FROM pages`); pages != 0 {
-		t.Errorf("%d pages are left", pages)
+	if pages, lapsed := h.count(`SELECT count(*) FROM pages`), h.count(`SELECT count(*) FROM ledger_facts WHERE kind = 2`); pages != 0 || lapsed != 1 {
+		t.Errorf("%d pages are left, and %d have lapsed", pages, lapsed)
 	}
 	p.check(t)
 }
