@@ -63,13 +63,13 @@ var noon = time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC)
 // Of a reader's pages the first ones go, whatever clocks said: one that was acknowledged late keeps those after it, which are due.
 func TestPagesGoFromTheFirst(t *testing.T) {
 	h := newStillHouse(t, noon)
-	// Each is acknowledged when the next one is made: the first one on day 30, the second and the third on days 1 and 2, the fourth on day 60.
-	h.storePages(1, false, noon, noon.Add(30*day), noon.Add(day), noon.Add(2*day), noon.Add(60*day))
+	// Each is acknowledged when the next one is made: the second one on day 30, the third and the fourth on days 1 and 2, the fifth on day 60.
+	h.storePages(1, false, noon, noon, noon.Add(30*day), noon.Add(day), noon.Add(2*day), noon.Add(60*day))
 	for _, c := range []struct {
 		on   time.Duration
 		left []int64
-	}{{40 * day, []int64{1, 2, 3, 4, 5}}, {65*day - time.Millisecond, []int64{1, 2, 3, 4, 5}}, {65 * day, []int64{4, 5}}, {95*day - time.Millisecond, []int64{4, 5}},
-		{95 * day, []int64{5}}, {90 * day, []int64{5}}, {300 * day, []int64{5}}, {(60 + 35 + 366) * day, nil}} {
+	}{{35*day - time.Millisecond, []int64{1, 2, 3, 4, 5, 6}}, {40 * day, []int64{2, 3, 4, 5, 6}}, {65*day - time.Millisecond, []int64{2, 3, 4, 5, 6}}, {65 * day, []int64{5, 6}},
+		{95*day - time.Millisecond, []int64{5, 6}}, {95 * day, []int64{6}}, {90 * day, []int64{6}}, {300 * day, []int64{6}}, {(60 + 35 + 366) * day, nil}} {
 		h.offset.Store(c.on.Milliseconds())
 		h.sweep()
 		h.wantTurns(1, c.left...)
