@@ -63,7 +63,6 @@ func TestContractPaysForWhatWasUsed(t *testing.T) {
 	h := newStillHouse(t, time.Date(2026, 5, 31, 23, 0, 0, 0, time.UTC)) // a month ends meanwhile: it means nothing to a contract
 	alice, bob := key(t), key(t)
 	h.contract(1, alice, 1<<50)
-	const day = 24 * time.Hour
 	life := func(d time.Duration) int64 { return d.Milliseconds() }
 	var want ledger.Usage
 	add := func(stored, moved int64) {

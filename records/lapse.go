@@ -63,7 +63,7 @@ func (s *Store) lapsePages(ctx context.Context, tx pgx.Tx, readers [][]byte, ids
 	for _, payer := range payers {
 		held = append(held, books.Held{Account: payer})
 	}
-	batch, err := s.books.LockHeld(ctx, tx, held) // after the readers and before all else: the order of locks that deletions have
+	batch, err := s.books.LockHeld(ctx, tx, held) // after the readers: the order of locks that deletions have
 	if err != nil {
 		return err
 	}

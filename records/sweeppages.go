@@ -100,20 +100,19 @@ const (
 	isReserved = `(p.bills IS NOT NULL AND NOT p.lapsed)`
 )
 
-// walkOn goes over the next readers.
+// walkOn goes over the next readers. It needs no rest after that: it writes nothing.
 func (w *sweeper) walkOn(ctx context.Context, e *ending) error {
 	k := &w.walk
 	if k.over || k.began.IsZero() {
 		*k = walk{began: time.Now(), after: []byte{}, most: sweepReadersBatch, passBegan: k.passBegan}
 	}
 	k.looks++
-	began := time.Now()
 	found, last, err := w.lookAtReaders(ctx, k.after, w.due(e))
 	if err != nil {
 		return err
 	}
 	k.due, k.after, k.over = found, last, last == nil
-	return w.pause(ctx, time.Since(began), w.walkLate())
+	return nil
 }
 
 // lookAtReaders returns those of the readers after one who may have pages that are due, and the last that it looked at, nil if there are no more. It
@@ -239,7 +238,7 @@ func lockReaders(ctx context.Context, tx pgx.Tx, readers []dueReader) (locked, b
 	return locked, busy, err
 }
 
-// endPages removes of each of the readers $1 his first pages, $3 at most, up to the first that stays: one that was acknowledged after $4, that
+// endPages removes of each of the readers $1 his first pages, $3 at most, up to the first that stays: one that was made or acknowledged after $4, that
 // the ledger has yet to post, that a bill names instead of saying what is in it, or that is open; then it goes if it was made up to $5, and nothing is reserved
 // for it. It tells of whom it removed as many as it may, and which page is his first now. It begins at the pages $2, where that is known.
 const endPages = `WITH RECURSIVE gone AS (
@@ -250,7 +249,7 @@ const endPages = `WITH RECURSIVE gone AS (
 	    SELECT p.turn, p.ctid AS place, p.made, ` + acknowledgedAt + ` AS at, ` + isReserved + ` AS reserved
 	    FROM pages p WHERE p.reader = g.reader AND p.turn > 0 AND p.turn > g.turn ORDER BY p.turn LIMIT 1) f
 	  WHERE g.k < $3 AND coalesce(
-	    f.at < least($4::bigint + 1, (SELECT min(at) FROM ledger_acks), (SELECT min(acked) FROM ledger_blocks WHERE acked IS NOT NULL)),
+	    f.at < least($4::bigint + 1, (SELECT min(at) FROM ledger_acks), (SELECT min(acked) FROM ledger_blocks WHERE acked IS NOT NULL)) AND f.made <= $4,
 	    f.made <= $5 AND NOT f.reserved)),
 	ended AS (DELETE FROM pages WHERE ctid = ANY(ARRAY(SELECT place FROM gone WHERE k > 0)))
 	SELECT g.i, (SELECT page_id FROM pages n WHERE n.reader = g.reader AND n.turn > 0 AND n.turn > g.turn ORDER BY n.turn LIMIT 1) FROM gone g WHERE g.k = $3`
