@@ -210,7 +210,7 @@ func TestBillIsItsCounters(t *testing.T) {
 		for range 2 {
 			s.readers = append(s.readers, &spendingReader{reader: reader{h: h, key: key(h.t)}})
 		}
-		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash, s.renew}
+		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash, s.tidy, s.renew}
 		for range rapid.IntRange(10, 50).Draw(t, "steps") {
 			rapid.SampledFrom(steps).Draw(t, "step")()
 		}
@@ -237,6 +237,13 @@ func (s *spending) write() {
 		}
 	}
 	s.records = append(s.records, &truth{hash: in.Envelope.Hash(), contract: s.contract, own: s.wrote(in), written: s.h.now()})
+}
+
+// tidy writes out what bills have named for long: pages may be swept then.
+func (s *spending) tidy() {
+	if err := s.h.books.Tidy(s.h.t.Context()); err != nil {
+		s.Fatal(err)
+	}
 }
 
 func (s *spending) reader() *spendingReader {
@@ -503,7 +510,14 @@ func TestSweepWaitsForThePoster(t *testing.T) {
 		t.Fatalf("%d records and %d pages are left that are not posted", rows, pages)
 	}
 	p.check(t)
+	// Now the bill names the page. Once it has said all that is in it, it may go.
 	if err := h.store.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rows, pages := h.count(`SELECT count(*) FROM records`), h.count(`SELECT count(*) FROM pages`); rows != 0 || pages != 1 {
+		t.Errorf("%d records and %d pages are left, of which one is evidence", rows, pages)
+	}
+	if err := errors.Join(h.books.Tidy(t.Context()), h.store.Sweep(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	if rows, pages := h.count(`SELECT count(*) FROM records`), h.count(`SELECT count(*) FROM pages`); rows != 0 || pages != 0 {

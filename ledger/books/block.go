@@ -21,7 +21,8 @@ import (
 //	drop   6 record of          and five quantities as decimal text: written pulled stored reservedPulled reservedStored
 //	served 7 got records treed  hashes if treed is 1, reader, and how many senders the pulls are of, with their keys
 //	signed 8 sender index id bytes  the sender's place among them; and, if the page has no hashes: hash, path length, path
-//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records
+//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records; read, not written any more
+//	named 10 reader id pulls bytes: all records of a page that are on the bill, how many, and their bytes together. The rest is where the page is
 //	record = from to hash id bytes
 //
 // A pull is of the page before it in the block. Pulls are most of what a busy ledger has, and what those of a page have in common
@@ -37,6 +38,7 @@ const (
 	entryServed
 	entrySigned
 	entryWhole
+	entryNamed
 )
 
 // entrySize is about what an entry takes, without the hashes of its page.
@@ -48,12 +50,21 @@ type posting struct {
 	ref   *pageRef // all of a page that was not read
 	page  *served  // nil: none that was read
 	pulls []int32  // indexes in the page, ascending
+	all   int      // pulls that the page has on the bill
+}
+
+// name is what a block says of a page of which the bill has all pulls; nil: it has to say more.
+func (p *posting) name() *pageRef {
+	if p.page != nil && len(p.pulls) == p.all {
+		return &pageRef{reader: p.page.reader[:], id: p.page.id, acked: p.page.acked, pulls: int32(p.all), bytes: p.page.bytesOf(p.pulls)}
+	}
+	return p.ref
 }
 
 func (p *posting) lines() int {
 	switch {
 	case p.ref != nil:
-		return int(p.ref.records)
+		return int(p.ref.pulls)
 	case p.page != nil:
 		return len(p.pulls)
 	}
@@ -64,6 +75,14 @@ func (p *posting) lines() int {
 type tree struct {
 	hashes []protocol.Hash
 	paths  [][]protocol.Hash // once one was needed
+}
+
+func (p *served) tree() *tree {
+	t := &tree{hashes: make([]protocol.Hash, p.records())}
+	for at := range t.hashes {
+		t.hashes[at] = p.hash(int32(at))
+	}
+	return t
 }
 
 func (t *tree) path(at int) []protocol.Hash {
@@ -82,19 +101,25 @@ func treed(records, pulls int) bool {
 	return pulls*depth >= records
 }
 
-// encodeBlock writes postings of one bill.
-func encodeBlock(postings []posting) []byte {
+// encodeBlock writes postings of one bill, and tells when the first of the pages that it names was acknowledged; nil: it names none.
+func encodeBlock(postings []posting) (b []byte, acked *int64) {
 	size := 0
 	for i := range postings {
-		if p := postings[i].page; p != nil {
-			size += len(p.got) + len(p.hashes)
+		size += entrySize
+		if p := &postings[i]; p.page != nil && p.name() == nil {
+			size += len(p.page.got) + len(p.page.hashes) + len(p.pulls)*entrySize
 		}
-		size += postings[i].lines() * entrySize
 	}
-	b := make([]byte, 0, size)
+	b = make([]byte, 0, size)
 	number := func(n int64) { b = binary.AppendUvarint(b, uint64(n)) }
 	for i := range postings {
 		p := &postings[i]
+		if name := p.name(); name != nil {
+			if b = appendNamed(b, name); acked == nil || name.acked < *acked {
+				acked = &name.acked
+			}
+			continue
+		}
 		if p.page != nil {
 			b = appendPage(b, p.page, p.pulls)
 			continue
@@ -125,7 +150,14 @@ func encodeBlock(postings []posting) []byte {
 			}
 		}
 	}
-	return b
+	return b, acked
+}
+
+// appendNamed writes the name of a page.
+func appendNamed(b []byte, name *pageRef) []byte {
+	b = append(append(b, entryNamed), name.reader...)
+	b = append(binary.AppendUvarint(b, uint64(len(name.id))), name.id...)
+	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(name.pulls)), uint64(name.bytes))
 }
 
 // appendPage writes a page and its pulls, which are all of it that are on the bill.
@@ -141,10 +173,7 @@ func appendPage(b []byte, page *served, pulls []int32) []byte {
 		b = append(b, page.hashes...)
 	} else {
 		number(0)
-		paths = &tree{hashes: make([]protocol.Hash, page.records())}
-		for at := range paths.hashes {
-			paths.hashes[at] = page.hash(int32(at))
-		}
+		paths = page.tree()
 	}
 	b = append(b, page.reader[:]...)
 	senders, place := sendersOf(page, pulls)
@@ -226,10 +255,17 @@ type blockReader struct {
 	senders []protocol.PublicKey
 }
 
-// decodeBlock calls visit with each line, which has no number yet.
-func decodeBlock(data []byte, visit func(*ledger.Line) error) error {
+// namedPage is the name of a page in a block, and which bytes of it that are.
+type namedPage struct {
+	pageRef
+	from, to int
+}
+
+// decodeBlock calls visit with each line, which has no number yet, and named with each page whose lines are not in the block.
+func decodeBlock(data []byte, visit func(*ledger.Line) error, named func(namedPage) error) error {
 	r := blockReader{rest: data}
 	for len(r.rest) > 0 {
+		from := len(data) - len(r.rest)
 		kind := r.bytes(1)[0]
 		var l *ledger.Line
 		switch kind {
@@ -244,6 +280,15 @@ func decodeBlock(data []byte, visit func(*ledger.Line) error) error {
 			l = r.signed()
 		case entryWhole:
 			if err := r.whole(visit); err != nil {
+				return err
+			}
+			continue
+		case entryNamed:
+			page := namedPage{pageRef: r.named(), from: from, to: len(data) - len(r.rest)}
+			if r.bad {
+				return fmt.Errorf("%w: %d bytes from its end", errBlock, len(data)-from)
+			}
+			if err := named(page); err != nil {
 				return err
 			}
 			continue
@@ -338,6 +383,17 @@ func (r *blockReader) whole(visit func(*ledger.Line) error) error {
 		return fmt.Errorf("%w: %d bytes from its end", errBlock, len(r.rest))
 	}
 	return nil
+}
+
+// named reads the name of a page.
+func (r *blockReader) named() pageRef {
+	ref := pageRef{reader: r.bytes(32), id: string(r.bytes(r.number()))}
+	pulls := r.number()
+	ref.bytes = r.number()
+	if r.bad = r.bad || pulls < 1 || pulls > protocol.MaxPageRecords; !r.bad {
+		ref.pulls = int32(pulls)
+	}
+	return ref
 }
 
 // signed reads a pull of the page.

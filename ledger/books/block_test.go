@@ -102,12 +102,18 @@ func rootOf(p *served) protocol.Hash {
 	return protocol.MerkleRoot(hashes)
 }
 
+// blockOf is a block of these.
+func blockOf(postings []posting) []byte {
+	block, _ := encodeBlock(postings)
+	return block
+}
+
 // What is stored of lines is the lines, and the evidence in them leads to the page's root.
 func TestBlocks(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		all := postings(t)
 		lines, at := linesOf(all), 0
-		err := decodeBlock(encodeBlock(all), func(l *ledger.Line) error {
+		err := decodeBlock(blockOf(all), func(l *ledger.Line) error {
 			p := lines[at]
 			at++
 			if p.page != nil {
@@ -122,14 +128,14 @@ func TestBlocks(t *testing.T) {
 				t.Fatalf("line %d: stored %+v, read %+v", at, p.line, *l)
 			}
 			return nil
-		})
+		}, nil)
 		if err != nil || at != len(lines) {
 			t.Fatalf("%d of %d lines: %v", at, len(lines), err)
 		}
 	})
 }
 
-// wholeBlock is what the database makes of a page that is on one bill and of one sender (insertPages).
+// wholeBlock is what a page was stored as that was on one bill and of one sender: such are in databases.
 func wholeBlock(p *served) []byte {
 	b := append(binary.AppendUvarint([]byte{entryWhole}, uint64(len(p.got))), p.got...)
 	b = append(append(append(binary.AppendUvarint(b, uint64(p.records())), p.hashes...), p.reader[:]...), p.senders[:32]...)
@@ -139,7 +145,7 @@ func wholeBlock(p *served) []byte {
 	return b
 }
 
-// A page that is posted unread gives the lines that it gives when it is read.
+// A page that was stored whole gives the lines of one that says what its pulls have in common, and so does one of which the block has the name.
 func TestWholePages(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		page, _ := pageRow(t)
@@ -148,15 +154,20 @@ func TestWholePages(t *testing.T) {
 		for i := range all {
 			all[i] = int32(i)
 		}
-		var lines [2][]ledger.Line
-		for i, block := range [][]byte{wholeBlock(page), encodeBlock([]posting{{page: page, pulls: all}})} {
+		var lines [3][]ledger.Line
+		for i, block := range [][]byte{wholeBlock(page), blockOf([]posting{{page: page, pulls: all}})} {
 			block := append(slices.Clone(block), block...)
-			if err := decodeBlock(block, func(l *ledger.Line) error { lines[i] = append(lines[i], *l); return nil }); err != nil {
+			if err := decodeBlock(block, func(l *ledger.Line) error { lines[i] = append(lines[i], *l); return nil }, nil); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if len(lines[0]) != 2*page.records() || !reflect.DeepEqual(lines[0], lines[1]) {
-			t.Fatalf("%+v, want %+v", lines[0], lines[1])
+		named := make([]*ledger.Line, page.records())
+		page.appendLines(named[:0], all)
+		for _, l := range append(named, named...) {
+			lines[2] = append(lines[2], *l)
+		}
+		if len(lines[0]) != 2*page.records() || !reflect.DeepEqual(lines[0], lines[1]) || !reflect.DeepEqual(lines[1], lines[2]) {
+			t.Fatalf("%+v, %+v, %+v", lines[0], lines[1], lines[2])
 		}
 	})
 }
@@ -197,13 +208,11 @@ func TestPagesOfBills(t *testing.T) {
 			t.Fatal("names that end too early are read")
 		}
 		found := make(map[int32]int64)
-		if err := page.part(bills, func(bill int64, p posting) {
+		page.part(bills, func(bill int64, p posting) {
 			for _, at := range p.pulls {
 				found[at] = bill
 			}
-		}); err != nil {
-			t.Fatal(err)
-		}
+		})
 		for at := range page.sizes {
 			if want := bills[min(at, len(bills)-1)]; found[int32(at)] != want {
 				t.Fatalf("record %d is posted on %d, want %d", at, found[int32(at)], want)
@@ -237,21 +246,81 @@ func TestPullsOfWhatIsReserved(t *testing.T) {
 	})
 }
 
+// Pages are named in a block if the bill has all that it can have of them, and the block knows when the first of them was acknowledged.
+func TestNamesInBlocks(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		var all []posting
+		var first *int64
+		var want []pageRef
+		for range rapid.IntRange(0, 6).Draw(t, "postings") {
+			acked := rapid.Int64Range(1, 1<<50).Draw(t, "acked")
+			if rapid.Bool().Draw(t, "unread") {
+				reader := bytes32(t, "reader")
+				all = append(all, posting{ref: &pageRef{reader: reader[:], id: "page", acked: acked, pulls: rapid.Int32Range(1, protocol.MaxPageRecords).Draw(t, "pulls"), bytes: rapid.Int64Range(0, 1<<40).Draw(t, "bytes")}})
+			} else {
+				page, bills := pageRow(t)
+				page.id, page.acked = "another", acked
+				page.part(bills, func(bill int64, p posting) {
+					if bill == 7 {
+						p.pulls = p.pulls[rapid.IntRange(0, 1).Draw(t, "left out")*(len(p.pulls)/2):]
+						all = append(all, p)
+					}
+				})
+			}
+		}
+		lines := 0
+		for i := range all {
+			name := all[i].name()
+			if whole := all[i].ref != nil || len(all[i].pulls) == all[i].all; whole != (name != nil) {
+				t.Fatalf("%+v: %+v", all[i], name)
+			}
+			if name == nil {
+				lines += len(all[i].pulls)
+				continue
+			}
+			if first == nil || name.acked < *first {
+				first = &name.acked
+			}
+			want = append(want, pageRef{reader: name.reader, id: name.id, pulls: name.pulls, bytes: name.bytes})
+		}
+		block, acked := encodeBlock(all)
+		if (acked == nil) != (first == nil) || acked != nil && *acked != *first {
+			t.Fatalf("acked %v, want %v", acked, first)
+		}
+		var found []pageRef
+		if err := decodeBlock(block, func(*ledger.Line) error { lines--; return nil }, func(p namedPage) error {
+			found = append(found, p.pageRef)
+			if !bytes.Equal(block[p.from:p.to], appendNamed(nil, &p.pageRef)) {
+				t.Fatalf("%x", block[p.from:p.to])
+			}
+			return nil
+		}); err != nil || lines != 0 || !reflect.DeepEqual(found, want) {
+			t.Fatalf("%v, %d lines more; %+v, want %+v", err, -lines, found, want)
+		}
+	})
+}
+
 func FuzzDecodeBlock(f *testing.F) {
 	h := protocol.TaggedHash(protocol.TagLeaf, []byte{1})
 	l := ledger.Line{Kind: ledger.KindWrite, RecordID: "a", Bytes: 1, Written: 1, Expires: 2, MaxPulls: 3}
 	page := &served{got: []byte("{}"), hashes: bytes.Repeat(h[:], 3), senders: make([]byte, 32), ids: [][]byte{{'a'}, {'b'}, {'c'}}, sizes: []int32{1, 1, 1}}
-	f.Add(encodeBlock([]posting{{line: l}, {page: page, pulls: []int32{2}}}))
+	f.Add(blockOf([]posting{{line: l}, {page: page, pulls: []int32{2}}}))
 	// What blocks were before pages told what their pulls have in common: such are in databases.
 	before := append([]byte{entryPage, 2, '{', '}', 3, 1}, bytes.Repeat(h[:], 3)...)
 	before = append(before, entryPull)
 	before = append(append(before, make([]byte, 64)...), h[:]...)
 	f.Add(append(before, 1, 'a', 7, 2))
-	f.Add(encodeBlock([]posting{{page: page, pulls: []int32{0, 1}}}))
+	f.Add(blockOf([]posting{{page: page, pulls: []int32{0, 1}}}))
 	f.Add(wholeBlock(page))
+	f.Add(blockOf([]posting{{line: l}, {page: page, pulls: []int32{0, 1, 2}, all: 3}, {ref: &pageRef{reader: make([]byte, 32), id: "page", pulls: 2, bytes: 7}}}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		lines := 0
-		err := decodeBlock(data, func(*ledger.Line) error { lines++; return nil })
+		err := decodeBlock(data, func(*ledger.Line) error { lines++; return nil }, func(p namedPage) error {
+			if p.pulls < 1 || p.pulls > protocol.MaxPageRecords || p.bytes < 0 || len(p.reader) != 32 || p.to-p.from < len(appendNamed(nil, &p.pageRef)) {
+				t.Fatalf("%+v", p)
+			}
+			return nil
+		})
 		if err == nil && lines*5 > len(data) {
 			t.Fatalf("%d lines in %d bytes", lines, len(data))
 		}
@@ -275,7 +344,7 @@ func TestOldBlock(t *testing.T) {
 			t.Errorf("%+v", l)
 		}
 		return nil
-	})
+	}, nil)
 	if err != nil || lines != 1 {
 		t.Fatalf("%d lines: %v", lines, err)
 	}

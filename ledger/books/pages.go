@@ -8,26 +8,28 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
-// A page whose records are all on one bill and of one sender goes into the ledger without leaving the database: its acknowledgement says
-// what it adds to the bill. All others are read and taken apart.
+// A page whose records are all on one bill and of one sender goes into the ledger unread: its acknowledgement says what it adds to the
+// bill. All others are read and taken apart.
 
-// pageRef is an acknowledged page that has not been read.
+// pageRef is an acknowledged page by its name.
 type pageRef struct {
-	reader  []byte
-	id      string
-	records int32
-	bytes   int64 // of all records
+	reader []byte
+	id     string
+	acked  int64 // when it was acknowledged, by the relay's clock
+	pulls  int32 // of it on the bill
+	bytes  int64 // of these
 }
 
 // served is a page that was acknowledged, as its row has it.
 type served struct {
 	reader  protocol.PublicKey
+	id      string
+	acked   int64
 	got     []byte
 	hashes  []byte // 32 bytes a record
 	senders []byte // 32 bytes a record, or 32 if all are of one sender
@@ -59,12 +61,12 @@ func (r *round) readAcks(rows pgx.Rows) error {
 	var ref pageRef
 	var bill, bytes *int64
 	pages, pulls := 0, 0
-	_, err := pgx.ForEachRow(rows, []any{&ref.reader, &ref.id, &ref.records, &bill, &bytes}, func() error {
-		pages, pulls = pages+1, pulls+int(ref.records)
+	_, err := pgx.ForEachRow(rows, []any{&ref.reader, &ref.id, &ref.acked, &ref.pulls, &bill, &bytes}, func() error {
+		pages, pulls = pages+1, pulls+int(ref.pulls)
 		one := ref
 		one.reader = slices.Clone(ref.reader)
 		if bill == nil || bytes == nil || *bytes < 0 || r.wary {
-			r.unread = append(r.unread, one)
+			r.unread = append(r.unread, &one)
 			return nil
 		}
 		one.bytes = *bytes
@@ -76,34 +78,49 @@ func (r *round) readAcks(rows pgx.Rows) error {
 }
 
 // pagesOf reads pages that were acknowledged.
-const pagesOf = `SELECT p.reader, p.bills, p.senders, p.names, p.hashes, p.evidence FROM unnest($1::bytea[], $2::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
+const pagesOf = `SELECT a.i, p.reader, p.page_id, p.bills, p.senders, p.names, p.hashes, p.evidence FROM unnest($1::bytea[], $2::text[]) WITH ORDINALITY AS a (reader, page_id, i) CROSS JOIN LATERAL
 	(SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p WHERE p.evidence IS NOT NULL`
 
-// readPages reads pages and gives each bill's pulls in them to take. One that is gone or damaged is on no bill, and keeps no other waiting.
-func readPages(ctx context.Context, tx pgx.Tx, refs []pageRef, take func(bill int64, p posting), log *slog.Logger) error {
+// visitPages reads pages, in any order, and gives each with the bills of its records to visit, or why it cannot be read; those that are gone are
+// not visited.
+func visitPages(ctx context.Context, q Querier, refs []*pageRef, visit func(i int, p *served, bills []int64, err error) error) error {
 	if len(refs) == 0 {
 		return nil
 	}
 	readers, ids := make([][]byte, len(refs)), make([]string, len(refs))
-	for i := range refs {
-		readers[i], ids[i] = refs[i].reader, refs[i].id
+	for i, ref := range refs {
+		readers[i], ids[i] = ref.reader, ref.id
 	}
-	rows, err := tx.Query(ctx, pagesOf, readers, ids)
+	rows, err := q.Query(ctx, pagesOf, readers, ids)
 	if err != nil {
 		return err
 	}
+	var i int
 	var reader, senders, names, hashes, got []byte
+	var id string
 	var bills []int64
-	read := 0
-	_, err = pgx.ForEachRow(rows, []any{&reader, &bills, &senders, &names, &hashes, &got}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&i, &reader, &id, &bills, &senders, &names, &hashes, &got}, func() error {
 		page, err := newServed(reader, senders, names, hashes, got)
+		if err == nil && len(bills) != 1 && len(bills) != page.records() {
+			err = fmt.Errorf("a page of %s has %d records, and %d bills", page.reader, page.records(), len(bills))
+		}
 		if err == nil {
-			err = page.part(bills, take)
+			page.id, page.acked = id, refs[i-1].acked
 		}
-		if err != nil {
+		return visit(i-1, page, bills, err)
+	})
+	return err
+}
+
+// readPages reads pages and gives each bill's pulls in them to take. One that is gone or damaged is on no bill, and keeps no other waiting.
+func readPages(ctx context.Context, tx pgx.Tx, refs []*pageRef, take func(bill int64, p posting), log *slog.Logger) error {
+	read := 0
+	err := visitPages(ctx, tx, refs, func(_ int, page *served, bills []int64, err error) error {
+		if read++; err != nil {
 			log.Error("a page is left out of all bills", "err", err)
+			return nil
 		}
-		read++
+		page.part(bills, take)
 		return nil
 	})
 	if err == nil && read < len(refs) {
@@ -125,10 +142,7 @@ func newServed(reader, senders, names, hashes, got []byte) (*served, error) {
 }
 
 // part gives each bill's pulls to take. The bills are those of the records, or one for all.
-func (p *served) part(bills []int64, take func(bill int64, p posting)) error {
-	if len(bills) != 1 && len(bills) != p.records() {
-		return fmt.Errorf("a page of %s has %d records, and %d bills", p.reader, p.records(), len(bills))
-	}
+func (p *served) part(bills []int64, take func(bill int64, p posting)) {
 	byBill := make(map[int64][]int32, 1)
 	for at := range int32(p.records()) {
 		if bill := bills[min(int(at), len(bills)-1)]; bill != 0 {
@@ -136,9 +150,8 @@ func (p *served) part(bills []int64, take func(bill int64, p posting)) error {
 		}
 	}
 	for bill, pulls := range byBill {
-		take(bill, posting{page: p, pulls: pulls})
+		take(bill, posting{page: p, pulls: pulls, all: len(pulls)})
 	}
-	return nil
 }
 
 // read replaces postings of unread pages by what is in these pages. They are one after the other.
@@ -147,11 +160,11 @@ func (s *billState) read(ctx context.Context, tx pgx.Tx, postings []posting) ([]
 	if first < 0 {
 		return postings, nil
 	}
-	var refs []pageRef
+	var refs []*pageRef
 	all, after := slices.Clone(postings[:first]), []posting(nil)
 	for _, p := range postings[first:] {
 		if p.ref != nil {
-			refs = append(refs, *p.ref)
+			refs = append(refs, p.ref)
 		} else {
 			after = append(after, p)
 		}
@@ -171,26 +184,3 @@ func (p *pageRef) line() *ledger.Line { return &ledger.Line{Kind: ledger.KindPul
 
 // errPageGone: what was noted of a page is not what is there. The round is undone, and begun again by one that reads all pages.
 var errPageGone = errors.New("a page is not what was noted of it")
-
-// insertPages stores a block of whole pages, which are on one bill and of one sender each. It stores nothing if one of them is gone.
-const insertPages = `INSERT INTO ledger_blocks (bill, last, lines)
-	SELECT $1, $2, string_agg('\x09'::bytea || uvarint(octet_length(p.evidence)) || p.evidence || uvarint(cardinality(p.ns)) || p.hashes || p.reader || p.senders || p.names, ''::bytea)
-	FROM unnest($3::bytea[], $4::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
-	  (SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p
-	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[$1::bigint] AND octet_length(p.senders) = 32 AND octet_length(p.hashes) = 32 * cardinality(p.ns)
-	HAVING count(*) = cardinality($4) AND sum(cardinality(p.ns)) = $5 AND sum(p.bytes)::bigint = $6`
-
-// queuePages queues a block of pages.
-func (s *billState) queuePages(b *pgx.Batch, postings []posting, lines int) {
-	readers, ids, bytes := make([][]byte, len(postings)), make([]string, len(postings)), int64(0)
-	for i := range postings {
-		ref := postings[i].ref
-		readers[i], ids[i], bytes = ref.reader, ref.id, bytes+ref.bytes
-	}
-	b.Queue(insertPages, s.id, s.last, readers, ids, int64(lines), bytes).Exec(func(tag pgconn.CommandTag) error {
-		if tag.RowsAffected() != 1 {
-			return errPageGone
-		}
-		return nil
-	})
-}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -35,7 +36,10 @@ const (
 func (s *Store) Run(ctx context.Context) error {
 	t := time.NewTicker(postEvery)
 	defer t.Stop()
-	var tidied, summed time.Time
+	var tidying sync.WaitGroup
+	defer tidying.Wait()
+	tidying.Go(func() { s.tidy(ctx) })
+	var summed time.Time
 	for {
 		if err := s.post(ctx); err != nil && !errors.Is(err, errPosting) && ctx.Err() == nil {
 			s.log.Warn("post the ledger: it is tried again", "err", err)
@@ -46,15 +50,29 @@ func (s *Store) Run(ctx context.Context) error {
 				s.log.Warn("the metrics of the ledger are old", "err", err)
 			}
 		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+	}
+}
+
+// tidy tidies from time to time, beside the posting: what is to be written out may take long.
+func (s *Store) tidy(ctx context.Context) {
+	t := time.NewTicker(postEvery)
+	defer t.Stop()
+	var tidied time.Time
+	for {
 		if now := s.clock(); now.Sub(tidied).Abs() > tidyEvery {
 			tidied = now
 			if err := s.Tidy(ctx); err != nil && ctx.Err() == nil {
-				s.log.Warn("drop evidence of paid bills: it is tried again", "err", err)
+				s.log.Warn("tidy the ledger: it is tried again", "err", err)
 			}
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-t.C:
 		}
 	}
@@ -94,7 +112,7 @@ type round struct {
 	upTo     int64 // writes up to this place are posted
 	day      Day   // that it is posted on
 	postings map[int64][]posting
-	unread   []pageRef // pages that are to be read
+	unread   []*pageRef // pages that are to be read
 	facts    []factLine
 	wary     bool // all pages are read
 	full     bool // a bound was reached: there may be more
@@ -171,7 +189,7 @@ func (r *round) read(ctx context.Context, tx pgx.Tx, from int64) error {
 	}
 	b.Queue(`DELETE FROM ledger_acks WHERE ctid = ANY(ARRAY(
 		  SELECT id FROM (SELECT id, sum(records) OVER (ROWS UNBOUNDED PRECEDING) - records AS before
-		    FROM (SELECT ctid AS id, records FROM ledger_acks WHERE upto <= $1 LIMIT $2) k) k WHERE before < $3)) RETURNING reader, page_id, records, bill, bytes`, r.upTo, postPages, postPulls).Query(r.readAcks)
+		    FROM (SELECT ctid AS id, records FROM ledger_acks WHERE upto <= $1 LIMIT $2) k) k WHERE before < $3)) RETURNING reader, page_id, at, records, bill, bytes`, r.upTo, postPages, postPulls).Query(r.readAcks)
 	b.Queue(`DELETE FROM ledger_facts WHERE ctid = ANY(ARRAY(SELECT ctid FROM ledger_facts WHERE n <= $1 LIMIT $2))
 		RETURNING `+factColumns, r.upTo, postFacts).Query(r.readFacts)
 	if err := tx.SendBatch(ctx, b).Close(); err != nil {
@@ -253,6 +271,7 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 		return err
 	}
 	b := &pgx.Batch{}
+	noted := &notedPages{}
 	for _, state := range states {
 		state.log = r.log
 		postings, err := state.undropped(ctx, tx, r.postings[state.id])
@@ -263,11 +282,13 @@ func (r *round) write(ctx context.Context, tx pgx.Tx) error {
 		if postings, err = state.add(ctx, tx, postings, r.leftOut); err != nil {
 			return err
 		}
+		noted.add(state.id, postings)
 		state.append(b, postings)
 		if err := state.queueSave(b, before, r.day); err != nil {
 			return err
 		}
 	}
+	noted.queue(b)
 	return tx.SendBatch(ctx, b).Close()
 }
 
@@ -364,19 +385,17 @@ func (s *billState) addPulls(page *served, pulls []int32, leftOut func(error)) (
 func (s *billState) append(b *pgx.Batch, postings []posting) {
 	for rest := postings; len(rest) > 0; {
 		k, lines := blockEnd(rest)
-		if s.last += int64(lines); rest[0].ref != nil {
-			s.queuePages(b, rest[:k], lines)
-		} else {
-			b.Queue(`INSERT INTO ledger_blocks (bill, last, lines) VALUES ($1, $2, $3)`, s.id, s.last, encodeBlock(rest[:k]))
-		}
+		s.last += int64(lines)
+		data, acked := encodeBlock(rest[:k])
+		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines, acked) VALUES ($1, $2, $3, $4)`, s.id, s.last, data, acked)
 		rest = rest[k:]
 	}
 }
 
 // blockEnd is how many of the postings the next block has, and how many lines these are. A page is not torn, so that its signature is
-// stored once, and pages that were not read make blocks of their own.
+// stored once.
 func blockEnd(postings []posting) (k, lines int) {
-	for k < len(postings) && lines < blockLines && (postings[k].ref != nil) == (postings[0].ref != nil) {
+	for k < len(postings) && lines < blockLines {
 		lines += postings[k].lines()
 		k++
 	}

@@ -3,6 +3,7 @@ package books
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -178,6 +179,7 @@ const readBlocks = 16
 
 // readLines visits lines of a bill in their order, numbered.
 func readLines(ctx context.Context, q Querier, bill, first, last int64, visit func(*ledger.Line) error) error {
+	again := false
 	for from := first; from <= last; {
 		rows, err := q.Query(ctx, `SELECT last, lines FROM ledger_blocks WHERE bill = $1 AND last >= $2 ORDER BY last LIMIT $3`, bill, from, readBlocks)
 		if err != nil {
@@ -191,10 +193,18 @@ func readLines(ctx context.Context, q Querier, bill, first, last int64, visit fu
 			return errBlock
 		}
 		for _, b := range blocks {
-			if err := b.visit(from, last, visit); err != nil {
+			lines, err := b.lines(ctx, q, bill)
+			if errors.Is(err, errPageGone) && !again {
+				again = true // it was written out since, and swept
+				break
+			}
+			if err != nil {
+				return fmt.Errorf("bill %d, block %d: %w", bill, b.Last, err)
+			}
+			if err := b.visit(lines, from, last, visit); err != nil {
 				return err
 			}
-			from = b.Last + 1
+			from, again = b.Last+1, false
 		}
 	}
 	return nil
@@ -205,12 +215,8 @@ type block struct {
 	Lines []byte
 }
 
-// visit visits the lines of a block within bounds.
-func (b block) visit(first, last int64, visit func(*ledger.Line) error) error {
-	var lines []*ledger.Line
-	if err := decodeBlock(b.Lines, func(l *ledger.Line) error { lines = append(lines, l); return nil }); err != nil {
-		return err
-	}
+// visit numbers the lines of a block, and visits those within bounds.
+func (b block) visit(lines []*ledger.Line, first, last int64, visit func(*ledger.Line) error) error {
 	for i, l := range lines {
 		if l.Seq = b.Last - int64(len(lines)) + int64(i) + 1; l.Seq < first || l.Seq > last {
 			continue
@@ -248,16 +254,24 @@ func (s *Store) Paid(ctx context.Context, tx pgx.Tx, contract protocol.ContractI
 	return wrap(err, "note what is paid of contract %s", contract.Short())
 }
 
-// Tidy drops the lines and the evidence of what was paid long ago. The reports stay: the chain can always be shown.
+// Tidy drops the lines and the evidence of what was paid long ago, and writes out what was not. The reports stay: the chain can always be
+// shown.
 func (s *Store) Tidy(ctx context.Context) error {
-	return wrap(s.db.Tx(ctx, func(tx pgx.Tx) error {
+	if err := s.drop(ctx); err != nil {
+		return wrap(err, "drop evidence of paid bills")
+	}
+	return wrap(s.writeOut(ctx), "write out the evidence of unpaid bills")
+}
+
+func (s *Store) drop(ctx context.Context) error {
+	return s.db.Tx(ctx, func(tx pgx.Tx) error {
 		_, err := tx.Exec(ctx, `WITH old AS (
 			  UPDATE usage_reports SET dropped = true WHERE paid_at <= $1 AND paid_at IS NOT NULL AND NOT dropped RETURNING bill, last),
 			upto AS (SELECT bill, max(last) AS last FROM old GROUP BY bill)
 			DELETE FROM ledger_blocks b USING upto WHERE b.bill = upto.bill AND b.last <= upto.last`,
 			s.clock().Add(-keepPaid).UnixMilli())
 		return err
-	}), "drop evidence")
+	})
 }
 
 // Bill is how far a contract's ledger is posted, and what it comes to.
