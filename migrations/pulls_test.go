@@ -1,44 +1,15 @@
 package migrations
 
 import (
-	"database/sql"
 	"testing"
-
-	"github.com/pressly/goose/v3"
-
-	"relaymarket/internal/testpg"
 )
 
 // A relay that was at work keeps the counts of pulls and the open page, on the way up and on the way down.
 func TestPullsOfOlderRelays(t *testing.T) {
-	conn, err := sql.Open("pgx", testpg.New(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = conn.Close() }()
-	provider, err := goose.NewProvider(goose.DialectPostgres, conn, steps, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	to := func(up bool, version int64) {
-		t.Helper()
-		step := provider.DownTo
-		if up {
-			step = provider.UpTo
-		}
-		if _, err := step(t.Context(), version); err != nil {
-			t.Fatal(err)
-		}
-	}
-	exec := func(query string) {
-		t.Helper()
-		if _, err := conn.ExecContext(t.Context(), query); err != nil {
-			t.Fatal(err)
-		}
-	}
+	o := newOld(t, 8)
 	same := func(query string, want ...string) {
 		t.Helper()
-		rows, err := conn.QueryContext(t.Context(), query)
+		rows, err := o.db.QueryContext(t.Context(), query)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -60,22 +31,23 @@ func TestPullsOfOlderRelays(t *testing.T) {
 			}
 		}
 	}
-	to(true, 8)
-	exec(`INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope, state)
+	o.exec(`INSERT INTO records (n, sender, receiver, id, account, bytes, timestamp, expires, written, max_pulls, request_hash, hash, envelope, state)
 		SELECT i, sha256('s'), sha256('r'), 'id-' || i, sha256('s'), 1, 1, 1, 1, 3, '', '', CASE WHEN i < 4 THEN ''::bytea END, CASE WHEN i < 4 THEN 0 ELSE 2 END
 		FROM generate_series(1, 4) i`)
-	exec(`INSERT INTO pulls (n, remaining, last) VALUES (1, 2, 10), (2, 0, 20)`)
-	exec(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, got, got_at)
+	o.exec(`INSERT INTO pulls (n, remaining, last) VALUES (1, 2, 10), (2, 0, 20)`)
+	o.exec(`INSERT INTO pages (reader, page_id, made, ns, senders, ids, sizes, hashes, root, after_n, more, served, got, got_at)
 		SELECT sha256('r'), 'page-' || i, i, '{1}', '', '{}', '{}', '', '', 0, false, 1, CASE WHEN i < 3 THEN 'got'::bytea END, CASE WHEN i < 3 THEN i END
 		FROM generate_series(1, 3) i`)
 	const counts = `SELECT concat_ws(' ', first, upto, remaining, last, spent) FROM pulls WHERE receiver = sha256('r') AND sender = sha256('s') ORDER BY first`
-	to(true, 9)
+	o.up(9)
 	same(counts, "1 1 2 10", "2 2 0 20 20")
 	same(`SELECT page_id || ' ' || turn FROM pages ORDER BY page_id`, "page-1 0", "page-2 0", "page-3 1")
-	exec(`INSERT INTO pulls (receiver, sender, first, upto, remaining, last) VALUES (sha256('r'), sha256('s'), 3, 4, 1, 30)`)
-	to(false, 8)
+	o.exec(`INSERT INTO pulls (receiver, sender, first, upto, remaining, last) VALUES (sha256('r'), sha256('s'), 3, 4, 1, 30)`)
+	if err := o.down(8); err != nil {
+		t.Fatal(err)
+	}
 	same(`SELECT concat_ws(' ', n, remaining, last) FROM pulls ORDER BY n`, "1 2 10", "2 0 20", "3 1 30") // the fourth has no count any more
 	same(`SELECT page_id FROM pages WHERE got IS NULL`, "page-3")
-	to(true, 9)
+	o.up(9)
 	same(counts, "1 1 2 10", "2 2 0 20 20", "3 3 1 30")
 }

@@ -2,7 +2,6 @@ package migrations
 
 import (
 	"bytes"
-	"context"
 	"database/sql"
 	"fmt"
 	"testing"
@@ -16,8 +15,37 @@ func TestMain(m *testing.M) { testpg.Main(m) }
 
 // old is a database of an earlier schema, with contracts as that had them.
 type old struct {
-	t  *testing.T
-	db *sql.DB
+	t        *testing.T
+	url      string
+	db       *sql.DB
+	provider *goose.Provider
+}
+
+// newOld makes an empty one.
+func newOld(t *testing.T, schema int64) *old {
+	o := &old{t: t, url: testpg.New(t)}
+	var err error
+	if o.db, err = sql.Open("pgx", o.url); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = o.db.Close() })
+	if o.provider, err = goose.NewProvider(goose.DialectPostgres, o.db, steps, goose.WithDisableGlobalRegistry(true)); err != nil {
+		t.Fatal(err)
+	}
+	o.up(schema)
+	return o
+}
+
+func (o *old) up(schema int64) {
+	o.t.Helper()
+	if _, err := o.provider.UpTo(o.t.Context(), schema); err != nil {
+		o.t.Fatal(err)
+	}
+}
+
+func (o *old) down(schema int64) error {
+	_, err := o.provider.DownTo(o.t.Context(), schema)
+	return err
 }
 
 func (o *old) exec(query string, args ...any) {
@@ -43,20 +71,7 @@ func (o *old) contract(n byte, state string, amount, carried int64, final any) {
 // Accounts are made of what a database has: of contracts in force what is posted, paid and carried; of those that ended what
 // was final; what a renewal took; and what was lost. Each balances, and what is owed is what the contracts say.
 func TestAccountsOfADatabaseWithData(t *testing.T) {
-	url := testpg.New(t)
-	conn, err := sql.Open("pgx", url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	provider, err := goose.NewProvider(goose.DialectPostgres, conn, steps, goose.WithDisableGlobalRegistry(true))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := provider.UpTo(t.Context(), 9); err != nil {
-		t.Fatal(err)
-	}
-	o := &old{t, conn}
+	o := newOld(t, 9)
 	o.contract(1, "active", 5_007, 0, nil)            // 7,000 msat were paid
 	o.contract(2, "closed", 5_002, 0, 9_000)          // of 9,000, 2,000 were paid: the rest is lost
 	o.contract(3, "closed", 5_004, 0, 10_000)         // renewed by 4, whose funding took 3,000 of the 4,000
@@ -69,7 +84,7 @@ func TestAccountsOfADatabaseWithData(t *testing.T) {
 		o.exec(`INSERT INTO accounts (key, kind, quota_stored, quota_moved, last_day, contract, bill) SELECT $1, 'contract', 0, 0, '0001-01-01', $2, id FROM bills WHERE contract = $2`,
 			id(100+n), id(n))
 	}
-	if err := Up(t.Context(), url); err != nil {
+	if err := Up(t.Context(), o.url); err != nil {
 		t.Fatal(err)
 	}
 	// 1,500 bytes moved and a little more than half a byte-day: 1,501 used; 2,000 and a byte-day are reserved.
@@ -86,14 +101,14 @@ func TestAccountsOfADatabaseWithData(t *testing.T) {
 		}
 	}
 	// The database itself refuses an entry that does not balance.
-	_, err = conn.ExecContext(t.Context(), `INSERT INTO ledger_entries SELECT id, '2026-03-01', 'loss', -1, 0, 0, 0, 2, 0 FROM bills WHERE contract = $1`, id(1))
+	_, err := o.db.ExecContext(t.Context(), `INSERT INTO ledger_entries SELECT id, '2026-03-01', 'loss', -1, 0, 0, 0, 2, 0 FROM bills WHERE contract = $1`, id(1))
 	if err == nil {
 		t.Error("an entry that does not balance was taken")
 	}
-	if _, err := conn.ExecContext(t.Context(), `UPDATE ledger_entries SET owed = owed + 1`); err == nil {
+	if _, err := o.db.ExecContext(t.Context(), `UPDATE ledger_entries SET owed = owed + 1`); err == nil {
 		t.Error("an entry lost its balance")
 	}
-	if _, err := provider.DownTo(context.WithoutCancel(t.Context()), 9); err != nil {
+	if err := o.down(9); err != nil {
 		t.Error(err)
 	}
 }
