@@ -149,6 +149,47 @@ func BenchmarkWrites(b *testing.B) {
 	}
 }
 
+// BenchmarkLines is what it costs the relay to tell a payer the lines of his bill, which are pulls in pages of so many records.
+func BenchmarkLines(b *testing.B) {
+	for _, limit := range []int64{100, 1} {
+		b.Run(fmt.Sprintf("pages of %d", limit), func(b *testing.B) {
+			h := newHouse(b)
+			p, bob := h.payer(), &reader{h: h, key: key(b)}
+			const written, times = 1000, 5
+			var batch []records.Incoming
+			for i := range written {
+				batch = append(batch, h.compose(p.key, bob.key.Public(), fmt.Sprintf("a-name-of-36-bytes-like-a-uuid-%d", i), pulls(times)))
+			}
+			h.write(batch...)
+			for range times {
+				bob.after = nil
+				for range written / limit {
+					if page, err := bob.pull(b.Context(), limit, p.key.Public()); err != nil || len(page.Lines) != int(limit) {
+						b.Fatal(page, err)
+					}
+				}
+			}
+			if err := h.books.Post(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+			report, err := h.books.Report(b.Context(), p.key.Public(), p.contract, 0, p.sign)
+			if err != nil {
+				b.Fatal(err)
+			}
+			lines := 0
+			p0, s0 := h.postgresTime(), selfTime()
+			for b.Loop() {
+				if err := h.books.Lines(b.Context(), report, func([]byte) error { lines++; return nil }); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.ReportMetric(float64(h.postgresTime()-p0)/float64(lines)/1000, "postgres-µs/line")
+			b.ReportMetric(float64(selfTime()-s0)/float64(lines)/1000, "self-µs/line")
+			b.ReportMetric(float64(b.Elapsed())/float64(lines)/1000, "µs/line")
+		})
+	}
+}
+
 func selfTime() time.Duration {
 	var u syscall.Rusage
 	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &u)
