@@ -11,8 +11,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/google/uuid"
-
 	"relaymarket/client/devices"
 	"relaymarket/protocol"
 )
@@ -193,7 +191,7 @@ func (m *meeting) leave(ctx context.Context, id protocol.RecordID, contentType s
 
 // await waits for a record of the other side, and reads it.
 func (m *meeting) await(ctx context.Context, id protocol.RecordID, contentType string) ([]byte, error) {
-	page := protocol.PageID(uuid.NewString())
+	page := newPageID()
 	pause := 100 * time.Millisecond
 	for {
 		var e *protocol.Envelope

@@ -113,6 +113,9 @@ func (p *puller) pullSources(ctx context.Context) error {
 	return nil
 }
 
+// newPageID is a page id that follows those before it: the relay's index of them then grows at one place for each reader.
+func newPageID() protocol.PageID { return protocol.PageID(uuid.Must(uuid.NewV7()).String()) }
+
 // drain pulls one source page by page until the relay has no more.
 func (p *puller) drain(ctx context.Context, source state.Source) error {
 	after := source.After
@@ -121,7 +124,7 @@ func (p *puller) drain(ctx context.Context, source state.Source) error {
 		if err != nil {
 			return err
 		}
-		page := &state.Page{ID: protocol.PageID(uuid.NewString()), Scope: &source.Scope, Senders: source.Senders, After: after, Limit: pending.Limit}
+		page := &state.Page{ID: newPageID(), Scope: &source.Scope, Senders: source.Senders, After: after, Limit: pending.Limit}
 		end, err := p.page(ctx, page)
 		if err != nil {
 			return err
