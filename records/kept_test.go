@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"relaymarket/protocol"
+	"relaymarket/records"
 )
 
 // lines are all lines that a payer's reports have, as they are told him, and their sum.
@@ -36,7 +38,7 @@ func (p *payer) lines(t testing.TB) (n int, sum [32]byte, err error) {
 	return n, [32]byte(all.Sum(nil)), nil
 }
 
-// town is two payers whose records two readers have pulled together and apart, posted.
+// town is two payers whose records two readers have pulled in pages of many and of few, of one sender and of several, posted.
 type town struct {
 	*house
 	payers  []*payer
@@ -49,33 +51,45 @@ func newTown(t *testing.T) *town {
 		w.payers, w.readers = append(w.payers, w.payer()), append(w.readers, &reader{h: w.house, key: key(t)})
 	}
 	grant := w.account()
-	for i := range 30 {
+	var batch []records.Incoming
+	for i := range 120 {
 		for k, p := range w.payers {
-			in := w.compose(p.key, w.readers[(i+k)%2].key.Public(), fmt.Sprint("r", i), content(strings.Repeat("AAAA", i+1)))
-			w.mustWrite(in)
+			in := w.compose(p.key, w.readers[(i+k)%2].key.Public(), fmt.Sprint("r", i), pulls(9), content(strings.Repeat("AAAA", i+1)))
 			p.wrote(in)
+			batch = append(batch, in)
 		}
-		w.mustWrite(w.compose(grant, w.readers[i%2].key.Public(), fmt.Sprint("r", i)))
+		batch = append(batch, w.compose(grant, w.readers[i%2].key.Public(), fmt.Sprint("r", i), pulls(9)))
+	}
+	for _, out := range w.write(batch...) {
+		if out.Err != nil {
+			t.Fatal(out.Err)
+		}
 	}
 	both := []protocol.PublicKey{w.payers[0].key.Public(), w.payers[1].key.Public(), grant.Public()}
 	for _, r := range w.readers {
-		for _, senders := range [][]protocol.PublicKey{both[:1], both[1:2], both, both[:2]} {
+		for _, c := range []struct {
+			limit   int64
+			senders []protocol.PublicKey
+		}{{20, both[:1]}, {20, both[1:2]}, {60, both}, {20, both[:2]}, {1, both[:1]}, {20, both[1:2]}} {
 			r.after = nil
 			for range 3 {
-				if page, err := r.pull(t.Context(), 7, senders...); err != nil || len(page.Lines) == 0 {
+				if page, err := r.pull(t.Context(), c.limit, c.senders...); err != nil || len(page.Lines) == 0 {
 					t.Fatal(page, err)
 				}
 			}
-			if senders[0] == both[1] { // this one is acknowledged by itself
+			if c.limit == 60 { // this one is acknowledged by itself
 				if err := w.store.Got(t.Context(), r.key.Public(), *r.ack(*r.open)); err != nil {
 					t.Fatal(err)
 				}
 				r.open = nil
 			}
+			for _, p := range w.payers { // makes a block
+				p.check(t)
+			}
 		}
 	}
-	for _, p := range w.payers {
-		p.check(t)
+	if n := w.count(`SELECT count(*) FROM ledger_blocks WHERE acked IS NOT NULL`); n < 6 {
+		t.Fatalf("%d blocks name pages", n)
 	}
 	return w
 }
@@ -105,12 +119,10 @@ func TestBillsKeepTheirPages(t *testing.T) {
 		}
 	}
 	check("posted")
-	if lines[0] < 30+2*3*7 {
+	if lines[0] < 120+2*3*50 {
 		t.Fatalf("%d lines", lines[0])
 	}
-	if told := w.count(`SELECT sum(length(lines)) FROM ledger_blocks`); told > int64(sum(lines[:])*120) {
-		t.Errorf("%d bytes for %v lines: they have more than names", told, lines)
-	}
+	bytes := w.count(`SELECT sum(length(lines)) FROM ledger_blocks WHERE acked IS NOT NULL`)
 	pages := w.count(`SELECT count(*) FROM pages`)
 	w.advance(44 * 24 * time.Hour)
 	w.sweep(t)
@@ -119,10 +131,23 @@ func TestBillsKeepTheirPages(t *testing.T) {
 	}
 	check("after 44 days")
 	w.advance(2 * 24 * time.Hour)
-	w.sweep(t)
+	before := w.count(`SELECT sum(length(lines)) FROM ledger_blocks`)
+	var all sync.WaitGroup
+	for range 3 { // processes on one database
+		all.Go(func() {
+			if err := w.books.Tidy(t.Context()); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
 	if n := w.count(`SELECT count(*) FROM ledger_blocks WHERE acked IS NOT NULL`); n != 0 {
 		t.Fatalf("%d blocks are not written out", n)
 	}
+	if grown := w.count(`SELECT sum(length(lines)) FROM ledger_blocks`) - before; grown < bytes {
+		t.Errorf("%d bytes name pages, and %d more have what is in them", bytes, grown)
+	}
+	w.sweep(t)
 	if n := w.count(`SELECT count(*) FROM pages`); n != 2 { // each reader's last one, open: it lapsed
 		t.Errorf("%d pages are left", n)
 	}
@@ -130,13 +155,6 @@ func TestBillsKeepTheirPages(t *testing.T) {
 	for _, p := range w.payers {
 		p.check(t)
 	}
-}
-
-func sum(numbers []int) (all int) {
-	for _, n := range numbers {
-		all += n
-	}
-	return all
 }
 
 // What is paid in time is never written out: its blocks go, and then its pages.
@@ -153,39 +171,60 @@ func TestPaidBillsNameThemOnly(t *testing.T) {
 	}
 }
 
-// A bill one of whose pages is damaged says so, and keeps neither the pages of others nor their bills waiting.
+// A bill one of whose pages is damaged says so, and keeps neither the pages of others nor their bills waiting. When it is written out that
+// page alone is lost.
 func TestBillWithoutItsPage(t *testing.T) {
 	for name, meddle := range map[string]string{
-		"gone":           `DELETE FROM pages WHERE page_id = $1`,
-		"other bytes":    `UPDATE pages SET names = set_byte(names, octet_length(names) - 1, get_byte(names, octet_length(names) - 1) + 1) WHERE page_id = $1`,
-		"no names":       `UPDATE pages SET names = substr(names, 2) WHERE page_id = $1`,
-		"another's":      `UPDATE pages SET bills = '{0}' WHERE page_id = $1`,
-		"not signed for": `UPDATE pages p SET got = NULL, got_before = NULL WHERE reader = (SELECT reader FROM pages WHERE page_id = $1)`,
+		"gone":        `DELETE FROM pages WHERE page_id = $1`,
+		"other bytes": `UPDATE pages SET names = set_byte(names, octet_length(names) - 1, (get_byte(names, octet_length(names) - 1) + 1) % 8) WHERE page_id = $1`,
+		"no names":    `UPDATE pages SET names = substr(names, 2) WHERE page_id = $1`,
+		"no bill":     `UPDATE pages SET bills = '{NULL}' WHERE page_id = $1`,
+		"another's":   `UPDATE pages SET bills = '{0}' WHERE page_id = $1`,
+		"not signed":  `UPDATE pages p SET got_before = NULL WHERE got_before IS NOT NULL AND turn = (SELECT turn + 1 FROM pages t WHERE t.reader = p.reader AND page_id = $1)`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newTown(t)
 			var id string
-			if err := w.db.Pool().QueryRow(t.Context(), `SELECT page_id FROM pages, bills b WHERE bills = ARRAY[b.id] AND b.contract = $1 AND turn > 1 ORDER BY turn LIMIT 1`, w.payers[0].contract[:]).Scan(&id); err != nil {
+			if err := w.db.Pool().QueryRow(t.Context(), `SELECT page_id FROM pages, bills b WHERE bills = ARRAY[b.id] AND b.contract = $1 AND cardinality(ns) = 20 AND got_at IS NULL ORDER BY turn LIMIT 1`, w.payers[0].contract[:]).Scan(&id); err != nil {
 				t.Fatal(err)
 			}
-			if name == "not signed for" {
-				w.exec(`DROP TRIGGER IF EXISTS pages_second_got ON pages`)
-			}
+			before := w.count(`SELECT sum(length(lines)) FROM ledger_blocks`)
 			w.exec(meddle, id)
 			if _, _, err := w.payers[0].lines(t); err == nil || !strings.Contains(err.Error(), "page") {
 				t.Errorf("its lines: %v", err)
 			}
-			if name != "not signed for" { // both are of this reader
-				if _, _, err := w.payers[1].lines(t); err != nil {
-					t.Errorf("the other's: %v", err)
-				}
+			if _, _, err := w.payers[1].lines(t); err != nil {
+				t.Errorf("the other's: %v", err)
 			}
 			w.advance(46 * 24 * time.Hour)
 			w.sweep(t)
 			if n := w.count(`SELECT count(*) FROM ledger_blocks WHERE acked IS NOT NULL`); n != 0 {
 				t.Errorf("%d blocks are not written out", n)
 			}
+			if grown := w.count(`SELECT sum(length(lines)) FROM ledger_blocks`) - before; grown < 20_000 {
+				t.Errorf("%d bytes are written out: more than one page is lost", grown)
+			}
+			if _, _, err := w.payers[0].lines(t); err == nil || !strings.Contains(err.Error(), "page "+id) || !strings.Contains(err.Error(), "lost") {
+				t.Errorf("its lines, once they are written out: %v", err)
+			}
+			if _, _, err := w.payers[1].lines(t); err != nil {
+				t.Errorf("the other's, once they are written out: %v", err)
+			}
 		})
+	}
+}
+
+// A relay at work writes out by itself.
+func TestRunWritesOut(t *testing.T) {
+	w := newTown(t)
+	w.advance(46 * 24 * time.Hour)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.books.Run(ctx) }()
+	eventually(t, "no block names a page", func() bool { return w.count(`SELECT count(*) FROM ledger_blocks WHERE acked IS NOT NULL`) == 0 })
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
 	}
 }
 

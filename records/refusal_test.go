@@ -137,7 +137,7 @@ func TestRefusedLinesLeaveTheBill(t *testing.T) {
 		for range 2 {
 			s.readers = append(s.readers, &spendingReader{reader: reader{h: h, key: key(h.t)}})
 		}
-		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash,
+		steps := []func(){s.write, s.write, s.write, s.pull, s.pull, s.pull, s.remove, s.advance, s.sweep, s.look, s.crash, s.tidy,
 			s.disown, s.disown, s.backdate, s.tell, s.tell, s.renew}
 		for range rapid.IntRange(10, 50).Draw(t, "steps") {
 			rapid.SampledFrom(steps).Draw(t, "step")()

@@ -8,61 +8,75 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"relaymarket/ledger/books"
+	"relaymarket/records"
 )
 
-// Pages that are on one bill and of one sender are posted unread, by what their acknowledgements note of them. Whatever is noted, the bill has
-// what readers signed for: a page that is gone is on none, and a note that is wrong is not believed.
+// Pages that are on one bill and of one sender are posted unread, by what their acknowledgements note of them, small ones as copies. Whatever is noted, the bill
+// has what readers signed for: a page that is gone is on none, and a note that is wrong is not believed.
 func TestPagesArePostedUnread(t *testing.T) {
+	const none, half, all = 0, 1, 2
 	for name, c := range map[string]struct {
 		meddle string
-		pulls  int64
+		pulls  int64 // halves of them on the bill
+		unread bool
 	}{
-		"as noted":       {`SELECT`, 6},
-		"page is gone":   {`DELETE FROM pages WHERE turn = 1 AND ctid = (SELECT min(ctid) FROM pages)`, 3},
-		"other bytes":    {`UPDATE ledger_acks SET bytes = bytes + 1`, 6},
-		"other bill":     {`UPDATE ledger_acks SET bill = (SELECT max(id) FROM bills) WHERE ctid = (SELECT min(ctid) FROM ledger_acks)`, 6},
-		"no such bill":   {`UPDATE ledger_acks SET bill = 1000000`, 6},
-		"less than none": {`UPDATE ledger_acks SET bytes = -1`, 6},
-		"damaged hashes": {`UPDATE pages SET hashes = substr(hashes, 2) WHERE ctid = (SELECT min(ctid) FROM pages)`, 3},
-		"more records":   {`UPDATE ledger_acks SET records = records + 1`, 6},
-		"nothing noted":  {`UPDATE ledger_acks SET bill = NULL, bytes = NULL`, 6},
-		"several on one": {`UPDATE pages SET bills = array_fill(bills[1], ARRAY[3]), senders = senders || senders || senders`, 6},
+		"as noted":       {`SELECT`, all, true},
+		"nobody looks":   {`UPDATE pages SET names = '\xff'`, all, true}, // who reads them would leave them out
+		"page is gone":   {`DELETE FROM pages WHERE turn = 1 AND ctid = (SELECT min(ctid) FROM pages)`, half, false},
+		"not signed for": {`UPDATE pages SET got = NULL WHERE ctid = (SELECT min(ctid) FROM pages)`, half, false},
+		"other bytes":    {`UPDATE ledger_acks SET bytes = bytes + 1`, all, false},
+		"other bill":     {`UPDATE ledger_acks SET bill = (SELECT max(id) FROM bills) WHERE ctid = (SELECT min(ctid) FROM ledger_acks)`, all, false},
+		"no such bill":   {`UPDATE ledger_acks SET bill = 1000000`, all, false},
+		"less than none": {`UPDATE ledger_acks SET bytes = -1`, all, false},
+		"damaged hashes": {`UPDATE pages SET hashes = substr(hashes, 2) WHERE ctid = (SELECT min(ctid) FROM pages)`, half, false},
+		"null for bills": {`UPDATE pages SET bills = '{NULL}'`, none, false},
+		"more records":   {`UPDATE ledger_acks SET records = records + 1`, all, false},
+		"nothing noted":  {`UPDATE ledger_acks SET bill = NULL, bytes = NULL`, all, false},
+		"several on one": {`UPDATE pages SET bills = array_fill(bills[1], ARRAY[cardinality(ns)]), senders = decode(repeat(encode(senders, 'hex'), cardinality(ns)), 'hex')`, all, false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
-			p, other := h.payer(), h.payer()
-			for range 2 {
-				r := &reader{h: h, key: key(t)}
-				for i := range 3 {
-					in := h.compose(p.key, r.key.Public(), fmt.Sprint("r", i), content("aGVsbG8h"[:4*(i%2+1)]))
-					h.mustWrite(in)
-					p.wrote(in)
+		for _, size := range []int64{3, 20} {
+			t.Run(fmt.Sprint(name, " ", size), func(t *testing.T) {
+				h := newHouse(t)
+				p, other := h.payer(), h.payer()
+				for range 2 {
+					r := &reader{h: h, key: key(t)}
+					var batch []records.Incoming
+					for i := range size {
+						in := h.compose(p.key, r.key.Public(), fmt.Sprint("r", i), content("aGVsbG8h"[:4*(i%2+1)]))
+						p.wrote(in)
+						batch = append(batch, in, h.compose(other.key, r.key.Public(), fmt.Sprint("r", i)))
+					}
+					h.write(batch...)
+					page, err := r.pull(t.Context(), 100, p.key.Public())
+					if err != nil || len(page.Lines) != int(size) {
+						t.Fatal(page, err)
+					}
+					if err := h.store.Got(t.Context(), r.key.Public(), *r.ack(page.Header)); err != nil {
+						t.Fatal(err)
+					}
 				}
-				page, err := r.pull(t.Context(), 100, p.key.Public())
-				if err != nil || len(page.Lines) != 3 {
-					t.Fatal(page, err)
-				}
-				if err := h.store.Got(t.Context(), r.key.Public(), *r.ack(page.Header)); err != nil {
+				h.exec(c.meddle)
+				if err := h.books.Post(t.Context()); err != nil {
 					t.Fatal(err)
 				}
-			}
-			h.exec(c.meddle)
-			if err := h.books.Post(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-			if n := h.count(`SELECT count(*) FROM ledger_acks`); n != 0 {
-				t.Errorf("%d pages wait", n)
-			}
-			if bill, err := h.books.Posted(t.Context(), p.contract); err != nil || bill.Last != 6+c.pulls {
-				t.Errorf("%+v, %v", bill, err)
-			}
-			if bill, err := h.books.Posted(t.Context(), other.contract); err != nil || bill.Last != 0 {
-				t.Errorf("another's bill: %+v, %v", bill, err)
-			}
-			if c.pulls == 6 {
-				p.check(t)
-			}
-		})
+				if n := h.count(`SELECT count(*) FROM ledger_acks`); n != 0 {
+					t.Errorf("%d pages wait", n)
+				}
+				copies, names := h.count(`SELECT count(*) FROM ledger_blocks WHERE get_byte(lines, 0) = 9`), h.count(`SELECT count(*) FROM ledger_blocks WHERE acked IS NOT NULL`)
+				if (copies > 0) != (c.unread && size < 16) || (names > 0) != (c.pulls > 0 && size >= 16) {
+					t.Errorf("%d blocks of copies, %d that name pages", copies, names)
+				}
+				if bill, err := h.books.Posted(t.Context(), p.contract); err != nil || bill.Last != 2*size+c.pulls*size {
+					t.Errorf("%+v, %v", bill, err)
+				}
+				if bill, err := h.books.Posted(t.Context(), other.contract); err != nil || bill.Last != 2*size {
+					t.Errorf("another's bill: %+v, %v", bill, err)
+				}
+				if c.pulls == all && name != "nobody looks" {
+					p.check(t)
+				}
+			})
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package records_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
@@ -36,6 +37,13 @@ type billed struct {
 	place    ledger.Place
 	accepted ledger.Totals
 	counted  protocol.Msat // of a renewed one, what its renewal carries of it
+	told     []told
+}
+
+// told is a report, and what its lines hash to.
+type told struct {
+	report *books.Report
+	lines  [32]byte
 }
 
 var _ ledger.Memory = (*payer)(nil)
@@ -133,7 +141,9 @@ func (p *payer) read(t interface {
 		if err != nil {
 			t.Fatal(err)
 		}
+		lines := sha256.New()
 		if err := p.h.books.Lines(ctx, r, func(data []byte) error {
+			_, _ = lines.Write(data)
 			l, err := v.Line(data)
 			if err != nil {
 				return err
@@ -149,9 +159,28 @@ func (p *payer) read(t interface {
 		if b.place, err = v.End(); err != nil {
 			t.Fatal(err)
 		}
+		b.told = append(b.told, told{r, [32]byte(lines.Sum(nil))})
 		more = r.More
 	}
 	b.accepted = audit.Accepted()
+}
+
+// readAgain holds all lines of one contract against what they were.
+func (p *payer) readAgain(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, b *billed) {
+	t.Helper()
+	for _, was := range b.told {
+		lines := sha256.New()
+		err := p.h.books.Lines(p.h.t.Context(), was.report, func(data []byte) error {
+			_, _ = lines.Write(data)
+			return nil
+		})
+		if err != nil || [32]byte(lines.Sum(nil)) != was.lines {
+			t.Fatalf("lines %d to %d are not what they were: %v", was.report.First, was.report.Last, err)
+		}
+	}
 }
 
 // bill is what the payer makes of what he has checked of one contract.
@@ -226,8 +255,16 @@ func (s *spending) crash() {
 	_ = s.h.books.Post(ctx) // it is undone, or done: both are well
 }
 
+// write writes a record, or as many as make pages that bills name.
 func (s *spending) write() {
-	in := s.h.compose(s.key, s.reader().key.Public(), fmt.Sprint("r", len(s.records)),
+	to := s.reader().key.Public()
+	for range rapid.SampledFrom([]int{1, 1, 20}).Draw(s.T, "records") {
+		s.writeOne(to)
+	}
+}
+
+func (s *spending) writeOne(to protocol.PublicKey) {
+	in := s.h.compose(s.key, to, fmt.Sprint("r", len(s.records)),
 		pulls(rapid.Int64Range(1, 3).Draw(s.T, "pulls")),
 		ttl(s.h, rapid.SampledFrom([]time.Duration{time.Minute, time.Hour, 50 * time.Hour, 60 * 24 * time.Hour}).Draw(s.T, "life")),
 		content(strings.Repeat("AAAA", rapid.IntRange(1, 500).Draw(s.T, "size"))))
@@ -266,7 +303,7 @@ func (s *spending) pull() {
 	if rapid.Bool().Draw(s.T, "again") {
 		r.after = nil
 	}
-	page, err := r.reader.pull(s.h.t.Context(), rapid.Int64Range(1, 4).Draw(s.T, "limit"), s.key.Public())
+	page, err := r.reader.pull(s.h.t.Context(), rapid.SampledFrom([]int64{1, 2, 4, 40}).Draw(s.T, "limit"), s.key.Public())
 	if err != nil {
 		s.Fatal(err)
 	}
@@ -363,6 +400,7 @@ func (s *spending) compare() {
 }
 
 func (s *spending) compareOne(b *billed) {
+	s.readAgain(s.T, b)
 	mine := make(map[protocol.Hash]bool)
 	var due, all ledger.Usage
 	add := func(to *ledger.Usage, bytes, times, until int64) {
@@ -510,14 +548,7 @@ func TestSweepWaitsForThePoster(t *testing.T) {
 		t.Fatalf("%d records and %d pages are left that are not posted", rows, pages)
 	}
 	p.check(t)
-	// Now the bill names the page. Once it has said all that is in it, it may go.
 	if err := h.store.Sweep(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if rows, pages := h.count(`SELECT count(*) FROM records`), h.count(`SELECT count(*) FROM pages`); rows != 0 || pages != 1 {
-		t.Errorf("%d records and %d pages are left, of which one is evidence", rows, pages)
-	}
-	if err := errors.Join(h.books.Tidy(t.Context()), h.store.Sweep(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	if rows, pages := h.count(`SELECT count(*) FROM records`), h.count(`SELECT count(*) FROM pages`); rows != 0 || pages != 0 {
@@ -568,5 +599,31 @@ func TestEvidenceIsKeptUntilPaid(t *testing.T) {
 	}
 	if n := h.count(`SELECT count(*) FROM ledger_blocks`); n != 0 {
 		t.Errorf("%d blocks are left", n)
+	}
+}
+
+// Reports that are paid out of their order, by clocks that jump, lose their lines in their order.
+func TestEvidenceGoesInItsOrder(t *testing.T) {
+	h := newStillHouse(t, time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC))
+	p := h.payer()
+	for i := range 3 { // a block and a report each
+		in := h.compose(p.key, key(t).Public(), fmt.Sprint(i))
+		h.mustWrite(in)
+		p.wrote(in)
+		p.check(t)
+	}
+	h.exec(`UPDATE usage_reports SET paid_at = $1 - first`, int64(h.now())) // the last one first
+	h.advance(35*24*time.Hour - 2*time.Millisecond)
+	for kept := int64(3); kept >= 0; kept -= 3 {
+		if err := h.books.Tidy(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if dropped, blocks := h.count(`SELECT count(*) FROM usage_reports WHERE dropped`), h.count(`SELECT count(*) FROM ledger_blocks`); dropped == 0 || blocks != kept {
+			t.Errorf("%d reports are dropped, and %d blocks are left, want %d", dropped, blocks, kept)
+		}
+		if r, err := h.books.Report(t.Context(), p.key.Public(), p.contract, 0, p.sign); err != nil || r.Dropped != (kept == 0) {
+			t.Errorf("%+v, %v", r, err)
+		}
+		h.advance(time.Minute)
 	}
 }

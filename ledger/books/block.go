@@ -21,8 +21,9 @@ import (
 //	drop   6 record of          and five quantities as decimal text: written pulled stored reservedPulled reservedStored
 //	served 7 got records treed  hashes if treed is 1, reader, and how many senders the pulls are of, with their keys
 //	signed 8 sender index id bytes  the sender's place among them; and, if the page has no hashes: hash, path length, path
-//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records; read, not written any more
+//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records, see insertPages
 //	named 10 reader id pulls bytes: all records of a page that are on the bill, how many, and their bytes together. The rest is where the page is
+//	lost  11 as named: a page that was damaged or gone when it was to be written out. Nobody can tell its lines
 //	record = from to hash id bytes
 //
 // A pull is of the page before it in the block. Pulls are most of what a busy ledger has, and what those of a page have in common
@@ -39,6 +40,7 @@ const (
 	entrySigned
 	entryWhole
 	entryNamed
+	entryLost
 )
 
 // entrySize is about what an entry takes, without the hashes of its page.
@@ -53,9 +55,15 @@ type posting struct {
 	all   int      // pulls that the page has on the bill
 }
 
-// name is what a block says of a page of which the bill has all pulls; nil: it has to say more.
+// nameFrom is how many pulls a page has at least that is named.
+const nameFrom = 16
+
+// copied tells whether the database copies the page into a block.
+func (p *posting) copied() bool { return p.ref != nil && p.ref.pulls < nameFrom }
+
+// name is what a block says of a page of which the bill has all pulls, and many; nil: it says more.
 func (p *posting) name() *pageRef {
-	if p.page != nil && len(p.pulls) == p.all {
+	if p.page != nil && len(p.pulls) == p.all && p.all >= nameFrom {
 		return &pageRef{reader: p.page.reader[:], id: p.page.id, acked: p.page.acked, pulls: int32(p.all), bytes: p.page.bytesOf(p.pulls)}
 	}
 	return p.ref
@@ -115,7 +123,7 @@ func encodeBlock(postings []posting) (b []byte, acked *int64) {
 	for i := range postings {
 		p := &postings[i]
 		if name := p.name(); name != nil {
-			if b = appendNamed(b, name); acked == nil || name.acked < *acked {
+			if b = appendNamed(b, entryNamed, name); acked == nil || name.acked < *acked {
 				acked = &name.acked
 			}
 			continue
@@ -153,9 +161,9 @@ func encodeBlock(postings []posting) (b []byte, acked *int64) {
 	return b, acked
 }
 
-// appendNamed writes the name of a page.
-func appendNamed(b []byte, name *pageRef) []byte {
-	b = append(append(b, entryNamed), name.reader...)
+// appendNamed writes the name of a page that is kept, or lost.
+func appendNamed(b []byte, entry byte, name *pageRef) []byte {
+	b = append(append(b, entry), name.reader...)
 	b = append(binary.AppendUvarint(b, uint64(len(name.id))), name.id...)
 	return binary.AppendUvarint(binary.AppendUvarint(b, uint64(name.pulls)), uint64(name.bytes))
 }
@@ -292,6 +300,11 @@ func decodeBlock(data []byte, visit func(*ledger.Line) error, named func(namedPa
 				return err
 			}
 			continue
+		case entryLost:
+			if page := r.named(); !r.bad {
+				return fmt.Errorf("%w: page %s of %x is lost", errBlock, page.id, page.reader)
+			}
+			return errBlock
 		default:
 			l = r.line(kind)
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -19,7 +20,7 @@ import (
 
 const (
 	keepNamed  = keepPaid + 10*24*time.Hour // pages of a block, after they were acknowledged
-	writeBatch = 16                         // blocks in one transaction
+	writeBatch = 2                          // blocks in one transaction: they name some hundred pages each, which may be on disk only
 )
 
 // notedPages are pages that are about to be named by blocks though nobody has read them.
@@ -33,7 +34,7 @@ type notedPages struct {
 
 func (n *notedPages) add(bill int64, postings []posting) {
 	for i := range postings {
-		if ref := postings[i].ref; ref != nil {
+		if ref := postings[i].ref; ref != nil && !postings[i].copied() {
 			n.readers, n.ids, n.bills = append(n.readers, ref.reader), append(n.ids, ref.id), append(n.bills, bill)
 			n.pulls, n.bytes = append(n.pulls, ref.pulls), append(n.bytes, ref.bytes)
 		}
@@ -43,7 +44,7 @@ func (n *notedPages) add(bill int64, postings []posting) {
 // countNoted counts those pages that are what was noted of them.
 const countNoted = `SELECT count(*) FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::integer[], $5::bigint[]) AS a (reader, page_id, bill, pulls, bytes) CROSS JOIN LATERAL
 	(SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p
-	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[a.bill] AND octet_length(p.senders) = 32 AND cardinality(p.ns) = a.pulls AND octet_length(p.hashes) = 32 * a.pulls AND p.bytes = a.bytes`
+	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[a.bill] AND octet_length(p.hashes) = 32 * a.pulls AND p.bytes = a.bytes`
 
 // queue has the batch fail with errPageGone if one of them is not what was noted of it.
 func (n *notedPages) queue(b *pgx.Batch) {
@@ -153,12 +154,8 @@ func (s *Store) writeSome(ctx context.Context, tx pgx.Tx) (int, error) {
 	}
 	b := &pgx.Batch{}
 	for _, found := range blocks {
-		whole, err := found.whole(ctx, tx, found.Bill)
-		if errors.Is(err, errPageGone) || errors.Is(err, errBlock) {
-			// The bill is damaged, and stays as it is. It must not keep the pages of others.
-			s.log.Error("a bill cannot be written out: its evidence is damaged", "bill", found.Bill, "line", found.Last, "err", err)
-			whole = found.Lines
-		} else if err != nil {
+		whole, err := found.whole(ctx, tx, found.Bill, s.log)
+		if err != nil {
 			return 0, err
 		}
 		b.Queue(`UPDATE ledger_blocks SET lines = $3, acked = NULL WHERE bill = $1 AND last = $2`, found.Bill, found.Last, whole)
@@ -166,21 +163,32 @@ func (s *Store) writeSome(ctx context.Context, tx pgx.Tx) (int, error) {
 	return len(blocks), tx.SendBatch(ctx, b).Close()
 }
 
-// whole is the block with all that it names.
-func (b block) whole(ctx context.Context, q Querier, bill int64) ([]byte, error) {
+// whole is the block with all that it names. A page that is gone or damaged is lost: it must not keep those of others.
+func (b block) whole(ctx context.Context, q Querier, bill int64, log *slog.Logger) ([]byte, error) {
 	var named []namedPage
-	var refs []*pageRef
 	if err := decodeBlock(b.Lines, func(*ledger.Line) error { return nil }, func(page namedPage) error {
-		named, refs = append(named, page), append(refs, &page.pageRef)
+		named = append(named, page)
 		return nil
 	}); err != nil {
-		return nil, err
+		log.Error("a bill cannot be written out: it is damaged", "bill", bill, "line", b.Last, "err", err)
+		return b.Lines, nil
 	}
-	pages := make([][]byte, len(named))
-	if err := namedPages(ctx, q, bill, refs, func(i int, page *served, pulls []int32) error {
-		pages[i] = appendPage(nil, page, pulls)
-		return nil
-	}); err != nil {
+	pages, err := copies(ctx, q, bill, named)
+	if errors.Is(err, errPageGone) {
+		pages, err = nil, nil
+		for i := range named {
+			one, err := copies(ctx, q, bill, named[i:i+1])
+			if errors.Is(err, errPageGone) {
+				log.Error("evidence of a bill is lost: a page is gone or damaged", "bill", bill, "err", err)
+				one, err = [][]byte{appendNamed(nil, entryLost, &named[i].pageRef)}, nil
+			}
+			if err != nil {
+				return nil, err
+			}
+			pages = append(pages, one...)
+		}
+	}
+	if err != nil {
 		return nil, err
 	}
 	var whole []byte
@@ -189,4 +197,16 @@ func (b block) whole(ctx context.Context, q Querier, bill int64) ([]byte, error)
 		whole, done = append(append(whole, b.Lines[done:page.from]...), pages[i]...), page.to
 	}
 	return append(whole, b.Lines[done:]...), nil
+}
+
+// copies are the pages as a block has them that says all that is in them.
+func copies(ctx context.Context, q Querier, bill int64, named []namedPage) ([][]byte, error) {
+	refs, pages := make([]*pageRef, len(named)), make([][]byte, len(named))
+	for i := range named {
+		refs[i] = &named[i].pageRef
+	}
+	return pages, namedPages(ctx, q, bill, refs, func(i int, page *served, pulls []int32) error {
+		pages[i] = appendPage(nil, page, pulls)
+		return nil
+	})
 }

@@ -36,8 +36,12 @@ const (
 func (s *Store) Run(ctx context.Context) error {
 	t := time.NewTicker(postEvery)
 	defer t.Stop()
+	ctx, cancel := context.WithCancel(ctx)
 	var tidying sync.WaitGroup
-	defer tidying.Wait()
+	defer func() {
+		cancel() // also when this one panics: a relay that posts nothing must not go on
+		tidying.Wait()
+	}()
 	tidying.Go(func() { s.tidy(ctx) })
 	var summed time.Time
 	for {
@@ -68,6 +72,7 @@ func (s *Store) tidy(ctx context.Context) {
 			tidied = now
 			if err := s.Tidy(ctx); err != nil && ctx.Err() == nil {
 				s.log.Warn("tidy the ledger: it is tried again", "err", err)
+				tidied = now.Add(tidyAgain - tidyEvery)
 			}
 		}
 		select {
@@ -386,16 +391,20 @@ func (s *billState) append(b *pgx.Batch, postings []posting) {
 	for rest := postings; len(rest) > 0; {
 		k, lines := blockEnd(rest)
 		s.last += int64(lines)
-		data, acked := encodeBlock(rest[:k])
-		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines, acked) VALUES ($1, $2, $3, $4)`, s.id, s.last, data, acked)
+		if rest[0].copied() {
+			s.queuePages(b, rest[:k], lines)
+		} else {
+			data, acked := encodeBlock(rest[:k])
+			b.Queue(`INSERT INTO ledger_blocks (bill, last, lines, acked) VALUES ($1, $2, $3, $4)`, s.id, s.last, data, acked)
+		}
 		rest = rest[k:]
 	}
 }
 
 // blockEnd is how many of the postings the next block has, and how many lines these are. A page is not torn, so that its signature is
-// stored once.
+// stored once, and pages that the database copies make blocks of their own.
 func blockEnd(postings []posting) (k, lines int) {
-	for k < len(postings) && lines < blockLines {
+	for k < len(postings) && lines < blockLines && postings[k].copied() == postings[0].copied() {
 		lines += postings[k].lines()
 		k++
 	}

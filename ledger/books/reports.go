@@ -15,6 +15,7 @@ import (
 const (
 	keepPaid  = 35 * 24 * time.Hour // evidence, after a payment covered it
 	tidyEvery = time.Hour
+	tidyAgain = time.Minute // after an error
 )
 
 // Signer signs a report for a payer with the relay's key.
@@ -257,19 +258,24 @@ func (s *Store) Paid(ctx context.Context, tx pgx.Tx, contract protocol.ContractI
 // Tidy drops the lines and the evidence of what was paid long ago, and writes out what was not. The reports stay: the chain can always be
 // shown.
 func (s *Store) Tidy(ctx context.Context) error {
-	if err := s.drop(ctx); err != nil {
-		return wrap(err, "drop evidence of paid bills")
-	}
-	return wrap(s.writeOut(ctx), "write out the evidence of unpaid bills")
+	dropped := wrap(s.drop(ctx), "drop evidence of paid bills")
+	return errors.Join(dropped, wrap(s.writeOut(ctx), "write out the evidence of unpaid bills"))
 }
 
+// drop drops the blocks before the first report that is kept. Reports may be paid for out of their order, by clocks that jump.
 func (s *Store) drop(ctx context.Context) error {
 	return s.db.Tx(ctx, func(tx pgx.Tx) error {
-		_, err := tx.Exec(ctx, `WITH old AS (
-			  UPDATE usage_reports SET dropped = true WHERE paid_at <= $1 AND paid_at IS NOT NULL AND NOT dropped RETURNING bill, last),
-			upto AS (SELECT bill, max(last) AS last FROM old GROUP BY bill)
-			DELETE FROM ledger_blocks b USING upto WHERE b.bill = upto.bill AND b.last <= upto.last`,
-			s.clock().Add(-keepPaid).UnixMilli())
+		rows, err := tx.Query(ctx, `UPDATE usage_reports SET dropped = true WHERE paid_at <= $1 AND paid_at IS NOT NULL AND NOT dropped RETURNING bill`, s.clock().Add(-keepPaid).UnixMilli())
+		if err != nil {
+			return err
+		}
+		bills, err := pgx.CollectRows(rows, pgx.RowTo[int64])
+		if err != nil || len(bills) == 0 {
+			return err
+		}
+		_, err = tx.Exec(ctx, `WITH upto AS (
+			  SELECT bill, coalesce(min(first) FILTER (WHERE NOT dropped) - 1, max(last)) AS last FROM usage_reports WHERE bill = ANY($1) GROUP BY bill)
+			DELETE FROM ledger_blocks b USING upto WHERE b.bill = upto.bill AND b.last <= upto.last`, bills)
 		return err
 	})
 }
