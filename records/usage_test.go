@@ -548,7 +548,14 @@ func TestSweepWaitsForThePoster(t *testing.T) {
 		t.Fatalf("%d records and %d pages are left that are not posted", rows, pages)
 	}
 	p.check(t)
+	// Now the bill names the page. Once it has said all that is in it, it may go.
 	if err := h.store.Sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if rows, pages := h.count(`SELECT count(*) FROM records`), h.count(`SELECT count(*) FROM pages`); rows != 0 || pages != 1 {
+		t.Errorf("%d records and %d pages are left, of which one is evidence", rows, pages)
+	}
+	if err := errors.Join(h.books.Tidy(t.Context()), h.store.Sweep(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	if rows, pages := h.count(`SELECT count(*) FROM records`), h.count(`SELECT count(*) FROM pages`); rows != 0 || pages != 0 {

@@ -21,7 +21,7 @@ import (
 //	drop   6 record of          and five quantities as decimal text: written pulled stored reservedPulled reservedStored
 //	served 7 got records treed  hashes if treed is 1, reader, and how many senders the pulls are of, with their keys
 //	signed 8 sender index id bytes  the sender's place among them; and, if the page has no hashes: hash, path length, path
-//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records, see insertPages
+//	whole  9 got records hashes reader sender, and of each record id bytes: a page that is on the bill with all its records; read, not written any more
 //	named 10 reader id pulls bytes: all records of a page that are on the bill, how many, and their bytes together. The rest is where the page is
 //	lost  11 as named: a page that was damaged or gone when it was to be written out. Nobody can tell its lines
 //	record = from to hash id bytes
@@ -55,15 +55,9 @@ type posting struct {
 	all   int      // pulls that the page has on the bill
 }
 
-// nameFrom is how many pulls a page has at least that is named.
-const nameFrom = 16
-
-// copied tells whether the database copies the page into a block.
-func (p *posting) copied() bool { return p.ref != nil && p.ref.pulls < nameFrom }
-
-// name is what a block says of a page of which the bill has all pulls, and many; nil: it says more.
+// name is what a block says of a page of which the bill has all pulls; nil: it says more.
 func (p *posting) name() *pageRef {
-	if p.page != nil && len(p.pulls) == p.all && p.all >= nameFrom {
+	if p.page != nil && len(p.pulls) == p.all {
 		return &pageRef{reader: p.page.reader[:], id: p.page.id, acked: p.page.acked, pulls: int32(p.all), bytes: p.page.bytesOf(p.pulls)}
 	}
 	return p.ref

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -106,7 +107,8 @@ type Store struct {
 	clock     func() time.Time
 	log       *slog.Logger
 	delegates *delegates
-	sums      sums // of all contracts, for the metrics
+	sums      sums         // of all contracts, for the metrics
+	dead      atomic.Int64 // rows taken off the queues of the poster since it vacuumed them
 }
 
 // New makes a store; it does not touch the database.

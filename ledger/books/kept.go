@@ -20,7 +20,7 @@ import (
 
 const (
 	keepNamed  = keepPaid + 10*24*time.Hour // pages of a block, after they were acknowledged
-	writeBatch = 2                          // blocks in one transaction: they name some hundred pages each, which may be on disk only
+	writeBatch = 2                          // blocks in one transaction: each may name two thousand pages, which are on disk only
 )
 
 // notedPages are pages that are about to be named by blocks though nobody has read them.
@@ -34,7 +34,7 @@ type notedPages struct {
 
 func (n *notedPages) add(bill int64, postings []posting) {
 	for i := range postings {
-		if ref := postings[i].ref; ref != nil && !postings[i].copied() {
+		if ref := postings[i].ref; ref != nil {
 			n.readers, n.ids, n.bills = append(n.readers, ref.reader), append(n.ids, ref.id), append(n.bills, bill)
 			n.pulls, n.bytes = append(n.pulls, ref.pulls), append(n.bytes, ref.bytes)
 		}

@@ -8,15 +8,13 @@ import (
 	"slices"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"relaymarket/ledger"
 	"relaymarket/protocol"
 )
 
 // A page whose records are all on one bill and of one sender goes into the ledger unread: its acknowledgement says what it adds to the
-// bill. All others are read and taken apart. A block names a page of many records; a small one is copied into it, within the
-// database if nobody has read it: to look for each by its key costs whoever reads a bill more than is saved.
+// bill. All others are read and taken apart.
 
 // pageRef is an acknowledged page by its name.
 type pageRef struct {
@@ -75,7 +73,7 @@ func (r *round) readAcks(rows pgx.Rows) error {
 		r.add(*bill, posting{ref: &one})
 		return nil
 	})
-	r.full = r.full || pages == postPages || pulls >= postPulls
+	r.full, r.taken = r.full || pages == postPages || pulls >= postPulls, r.taken+pages
 	return err
 }
 
@@ -186,26 +184,3 @@ func (p *pageRef) line() *ledger.Line { return &ledger.Line{Kind: ledger.KindPul
 
 // errPageGone: what was noted of a page is not what is there. The round is undone, and begun again by one that reads all pages.
 var errPageGone = errors.New("a page is not what was noted of it")
-
-// insertPages stores a block that is a copy of pages, which are on one bill and of one sender each. It stores nothing if one of them is gone.
-const insertPages = `INSERT INTO ledger_blocks (bill, last, lines)
-	SELECT $1, $2, string_agg('\x09'::bytea || uvarint(octet_length(p.evidence)) || p.evidence || uvarint(cardinality(p.ns)) || p.hashes || p.reader || p.senders || p.names, ''::bytea)
-	FROM unnest($3::bytea[], $4::text[]) AS a (reader, page_id) CROSS JOIN LATERAL
-	  (SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p
-	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[$1::bigint] AND octet_length(p.senders) = 32 AND octet_length(p.hashes) = 32 * cardinality(p.ns)
-	HAVING count(*) = cardinality($4) AND sum(cardinality(p.ns)) = $5 AND sum(p.bytes)::bigint = $6`
-
-// queuePages queues a block of pages.
-func (s *billState) queuePages(b *pgx.Batch, postings []posting, lines int) {
-	readers, ids, bytes := make([][]byte, len(postings)), make([]string, len(postings)), int64(0)
-	for i := range postings {
-		ref := postings[i].ref
-		readers[i], ids[i], bytes = ref.reader, ref.id, bytes+ref.bytes
-	}
-	b.Queue(insertPages, s.id, s.last, readers, ids, int64(lines), bytes).Exec(func(tag pgconn.CommandTag) error {
-		if tag.RowsAffected() != 1 {
-			return errPageGone
-		}
-		return nil
-	})
-}

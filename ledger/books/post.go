@@ -28,6 +28,7 @@ const (
 	postPlaces  = 5000 // records looked through in one transaction
 	postFacts   = 5000
 	postPages   = 2000   // acknowledged pages
+	postDead    = 20_000 // rows that were taken off the queues, after which they are vacuumed
 	postPulls   = 20_000 // records in them, and those of one page more
 	blockLines  = 2048   // lines of a block, and the rest of a page
 )
@@ -106,10 +107,23 @@ func (s *Store) Post(ctx context.Context) error {
 func (s *Store) post(ctx context.Context) error {
 	for {
 		more, err := s.postSome(ctx)
+		if err == nil && s.dead.Load() >= postDead {
+			err = s.vacuum(ctx)
+		}
 		if err != nil || !more {
 			return err
 		}
 	}
+}
+
+// vacuum makes room in the queues for what comes. What was taken off them is walked over by each look until then, and autovacuum
+// comes some times a minute at most.
+func (s *Store) vacuum(ctx context.Context) error {
+	s.dead.Store(0)
+	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+	defer cancel()
+	_, err := s.db.Pool().Exec(ctx, `VACUUM (SKIP_LOCKED, TRUNCATE false) ledger_acks, ledger_facts`)
+	return err
 }
 
 // round is what one transaction posts.
@@ -121,6 +135,7 @@ type round struct {
 	facts    []factLine
 	wary     bool // all pages are read
 	full     bool // a bound was reached: there may be more
+	taken    int  // rows off the queues
 	log      *slog.Logger
 }
 
@@ -147,6 +162,7 @@ func (s *Store) postSome(ctx context.Context) (more bool, err error) {
 func (s *Store) postRound(ctx context.Context, wary bool) (more bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, postTimeout)
 	defer cancel()
+	taken := 0
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		more = false
 		// What a crash undoes here is posted again: the queue comes back with it. And whoever relies on it waits for the
@@ -177,8 +193,12 @@ func (s *Store) postRound(ctx context.Context, wary bool) (more bool, err error)
 				return err
 			}
 		}
+		taken = r.taken
 		return r.write(ctx, tx)
 	})
+	if err == nil {
+		s.dead.Add(int64(taken))
+	}
 	return more, err
 }
 
@@ -250,7 +270,7 @@ func (r *round) readFacts(rows pgx.Rows) error {
 		r.facts = append(r.facts, factLine{bill, l})
 		return nil
 	})
-	r.full = r.full || facts == postFacts
+	r.full, r.taken = r.full || facts == postFacts, r.taken+facts
 	return err
 }
 
@@ -391,20 +411,16 @@ func (s *billState) append(b *pgx.Batch, postings []posting) {
 	for rest := postings; len(rest) > 0; {
 		k, lines := blockEnd(rest)
 		s.last += int64(lines)
-		if rest[0].copied() {
-			s.queuePages(b, rest[:k], lines)
-		} else {
-			data, acked := encodeBlock(rest[:k])
-			b.Queue(`INSERT INTO ledger_blocks (bill, last, lines, acked) VALUES ($1, $2, $3, $4)`, s.id, s.last, data, acked)
-		}
+		data, acked := encodeBlock(rest[:k])
+		b.Queue(`INSERT INTO ledger_blocks (bill, last, lines, acked) VALUES ($1, $2, $3, $4)`, s.id, s.last, data, acked)
 		rest = rest[k:]
 	}
 }
 
 // blockEnd is how many of the postings the next block has, and how many lines these are. A page is not torn, so that its signature is
-// stored once, and pages that the database copies make blocks of their own.
+// stored once.
 func blockEnd(postings []posting) (k, lines int) {
-	for k < len(postings) && lines < blockLines && postings[k].copied() == postings[0].copied() {
+	for k < len(postings) && lines < blockLines {
 		lines += postings[k].lines()
 		k++
 	}

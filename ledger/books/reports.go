@@ -95,6 +95,17 @@ func (s *Store) signed(ctx context.Context, q Querier, b bill, after int64) (*Re
 }
 
 func (s *Store) makeReport(ctx context.Context, b bill, contract protocol.ContractID, after int64, sign Signer) (report *Report, err error) {
+	place, err := lastReport(ctx, s.db.Pool(), b)
+	if err != nil {
+		return nil, err
+	}
+	// Lines are read before anything is locked: the pages that they are in may have to come from the disk, and the poster waits for the bill.
+	builder := ledger.NewBuilder(ledger.Parties{Payer: b.payer, Contract: contract}, place)
+	if place.Last == after {
+		if err := s.addLines(ctx, b, builder, after, min(b.last, after+protocol.MaxReportLines)); err != nil {
+			return nil, err
+		}
+	}
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		report = nil
 		// The bill's row keeps two processes from signing at once; the key of usage_reports, from ever storing both.
@@ -105,30 +116,39 @@ func (s *Store) makeReport(ctx context.Context, b bill, contract protocol.Contra
 		if report, err = s.signed(ctx, tx, locked, after); report != nil || err != nil {
 			return err
 		}
-		place, err := lastReport(ctx, tx, locked)
-		if err != nil {
-			return err
-		}
+		// Without a report that begins here, the last one is still that of before.
 		if after != place.Last {
 			return protocol.Errorf(protocol.CodeInvalidValue, "no report ends with line %d: the last one ends with %d", after, place.Last)
 		}
-		if report = (&Report{bill: b.id}); locked.last == after {
+		if report = (&Report{bill: b.id}); builder.Lines() == 0 {
 			return nil
 		}
-		return s.signReport(ctx, tx, locked, contract, place, sign, report)
+		return s.signReport(ctx, tx, locked, builder, sign, report)
 	})
 	return report, err
 }
 
+// addLines adds lines of a bill to a report.
+func (s *Store) addLines(ctx context.Context, b bill, builder *ledger.Builder, after, last int64) error {
+	err := readLines(ctx, s.db.Pool(), b.id, after+1, last, func(l *ledger.Line) error {
+		_, err := builder.Add(l)
+		return err
+	})
+	if err == nil && builder.Lines() != last-after {
+		err = errBlock
+	}
+	return err
+}
+
 // lastReport is the place where a bill's chain of reports ends.
-func lastReport(ctx context.Context, tx pgx.Tx, b bill) (ledger.Place, error) {
+func lastReport(ctx context.Context, q Querier, b bill) (ledger.Place, error) {
+	rows, err := q.Query(ctx, `SELECT last, envelope FROM usage_reports WHERE bill = $1 ORDER BY first DESC LIMIT 1`, b.id)
+	if err != nil {
+		return ledger.Place{}, err
+	}
 	var last int64
 	var data []byte
-	err := tx.QueryRow(ctx, `SELECT last, envelope FROM usage_reports WHERE bill = $1 ORDER BY first DESC LIMIT 1`, b.id).Scan(&last, &data)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return ledger.Place{}, nil
-	}
-	if err != nil {
+	if _, err := pgx.ForEachRow(rows, []any{&last, &data}, func() error { return nil }); err != nil || data == nil {
 		return ledger.Place{}, err
 	}
 	e, err := protocol.ParseEnvelope(data)
@@ -143,19 +163,7 @@ func lastReport(ctx context.Context, tx pgx.Tx, b bill) (ledger.Place, error) {
 	return ledger.Place{Report: e.Hash(), Last: last, Totals: totals}, err
 }
 
-func (s *Store) signReport(ctx context.Context, tx pgx.Tx, b bill, contract protocol.ContractID, place ledger.Place, sign Signer, report *Report) error {
-	builder := ledger.NewBuilder(ledger.Parties{Payer: b.payer, Contract: contract}, place)
-	last := min(b.last, place.Last+protocol.MaxReportLines)
-	err := readLines(ctx, tx, b.id, place.Last+1, last, func(l *ledger.Line) error {
-		_, err := builder.Add(l)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if builder.Lines() != last-place.Last {
-		return errBlock
-	}
+func (s *Store) signReport(ctx context.Context, tx pgx.Tx, b bill, builder *ledger.Builder, sign Signer, report *Report) error {
 	document := builder.Report()
 	e, err := sign(b.payer, document)
 	if err != nil {
