@@ -320,3 +320,55 @@ func TestRefusalPostsWhatEnded(t *testing.T) {
 		t.Errorf("%v is reserved, %v before", left, reserved)
 	}
 }
+
+// A pull is refused first, and then the record it was of: what the pull cost is given back once.
+func TestPullAndThenItsRecordRefused(t *testing.T) {
+	h := newStillHouse(t, time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC))
+	p, bob := h.payer(), &reader{h: h, key: key(t)}
+	for _, id := range []string{"refused", "stays"} { // one is enough to hide what is given back twice
+		h.mustWrite(h.compose(p.key, bob.key.Public(), id, pulls(1)))
+	}
+	page, err := bob.pull(t.Context(), 1, p.key.Public())
+	if err != nil || len(page.Lines) != 1 {
+		t.Fatal(page, err)
+	}
+	if err := h.store.Got(t.Context(), bob.key.Public(), *bob.ack(page.Header)); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.store.Delete(t.Context(), protocol.Path{Sender: p.key.Public(), Receiver: bob.key.Public(), ID: "refused"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.books.Post(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	r, err := h.books.Report(t.Context(), p.key.Public(), p.contract, 0, p.sign)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := protocol.ParseEnvelope(r.Envelope)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := make(map[string]int64) // of the record that is refused
+	if err := h.books.Lines(t.Context(), r, func(data []byte) error {
+		l, err := ledger.ParseLine(data)
+		if err == nil && l.RecordID == "refused" {
+			lines[string(l.Kind)] = l.Seq
+		}
+		return err
+	}); err != nil || len(lines) != 3 {
+		t.Fatal(lines, err)
+	}
+	for _, kind := range []ledger.Kind{ledger.KindPull, ledger.KindWrite} {
+		seq := lines[string(kind)]
+		if out, err := h.refuseUsage(books.Refusal{Payer: p.key.Public(), Contract: p.contract, Report: e.Hash(), Most: math.MaxInt64,
+			Lines: []protocol.RefusedLines{{First: seq, Last: seq, Reason: "unknown"}}}); err != nil || out.Given == 0 || out.Disputes != 0 {
+			t.Fatal(kind, out, err)
+		}
+	}
+	bill, err := h.books.Posted(t.Context(), p.contract)
+	stays := h.count(`SELECT bytes FROM records WHERE id = 'stays'`)
+	if err != nil || bill.Totals.Written != ledger.Times(stays, 1) || bill.Totals.Pulled != (ledger.Quantity{}) || bill.Totals.ReservedPulled != ledger.Times(stays, 1) {
+		t.Errorf("%+v is left of a record of %d bytes: %v", bill.Totals, stays, err)
+	}
+}

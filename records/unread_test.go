@@ -28,6 +28,7 @@ func TestPagesArePostedUnread(t *testing.T) {
 		"no such bill":   {`UPDATE ledger_acks SET bill = 1000000`, all},
 		"less than none": {`UPDATE ledger_acks SET bytes = -1`, all},
 		"damaged hashes": {`UPDATE pages SET hashes = substr(hashes, 2) WHERE ctid = (SELECT min(ctid) FROM pages)`, half},
+		"odd senders":    {`UPDATE pages SET senders = substr(senders, 2) WHERE ctid = (SELECT min(ctid) FROM pages)`, half},
 		"null for bills": {`UPDATE pages SET bills = '{NULL}'`, none},
 		"more records":   {`UPDATE ledger_acks SET records = records + 1`, all},
 		"nothing noted":  {`UPDATE ledger_acks SET bill = NULL, bytes = NULL`, all},

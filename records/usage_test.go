@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"pgregory.net/rapid"
 
 	"relaymarket/ledger"
@@ -632,5 +633,24 @@ func TestEvidenceGoesInItsOrder(t *testing.T) {
 			t.Errorf("%+v, %v", r, err)
 		}
 		h.advance(time.Minute)
+	}
+}
+
+// Whoever pays for a report has paid for those before it, also for one that came to more before lines of it were taken back.
+func TestPaidUpToTheLast(t *testing.T) {
+	h := newStillHouse(t, time.Date(2026, 5, 10, 12, 0, 0, 0, time.UTC))
+	p := h.payer()
+	for i := range 3 {
+		in := h.compose(p.key, key(t).Public(), fmt.Sprint(i))
+		h.mustWrite(in)
+		p.wrote(in)
+		p.check(t)
+	}
+	h.exec(`UPDATE usage_reports SET cost = (ARRAY[900, 500, 600])[first]`)
+	if err := h.inTx(func(tx pgx.Tx) error { return h.books.Paid(t.Context(), tx, p.contract, 550) }); err != nil {
+		t.Fatal(err)
+	}
+	if first, all := h.count(`SELECT count(*) FROM usage_reports WHERE paid_at IS NOT NULL AND first < 3`), h.count(`SELECT count(*) FROM usage_reports WHERE paid_at IS NOT NULL`); first != 2 || all != 2 {
+		t.Errorf("%d reports are paid, %d of the first two", all, first)
 	}
 }

@@ -107,8 +107,10 @@ type Store struct {
 	clock     func() time.Time
 	log       *slog.Logger
 	delegates *delegates
-	sums      sums         // of all contracts, for the metrics
-	dead      atomic.Int64 // rows taken off the queues of the poster since it vacuumed them
+	sums      sums // of all contracts, for the metrics
+
+	dead       atomic.Int64 // rows taken off the queues of the poster since it vacuumed them
+	vacuumFrom atomic.Int64 // when it may again, in nanoseconds of Unix
 }
 
 // New makes a store; it does not touch the database.

@@ -44,7 +44,7 @@ func (n *notedPages) add(bill int64, postings []posting) {
 // countNoted counts those pages that are what was noted of them.
 const countNoted = `SELECT count(*) FROM unnest($1::bytea[], $2::text[], $3::bigint[], $4::integer[], $5::bigint[]) AS a (reader, page_id, bill, pulls, bytes) CROSS JOIN LATERAL
 	(SELECT *, ` + evidence + ` AS evidence FROM pages p WHERE reader = a.reader AND page_id = a.page_id OFFSET 0) p
-	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[a.bill] AND octet_length(p.hashes) = 32 * a.pulls AND p.bytes = a.bytes`
+	WHERE p.evidence IS NOT NULL AND p.bills = ARRAY[a.bill] AND octet_length(p.senders) = 32 AND cardinality(p.ns) = a.pulls AND octet_length(p.hashes) = 32 * a.pulls AND p.bytes = a.bytes`
 
 // queue has the batch fail with errPageGone if one of them is not what was noted of it.
 func (n *notedPages) queue(b *pgx.Batch) {

@@ -29,8 +29,11 @@ const (
 	postFacts   = 5000
 	postPages   = 2000   // acknowledged pages
 	postDead    = 20_000 // rows that were taken off the queues, after which they are vacuumed
-	postPulls   = 20_000 // records in them, and those of one page more
-	blockLines  = 2048   // lines of a block, and the rest of a page
+
+	vacuumTimeout = 5 * time.Second
+	vacuumRest    = 20     // times as long as one took
+	postPulls     = 20_000 // records in them, and those of one page more
+	blockLines    = 2048   // lines of a block, and the rest of a page
 )
 
 // Run posts until ctx is done. One process of those that share a database posts at a time.
@@ -107,8 +110,8 @@ func (s *Store) Post(ctx context.Context) error {
 func (s *Store) post(ctx context.Context) error {
 	for {
 		more, err := s.postSome(ctx)
-		if err == nil && s.dead.Load() >= postDead {
-			err = s.vacuum(ctx)
+		if err == nil && s.dead.Load() >= postDead && time.Now().UnixNano() >= s.vacuumFrom.Load() {
+			s.vacuum(ctx)
 		}
 		if err != nil || !more {
 			return err
@@ -117,13 +120,16 @@ func (s *Store) post(ctx context.Context) error {
 }
 
 // vacuum makes room in the queues for what comes. What was taken off them is walked over by each look until then, and autovacuum
-// comes some times a minute at most.
-func (s *Store) vacuum(ctx context.Context) error {
-	s.dead.Store(0)
-	ctx, cancel := context.WithTimeout(ctx, postTimeout)
+// comes some times a minute at most. Where a snapshot that somebody holds keeps all of it, this takes its share of the time and no more.
+func (s *Store) vacuum(ctx context.Context) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, vacuumTimeout)
 	defer cancel()
-	_, err := s.db.Pool().Exec(ctx, `VACUUM (SKIP_LOCKED, TRUNCATE false) ledger_acks, ledger_facts`)
-	return err
+	if _, err := s.db.Pool().Exec(ctx, `VACUUM (SKIP_LOCKED, TRUNCATE false) ledger_acks, ledger_facts`); err != nil && ctx.Err() == nil {
+		s.log.Warn("vacuum the queues of the ledger: it is tried again", "err", err)
+	}
+	s.dead.Store(0)
+	s.vacuumFrom.Store(time.Now().Add(vacuumRest * time.Since(began)).UnixNano())
 }
 
 // round is what one transaction posts.

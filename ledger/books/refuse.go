@@ -242,36 +242,18 @@ func (d *dropping) known(first, last int64) (map[int64]bool, error) {
 	return known, err
 }
 
-// addUp adds up what the bill says of records that are refused whole, from the first of their writes on until nothing is reserved for
-// any of them, after which no line can be about them.
+// addUp adds up what the bill says of records that are refused whole, from the first of their writes to its end.
 func (d *dropping) addUp(from int64, writes map[protocol.Hash]*ledger.Totals) error {
 	if len(writes) == 0 {
 		return nil
 	}
-	live := len(writes)
-	err := readLines(d.ctx, d.tx, d.bill.id, from, d.bill.last, func(l *ledger.Line) error {
-		t := writes[l.Hash]
-		if t == nil {
-			return nil
-		}
-		if err := t.Apply(l); err != nil {
-			return err
-		}
-		if t.ReservedPulled == (ledger.Quantity{}) && t.ReservedStored == (ledger.Quantity{}) {
-			live--
-		}
-		if live == 0 {
-			return errAddedUp
+	return readLines(d.ctx, d.tx, d.bill.id, from, d.bill.last, func(l *ledger.Line) error {
+		if t := writes[l.Hash]; t != nil {
+			return t.Apply(l)
 		}
 		return nil
 	})
-	if errors.Is(err, errAddedUp) {
-		err = nil
-	}
-	return err
 }
-
-var errAddedUp = errors.New("all is added up")
 
 // keepThose gives each refused write what its record came to, and leaves out what gives nothing back, or is about a
 // record that is off the bill, by this refusal or one before.

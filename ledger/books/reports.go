@@ -95,19 +95,20 @@ func (s *Store) signed(ctx context.Context, q Querier, b bill, after int64) (*Re
 }
 
 func (s *Store) makeReport(ctx context.Context, b bill, contract protocol.ContractID, after int64, sign Signer) (report *Report, err error) {
-	place, err := lastReport(ctx, s.db.Pool(), b)
-	if err != nil {
-		return nil, err
-	}
-	// Lines are read before anything is locked: the pages that they are in may have to come from the disk, and the poster waits for the bill.
-	builder := ledger.NewBuilder(ledger.Parties{Payer: b.payer, Contract: contract}, place)
-	if place.Last == after {
-		if err := s.addLines(ctx, b, builder, after, min(b.last, after+protocol.MaxReportLines)); err != nil {
-			return nil, err
-		}
-	}
 	err = s.db.Tx(ctx, func(tx pgx.Tx) error {
 		report = nil
+		// Lines are read before anything is locked: the pages that they are in may have to come from the disk, and the poster waits for the bill. It
+		// is one transaction all the same, of one connection, since a crash of the database may undo what was posted last.
+		place, err := lastReport(ctx, tx, b)
+		if err != nil {
+			return err
+		}
+		builder := ledger.NewBuilder(ledger.Parties{Payer: b.payer, Contract: contract}, place)
+		if last := min(b.last, after+protocol.MaxReportLines); place.Last == after && last > after {
+			if err := addLines(ctx, tx, b, builder, after, last); err != nil {
+				return err
+			}
+		}
 		// The bill's row keeps two processes from signing at once; the key of usage_reports, from ever storing both.
 		locked, err := readBill(ctx, tx, contract, " FOR UPDATE")
 		if err != nil {
@@ -129,8 +130,8 @@ func (s *Store) makeReport(ctx context.Context, b bill, contract protocol.Contra
 }
 
 // addLines adds lines of a bill to a report.
-func (s *Store) addLines(ctx context.Context, b bill, builder *ledger.Builder, after, last int64) error {
-	err := readLines(ctx, s.db.Pool(), b.id, after+1, last, func(l *ledger.Line) error {
+func addLines(ctx context.Context, q Querier, b bill, builder *ledger.Builder, after, last int64) error {
+	err := readLines(ctx, q, b.id, after+1, last, func(l *ledger.Line) error {
 		_, err := builder.Add(l)
 		return err
 	})
@@ -256,9 +257,12 @@ func (s *Store) Lines(ctx context.Context, r *Report, visit func(line []byte) er
 }
 
 // Paid notes, in the transaction that stores a payment state, that it pays for a contract's usage up to an amount. The
-// evidence of reports that come to no more is kept for [keepPaid] from then on.
+// evidence of reports up to the last that comes to no more is kept for [keepPaid] from then on: one before it may come to more, of which lines were
+// taken back since.
 func (s *Store) Paid(ctx context.Context, tx pgx.Tx, contract protocol.ContractID, usage protocol.Msat) error {
-	_, err := tx.Exec(ctx, `UPDATE usage_reports SET paid_at = $3 WHERE bill = (SELECT id FROM bills WHERE contract = $1) AND paid_at IS NULL AND cost <= $2`,
+	_, err := tx.Exec(ctx, `WITH last AS (
+		  SELECT bill, max(first) AS first FROM usage_reports WHERE bill = (SELECT id FROM bills WHERE contract = $1) AND paid_at IS NULL AND cost <= $2 GROUP BY bill)
+		UPDATE usage_reports r SET paid_at = $3 FROM last WHERE r.bill = last.bill AND r.first <= last.first AND r.paid_at IS NULL`,
 		contract[:], int64(usage), s.clock().UnixMilli())
 	return wrap(err, "note what is paid of contract %s", contract.Short())
 }
@@ -270,7 +274,7 @@ func (s *Store) Tidy(ctx context.Context) error {
 	return errors.Join(dropped, wrap(s.writeOut(ctx), "write out the evidence of unpaid bills"))
 }
 
-// drop drops the blocks before the first report that is kept. Reports may be paid for out of their order, by clocks that jump.
+// drop drops the blocks before the first report that is kept. Clocks that jump may have reports paid for out of their order.
 func (s *Store) drop(ctx context.Context) error {
 	return s.db.Tx(ctx, func(tx pgx.Tx) error {
 		rows, err := tx.Query(ctx, `UPDATE usage_reports SET dropped = true WHERE paid_at <= $1 AND paid_at IS NOT NULL AND NOT dropped RETURNING bill`, s.clock().Add(-keepPaid).UnixMilli())
