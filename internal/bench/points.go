@@ -52,24 +52,24 @@ func (p point) isLimit() bool { return p.limit == "" && !p.extra }
 // id tells points of one name apart.
 func (p point) id() string { return p.name + "@" + strconv.Itoa(p.conns) }
 
-// points are all of them, in the order they are measured in: each beside its limit.
+// points are all of them, in the order they are measured in: each soon after its limit, as the speed of a machine drifts within minutes.
 func points() []point {
 	return []point{
-		{name: "limit_verify", conns: runtime.NumCPU(), sizeless: true, open: openVerify},
 		{name: "limit_echo", conns: manyConns, open: openEcho},
 		{name: "limit_insert", conns: 1, open: openInsert},
 		{name: "write", conns: 1, limit: "limit_insert", guess: 3000, open: openWrites(1)},
 		{name: "limit_insert", conns: manyConns, open: openInsert},
 		{name: "write", conns: manyConns, limit: "limit_insert", target: 0.7, guess: 15_000, open: openWrites(1)},
+		{name: "write_metered", conns: manyConns, limit: "write", target: 0.85, metered: true, guess: 15_000, open: openWrites(1)},
 		{name: "limit_copy", conns: copyConns, open: openCopy},
 		{name: "write_batch", conns: batchConns, limit: "limit_insert", target: 1.1, guess: 1000, open: openWrites(batchLines)},
+		{name: "batch_metered", conns: batchConns, limit: "write_batch", target: 0.85, metered: true, guess: 1000, open: openWrites(batchLines)},
 		{name: "limit_select", conns: readConns, open: openSelect(1)},
+		{name: "limit_verify", conns: runtime.NumCPU(), sizeless: true, open: openVerify},
 		{name: "pull", conns: manyConns, limit: "limit_verify", target: 0.25, guess: 8000, open: openPulls(1)},
+		{name: "pull_metered", conns: manyConns, limit: "pull", target: 0.85, metered: true, guess: 8000, open: openPulls(1)},
 		{name: "limit_select50", conns: readConns, open: openSelect(selectRows)},
 		{name: "pull_page", conns: pageConns, limit: "limit_select50", target: 0.4, guess: 1000, open: openPulls(pageRecords)},
-		{name: "write_metered", conns: manyConns, limit: "write", target: 0.85, metered: true, guess: 15_000, open: openWrites(1)},
-		{name: "batch_metered", conns: batchConns, limit: "write_batch", target: 0.85, metered: true, guess: 1000, open: openWrites(batchLines)},
-		{name: "pull_metered", conns: manyConns, limit: "pull", target: 0.85, metered: true, guess: 8000, open: openPulls(1)},
 		{name: "page_metered", conns: pageConns, limit: "pull_page", target: 0.85, metered: true, guess: 1000, open: openPulls(pageRecords)},
 		{name: "limit_nats_fanout", conns: listeners, sizeless: true, guess: 2000, open: openNATS},
 		{name: "listen_fanout", conns: listeners, limit: "limit_nats_fanout", target: 1, guess: 2000, open: openListen},
