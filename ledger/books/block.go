@@ -108,7 +108,7 @@ func encodeBlock(postings []posting) (b []byte, acked *int64) {
 	size := 0
 	for i := range postings {
 		size += entrySize
-		if p := &postings[i]; p.page != nil && p.name() == nil {
+		if p := &postings[i]; p.page != nil && len(p.pulls) != p.all {
 			size += len(p.page.got) + len(p.page.hashes) + len(p.pulls)*entrySize
 		}
 	}
