@@ -25,11 +25,11 @@ func BenchmarkPulls(b *testing.B) {
 	for _, c := range []struct {
 		readers, limit, again int
 		metered               bool
-	}{{readers: 1, limit: 1}, {readers: 16, limit: 1}, {readers: 32, limit: 1}, {readers: 64, limit: 1}, {readers: 8, limit: 100}, {readers: 32, limit: 1, again: 20},
+	}{{readers: 1, limit: 1}, {readers: 16, limit: 1}, {readers: 32, limit: 1}, {readers: 64, limit: 1}, {readers: 8, limit: 100}, {readers: 32, limit: 1, again: 20}, {readers: 32, limit: 1, again: 1000},
 		{readers: 8, limit: 100, again: 5}, {readers: 32, limit: 1, again: 20, metered: true}, {readers: 8, limit: 100, again: 5, metered: true}} {
 		name := fmt.Sprintf("%d readers of %d", c.readers, c.limit)
 		if c.again > 0 {
-			name += " again"
+			name += fmt.Sprintf(" again after %d", c.again)
 		}
 		if c.metered {
 			name += " metered"

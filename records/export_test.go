@@ -30,6 +30,17 @@ func (s *Store) PullTogether(ctx context.Context, requests ...PullRequest) (page
 	return pages, errs, alone
 }
 
+// PullSingle serves a pull of one record by the statement for those, and tells whether that left it to others.
+func (s *Store) PullSingle(ctx context.Context, r PullRequest) (page *Page, left bool, err error) {
+	after, err := s.place(r.After)
+	if err != nil {
+		return nil, false, err
+	}
+	p := &pull{ctx: ctx, request: r, after: after}
+	others, err := s.serveSingles(ctx, []*pull{p})
+	return p.page, len(others) > 0, err
+}
+
 // Recent is the ring of recent records, for tests.
 type Recent struct{ c *recent }
 
@@ -53,6 +64,15 @@ func (r Recent) Held() (records, bytes int) {
 	}
 	return len(r.c.order), bytes
 }
+
+// KeepBookmarks has a store begin anew with room for so many bookmarks, and tell how many there are.
+func (s *Store) KeepBookmarks(most int) (held func() int) {
+	s.bookmarks = newBookmarks(most)
+	return func() int { return len(s.bookmarks.of) }
+}
+
+// Careful tells whether single pulls look for their page ids.
+func (s *Store) Careful() bool { return int64(s.now()) < s.carefulUntil.Load() }
 
 // Written is the memory of paths stored lately, for tests.
 type Written struct{ w *written }

@@ -73,6 +73,24 @@ func plansMadeOn(t *testing.T, few int) {
 				r.open, r.after = &pages[i].Header, &pages[i].Header.Cursor
 			}
 		}
+		for _, again := range []bool{true, false} { // one by one, and then the next one, whose place is known
+			requests := make([]records.PullRequest, people)
+			for i, r := range readers[:people] {
+				if again {
+					r.after = nil
+				}
+				requests[i] = r.request(1, senders[i].Public())
+			}
+			pages, errs, alone := h.store.PullTogether(t.Context(), requests...)
+			for i, r := range readers[:people] {
+				if errs[i] != nil || again && len(pages[i].Lines) == 0 || alone > 0 {
+					t.Fatalf("%+v %v, %d alone", pages[i], errs[i], alone)
+				}
+				if r.open, r.after = nil, &pages[i].Header.Cursor; len(pages[i].Lines) > 0 {
+					r.open = &pages[i].Header
+				}
+			}
+		}
 		if _, err := h.store.List(t.Context(), records.ListRequest{Sender: senders[0].Public(), Limit: 3}); err != nil {
 			t.Fatal(err)
 		}

@@ -309,6 +309,17 @@ func (r *rawRow) bigint(i int) int64  { return int64(binary.BigEndian.Uint64(r.c
 func (r *rawRow) integer(i int) int32 { return int32(binary.BigEndian.Uint32(r.columns[i])) }
 func (r *rawRow) boolean(i int) bool  { return r.columns[i][0] != 0 }
 
+// bigints reads a bigint[] without nulls.
+func (r *rawRow) bigints(i int) []int64 {
+	const head, each = 20, 12 // dimensions, flags, type, size and lower bound; each has a length before it
+	raw := r.columns[i]
+	var numbers []int64
+	for at := head; at+each <= len(raw); at += each {
+		numbers = append(numbers, int64(binary.BigEndian.Uint64(raw[at+4:])))
+	}
+	return numbers
+}
+
 // run reads first, upto, remaining and last from a column on.
 func (r *rawRow) run(i int) run {
 	return run{first: r.bigint(i), upto: r.bigint(i + 1), remaining: r.integer(i + 2), last: r.bigint(i + 3)}

@@ -48,21 +48,23 @@ type Store struct {
 	sweeps   time.Duration // between them
 	epoch    string
 
-	queue   *queue
-	pulls   *pullQueue
-	tail    *tail
-	recent  *recent
-	written *written
-	seldom  rate.Sometimes // for the log: a database that is away fails every transaction alike
-	buffers sync.Pool      // of *[]byte: rows on their way to COPY
-	metrics *metrics
+	queue        *queue
+	pulls        *pullQueue
+	tail         *tail
+	recent       *recent
+	written      *written
+	bookmarks    *bookmarks
+	carefulUntil atomic.Int64   // by the clock, in milliseconds: until then single pulls look for their page ids
+	seldom       rate.Sometimes // for the log: a database that is away fails every transaction alike
+	buffers      sync.Pool      // of *[]byte: rows on their way to COPY
+	metrics      *metrics
 }
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.
 func New(ctx context.Context, cfg Config) (*Store, error) {
 	s := &Store{db: cfg.DB, books: cfg.Books, clock: cfg.Clock, log: cfg.Logger, waker: cfg.Waker, room: cfg.Room, pageRoom: cfg.PageRoom,
 		sweeps: cmp.Or(cfg.SweepEvery, sweepEvery),
-		queue:  newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes), written: newWritten(writtenPaths, cfg.Clock())}
+		queue:  newQueue(), pulls: newPullQueue(), recent: newRecent(recentBytes), bookmarks: newBookmarks(maxBookmarks), written: newWritten(writtenPaths, cfg.Clock())}
 	s.limits.Store(&cfg.Limits)
 	s.seldom.Interval = time.Second
 	s.buffers.New = func() any { return new([]byte) }
