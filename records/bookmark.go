@@ -13,7 +13,8 @@ const (
 
 // bookmark is what this process remembers of a reader's last single pull. It spares the next one two walks through an index. It is only a hint: the
 // statement of the pull sees to it that a record is still there and his, and that none of his pages is later. It stays true whatever other processes
-// do: turns only grow until there is no page, and no record appears between two places once the later one is to be seen.
+// do: turns only grow until there is no page, and no record appears between two places once the later one is to be seen. But it is of one database:
+// another one behind the same address, a standby that lost the last commits, may hand out their places again.
 type bookmark struct {
 	turn   int64 // of the page that was made
 	sender protocol.PublicKey
@@ -25,13 +26,24 @@ type bookmark struct {
 type bookmarks struct {
 	most int
 
-	mu sync.Mutex // guards of
-	of map[protocol.PublicKey]bookmark
+	mu    sync.Mutex // guards what follows
+	by    map[protocol.PublicKey]bookmark
+	conns int64
 }
 
 // newBookmarks remembers so many readers.
 func newBookmarks(most int) *bookmarks {
-	return &bookmarks{most: most, of: make(map[protocol.PublicKey]bookmark)}
+	return &bookmarks{most: most, by: make(map[protocol.PublicKey]bookmark)}
+}
+
+// of forgets everything if there were new connections: so many have been made until now, the caller's among them.
+func (b *bookmarks) of(conns int64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.conns != conns {
+		b.conns = conns
+		clear(b.by)
+	}
 }
 
 // find is what may help a single pull: a turn that its reader's last page has at least, if there is one, and the places of its record and of others
@@ -39,7 +51,7 @@ func newBookmarks(most int) *bookmarks {
 func (b *bookmarks) find(p *pull) (turn int64, next []int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	k := b.of[p.request.Reader]
+	k := b.by[p.request.Reader]
 	if len(k.next) > 1 && k.after == p.after && k.sender == p.request.Senders[0] {
 		next = k.next
 	}
@@ -53,15 +65,15 @@ func (b *bookmarks) follow(group []*pull, made []bookmark, err error) {
 	for i, p := range group {
 		reader := p.request.Reader
 		if made[i].turn == 0 || err != nil {
-			delete(b.of, reader)
+			delete(b.by, reader)
 			continue
 		}
-		if _, ok := b.of[reader]; !ok && len(b.of) >= b.most {
-			for other := range b.of { // any
-				delete(b.of, other)
+		if _, ok := b.by[reader]; !ok && len(b.by) >= b.most {
+			for other := range b.by { // any
+				delete(b.by, other)
 				break
 			}
 		}
-		b.of[reader] = made[i]
+		b.by[reader] = made[i]
 	}
 }

@@ -160,6 +160,28 @@ func TestSinglePullsInARow(t *testing.T) {
 	}
 }
 
+// What is known of one database is not believed of another that answers in its place: nothing is remembered across a new connection.
+func TestBookmarksAreOfOneDatabase(t *testing.T) {
+	h := newHouse(t)
+	held := h.store.KeepBookmarks(100)
+	alice := h.account()
+	pull := func(want int) {
+		t.Helper()
+		bob := &reader{h: h, key: key(t)}
+		h.mustWrite(h.compose(alice, bob.key.Public(), "r"))
+		if _, left, err := h.store.PullSingle(t.Context(), bob.request(1, alice.Public())); err != nil || left {
+			t.Fatal(left, err)
+		}
+		if n := held(); n != want {
+			t.Fatalf("%d bookmarks, want %d", n, want)
+		}
+	}
+	pull(1)
+	pull(2)
+	h.db.Pool().Reset()
+	pull(1)
+}
+
 // A pull under the id of a page of before is answered with that page, and those that came with it as ever; the next one spoils nothing.
 func TestSinglePullUnderAnOldId(t *testing.T) {
 	h := newHouse(t)

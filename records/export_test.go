@@ -30,6 +30,15 @@ func (s *Store) PullTogether(ctx context.Context, requests ...PullRequest) (page
 	return pages, errs, alone
 }
 
+// BeCareful has single pulls look for their page ids, or not.
+func (s *Store) BeCareful(on bool) {
+	var until time.Time
+	if on {
+		until = time.Now().Add(carefulFor)
+	}
+	s.careful.Store(&until)
+}
+
 // PullSingle serves a pull of one record by the statement for those, and tells whether that left it to others.
 func (s *Store) PullSingle(ctx context.Context, r PullRequest) (page *Page, left bool, err error) {
 	after, err := s.place(r.After)
@@ -68,11 +77,11 @@ func (r Recent) Held() (records, bytes int) {
 // KeepBookmarks has a store begin anew with room for so many bookmarks, and tell how many there are.
 func (s *Store) KeepBookmarks(most int) (held func() int) {
 	s.bookmarks = newBookmarks(most)
-	return func() int { return len(s.bookmarks.of) }
+	return func() int { return len(s.bookmarks.by) }
 }
 
-// Careful tells whether single pulls look for their page ids.
-func (s *Store) Careful() bool { return int64(s.now()) < s.carefulUntil.Load() }
+// Careful tells whether single pulls looked for their page ids.
+func (s *Store) Careful() bool { return s.careful.Load() != nil }
 
 // Written is the memory of paths stored lately, for tests.
 type Written struct{ w *written }

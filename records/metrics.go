@@ -4,10 +4,10 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are the figures of this package. None has a public key as a label.
 type metrics struct {
-	written, pulled, swept, shed, full, pullShed, careful, behind prometheus.Counter
-	readOn, hints                                                 *prometheus.CounterVec
-	sweepBehind                                                   prometheus.Gauge
-	tableRows, tableBytes                                         *prometheus.GaugeVec
+	written, pulled, swept, shed, full, pullShed, careful, pullCareful, behind prometheus.Counter
+	readOn, hints                                                              *prometheus.CounterVec
+	sweepBehind                                                                prometheus.Gauge
+	tableRows, tableBytes                                                      *prometheus.GaugeVec
 }
 
 func newMetrics(r prometheus.Registerer, s *Store) *metrics {
@@ -26,16 +26,17 @@ func newMetrics(r prometheus.Registerer, s *Store) *metrics {
 		return c
 	}
 	m := &metrics{
-		written:  counter("written_total", "Records committed, repeats not counted."),
-		pulled:   counter("pulled_total", "Records served in pages, pages served again counted again."),
-		swept:    counter("swept_total", "Rows removed after their records ended."),
-		shed:     counter("write_shed_total", "Write requests refused because the write queue was full."),
-		full:     counter("write_full_total", "Write requests refused because the disk was nearly full."),
-		pullShed: counter("pull_shed_total", "Pulls refused because the pull queue was full."),
-		careful:  counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
-		behind:   counter("listen_behind_total", "Listeners ended because they did not keep up."),
-		readOn:   by("read_on_total", "cause", "Records that listeners wait for, read from the database, by what asked for the look."),
-		hints:    by("hints_total", "outcome", "Hints of other processes' commits, by what became of them."),
+		written:     counter("written_total", "Records committed, repeats not counted."),
+		pulled:      counter("pulled_total", "Records served in pages, pages served again counted again."),
+		swept:       counter("swept_total", "Rows removed after their records ended."),
+		shed:        counter("write_shed_total", "Write requests refused because the write queue was full."),
+		full:        counter("write_full_total", "Write requests refused because the disk was nearly full."),
+		pullShed:    counter("pull_shed_total", "Pulls refused because the pull queue was full."),
+		careful:     counter("write_careful_total", "Transactions run again because a write turned out to be a repeat."),
+		pullCareful: counter("pull_careful_total", "Transactions run again because a pull had the id of an old page."),
+		behind:      counter("listen_behind_total", "Listeners ended because they did not keep up."),
+		readOn:      by("read_on_total", "cause", "Records that listeners wait for, read from the database, by what asked for the look."),
+		hints:       by("hints_total", "outcome", "Hints of other processes' commits, by what became of them."),
 	}
 	// Shown from the start, as zero.
 	for _, cause := range []readCause{readGap, readHint, readPoll} {

@@ -73,7 +73,8 @@ func plansMadeOn(t *testing.T, few int) {
 				r.open, r.after = &pages[i].Header, &pages[i].Header.Cursor
 			}
 		}
-		for _, again := range []bool{true, false} { // one by one, and then the next one, whose place is known
+		for _, again := range []bool{true, false} { // one by one, and then the next one, whose place is known, with a look for the page's id
+			h.store.BeCareful(!again)
 			requests := make([]records.PullRequest, people)
 			for i, r := range readers[:people] {
 				if again {

@@ -313,7 +313,7 @@ func (r *rawRow) boolean(i int) bool  { return r.columns[i][0] != 0 }
 func (r *rawRow) bigints(i int) []int64 {
 	const head, each = 20, 12 // dimensions, flags, type, size and lower bound; each has a length before it
 	raw := r.columns[i]
-	var numbers []int64
+	numbers := make([]int64, 0, max(len(raw)-head, 0)/each)
 	for at := head; at+each <= len(raw); at += each {
 		numbers = append(numbers, int64(binary.BigEndian.Uint64(raw[at+4:])))
 	}

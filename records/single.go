@@ -2,12 +2,11 @@ package records
 
 import (
 	"context"
-	"errors"
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
+	"relaymarket/internal/db"
 	"relaymarket/protocol"
 )
 
@@ -37,28 +36,37 @@ const (
 // lapses from beginning until this is committed.
 //
 // A pull that is asked again nearly always shows by what it acknowledges. One that asks for a new page under the id of an old one does not, and runs
-// into the key of the pages: then all are done again, and for a while each id is looked for. So nobody can spoil more than a group a minute.
+// into the key of the pages: then all are done again, and for a while each id is looked for. So whoever does that on purpose can spoil a group a
+// minute, or the few that are under way.
 func (s *Store) serveSingles(ctx context.Context, group []*pull) (others []*pull, err error) {
-	statement, now := serveSingle, int64(s.now())
-	if now < s.carefulUntil.Load() {
-		statement = serveSingleKnown
+	now := time.Now()
+	if until := s.careful.Load(); until != nil && now.Before(*until) {
+		return s.trySingles(ctx, serveSingleKnown, group)
 	}
-	others, err = s.trySingles(ctx, statement, group)
-	if refused := (*pgconn.PgError)(nil); statement == serveSingle && errors.As(err, &refused) && refused.ConstraintName == "pages_pkey" {
-		s.carefulUntil.Store(now + carefulFor.Milliseconds())
-		others, err = s.trySingles(ctx, serveSingleKnown, group)
+	others, err = s.trySingles(ctx, serveSingle, group)
+	if db.IsUniqueViolationIn(err, "pages") {
+		until := now.Add(carefulFor)
+		s.careful.Store(&until)
+		s.metrics.pullCareful.Inc()
+		return s.trySingles(ctx, serveSingleKnown, group)
 	}
 	return others, err
 }
 
 func (s *Store) trySingles(ctx context.Context, statement string, group []*pull) (others []*pull, err error) {
+	conn, err := s.db.Pool().Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	s.bookmarks.of(s.db.Pool().Stat().NewConnsCount())
 	l := s.newSingles(group)
 	made := make([]bookmark, len(group))
 	defer func() { s.bookmarks.follow(group, made, err) }()
 	b := &pgx.Batch{}
 	b.Queue(lockSingles, l.locks)
 	b.Queue(statement, l.readers, l.pageIDs, l.senders, l.afters, l.gotIDs, l.gotRoots, l.gots, int64(s.now()), maxInline, l.turns, l.firsts)
-	br := s.db.Pool().SendBatch(ctx, b)
+	br := conn.SendBatch(ctx, b)
 	defer br.Close()
 	if _, err := br.Exec(); err != nil {
 		return nil, err

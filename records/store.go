@@ -48,16 +48,16 @@ type Store struct {
 	sweeps   time.Duration // between them
 	epoch    string
 
-	queue        *queue
-	pulls        *pullQueue
-	tail         *tail
-	recent       *recent
-	written      *written
-	bookmarks    *bookmarks
-	carefulUntil atomic.Int64   // by the clock, in milliseconds: until then single pulls look for their page ids
-	seldom       rate.Sometimes // for the log: a database that is away fails every transaction alike
-	buffers      sync.Pool      // of *[]byte: rows on their way to COPY
-	metrics      *metrics
+	queue     *queue
+	pulls     *pullQueue
+	tail      *tail
+	recent    *recent
+	written   *written
+	bookmarks *bookmarks
+	careful   atomic.Pointer[time.Time] // until then single pulls look for their page ids
+	seldom    rate.Sometimes            // for the log: a database that is away fails every transaction alike
+	buffers   sync.Pool                 // of *[]byte: rows on their way to COPY
+	metrics   *metrics
 }
 
 // New makes a store on a migrated database. It starts nothing: [Store.Run] does.

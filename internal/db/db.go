@@ -156,6 +156,12 @@ func IsUniqueViolation(err error, index string) bool {
 	return errors.As(err, &pg) && pg.Code == "23505" && pg.ConstraintName == index
 }
 
+// IsUniqueViolationIn tells whether err is a breach of any unique index of the table: one that is being built anew has other names.
+func IsUniqueViolationIn(err error, table string) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && pg.Code == "23505" && pg.TableName == table
+}
+
 // refusal keeps the cause for the log beside the code for the stranger.
 type refusal struct {
 	told  *protocol.Error
