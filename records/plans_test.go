@@ -39,6 +39,26 @@ func plansMadeOn(t *testing.T, few int) {
 		senders[i], readers[i] = h.account(), &reader{h: h, key: key(t)}
 	}
 	round := 0
+	// pull has so many people pull, from the beginning again or from where they are.
+	pull := func(people int, limit int64, again bool) {
+		t.Helper()
+		requests := make([]records.PullRequest, people)
+		for i, r := range readers[:people] {
+			if again {
+				r.after = nil
+			}
+			requests[i] = r.request(limit, senders[i].Public())
+		}
+		pages, errs, alone := h.store.PullTogether(t.Context(), requests...)
+		for i, r := range readers[:people] {
+			if errs[i] != nil || alone > 0 || len(pages[i].Lines) == 0 && (again || limit > 1) {
+				t.Fatalf("%+v %v, %d alone", pages[i], errs[i], alone)
+			}
+			if r.open, r.after = nil, &pages[i].Header.Cursor; len(pages[i].Lines) > 0 {
+				r.open = &pages[i].Header
+			}
+		}
+	}
 	// all uses every hot statement, for so many people at once.
 	all := func(people int) {
 		t.Helper()
@@ -57,41 +77,12 @@ func plansMadeOn(t *testing.T, few int) {
 				t.Fatal(o)
 			}
 		}
-		for _, again := range []bool{false, true} { // pulled for the first and for the second time
-			requests := make([]records.PullRequest, people)
-			for i, r := range readers[:people] {
-				if again {
-					r.after = nil
-				}
-				requests[i] = r.request(3, senders[i].Public())
-			}
-			pages, errs, _ := h.store.PullTogether(t.Context(), requests...)
-			for i, r := range readers[:people] {
-				if errs[i] != nil || len(pages[i].Lines) == 0 {
-					t.Fatalf("%+v %v", pages[i], errs[i])
-				}
-				r.open, r.after = &pages[i].Header, &pages[i].Header.Cursor
-			}
-		}
-		for _, again := range []bool{true, false} { // one by one, and then the next one, whose place is known, with a look for the page's id
-			h.store.BeCareful(!again)
-			requests := make([]records.PullRequest, people)
-			for i, r := range readers[:people] {
-				if again {
-					r.after = nil
-				}
-				requests[i] = r.request(1, senders[i].Public())
-			}
-			pages, errs, alone := h.store.PullTogether(t.Context(), requests...)
-			for i, r := range readers[:people] {
-				if errs[i] != nil || again && len(pages[i].Lines) == 0 || alone > 0 {
-					t.Fatalf("%+v %v, %d alone", pages[i], errs[i], alone)
-				}
-				if r.open, r.after = nil, &pages[i].Header.Cursor; len(pages[i].Lines) > 0 {
-					r.open = &pages[i].Header
-				}
-			}
-		}
+		pull(people, 3, false)
+		pull(people, 3, true)
+		pull(people, 1, true)
+		h.store.BeCareful(true) // and looks for the page's id
+		pull(people, 1, false)  // its record's place is known
+		h.store.BeCareful(false)
 		if _, err := h.store.List(t.Context(), records.ListRequest{Sender: senders[0].Public(), Limit: 3}); err != nil {
 			t.Fatal(err)
 		}

@@ -53,6 +53,7 @@ func (s *Store) serveSingles(ctx context.Context, group []*pull) (others []*pull
 	return others, err
 }
 
+// trySingles serves them by one of the two statements. It has its connection before it looks at the bookmarks, which a new one empties.
 func (s *Store) trySingles(ctx context.Context, statement string, group []*pull) (others []*pull, err error) {
 	conn, err := s.db.Pool().Acquire(ctx)
 	if err != nil {
