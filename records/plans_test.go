@@ -114,7 +114,8 @@ func plansMadeOn(t *testing.T, few int) {
 			t.Fatalf("%d connections are open, %v", open, err)
 		}
 	}
-	rows, err := conn.Query(t.Context(), `SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes`)
+	rows, err := conn.Query(t.Context(), `SELECT indexrelname, idx_tup_read FROM pg_stat_user_indexes UNION ALL
+		SELECT relname || ', walked', seq_tup_read FROM pg_stat_user_tables WHERE relname = ANY($1)`, tables)
 	if err != nil {
 		t.Fatal(err)
 	}
